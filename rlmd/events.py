@@ -1,0 +1,378 @@
+"""The vocabulary of a run: facts and deltas.
+
+A *fact* is numbered from 1 without a gap, journalled before anyone is told, never merged or dropped. A *delta*
+is a piece of a text that is still being written: never journalled, may be merged or dropped, and replaced by the
+fact that closes its stream. The journal is the list of a run's facts, one JSON object a line; clients get the
+same objects. Readers ignore types and fields that they do not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+#: Text above this many characters is stored as a value first and named by digest in the fact (DESIGN §4).
+INLINE_CHARS = 4096
+PREVIEW_CHARS = 200
+
+Strategy = Literal["auto", "direct", "rlm", "map", "quote", "execute"]
+RunState = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
+#: Why a run ended: by itself, by a limit with the best answer so far, or without any answer.
+Outcome = Literal["answered", "partial", "none", "failed", "cancelled"]
+CompletionSource = Literal["model", "cache", "flight"]
+
+
+class Model(BaseModel):
+    """Base of all messages: frozen; unknown fields are ignored so that older readers live on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Text(Model):
+    """A text in a fact: whole when short, else by digest with a preview; ``chars`` counts code points."""
+
+    chars: int
+    text: str | None = None
+    digest: str | None = None
+    preview: str | None = None
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 (hex) of the text's UTF-8, lone surrogates included."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def text_of(text: str, store: Callable[[str, str], None]) -> Text:
+    """Makes a ``Text``; ``store(digest, text)`` must have kept a long one when it returns."""
+    if len(text) <= INLINE_CHARS:
+        return Text(chars=len(text), text=text)
+    digest = digest_of(text)
+    store(digest, text)
+    return Text(chars=len(text), digest=digest, preview=text[:PREVIEW_CHARS])
+
+
+class Span(Model):
+    """Code points ``start`` to ``end`` (exclusive) of one document of one context."""
+
+    context: str
+    document: str
+    start: int
+    end: int
+
+
+class Pin(Model):
+    """A context as a run sees it: the revision does not change under it."""
+
+    context: str
+    revision: int
+    kind: Literal["text", "collection"]
+    private: bool
+    documents: int
+    chars: int
+    digest: str
+
+
+class Locator(Model):
+    """Where a person finds a citation: ``label`` is ready to print, such as ``src/app.py:120``."""
+
+    label: str
+    path: str | None = None
+    line: int | None = None
+
+
+class Citation(Model):
+    """A quote found in a pinned context. ``verified`` means that the text at ``start`` to ``end`` is the quote:
+    exactly, or after the normalisation that ``match`` names. Without a place, ``document`` is None."""
+
+    number: int
+    quote: str
+    verified: bool
+    match: Literal["exact", "normalised", "none"]
+    context: str | None = None
+    revision: int | None = None
+    document: str | None = None
+    start: int | None = None
+    end: int | None = None
+    locator: Locator | None = None
+
+
+class ModelUse(Model):
+    """What one model on one host did for a run, in one role."""
+
+    role: Literal["root", "sub"]
+    host: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Receipt(Model):
+    """What an answer rests on and what it cost. Reported by the engine, not by model-written code.
+
+    ``chars_searched`` counts code points that a search looked through, ``chars_read`` those that reached a
+    model, each counted once; ``unread`` lists the first stretches that did not.
+    """
+
+    chars_total: int
+    chars_searched: int
+    chars_read: int
+    pieces: int
+    pieces_failed: int
+    unread: tuple[Span, ...] = ()
+    unread_stretches: int = 0
+    sub_queries: int
+    sub_queries_cached: int
+    turns: int
+    models: tuple[ModelUse, ...] = ()
+    wall_seconds: float
+    limit: str | None = None
+    summary: str
+
+
+class CompletionRecord(Model):
+    """How one completion came about. Durations in seconds."""
+
+    host: str
+    model: str
+    source: CompletionSource
+    finish: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    queue_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+
+
+class ErrorRecord(Model):
+    """An ``RlmdError`` as data."""
+
+    code: int
+    kind: str
+    message: str
+    hint: str = ""
+
+
+class Limits(Model):
+    """The purse of a run and all its children; claimed before use, except the observed ``seconds``."""
+
+    turns: int
+    sub_queries: int
+    seconds: float
+    consecutive_errors: int
+
+
+class Fact(Model):
+    """What all facts share; ``time`` is seconds since the epoch, UTC."""
+
+    run_id: str
+    seq: int = Field(ge=1)
+    time: float
+
+
+class RunStarted(Fact):
+    type: Literal["run_started"] = "run_started"
+    question: Text
+    strategy: Strategy
+    contexts: tuple[Pin, ...]
+    session: str | None
+    root: tuple[str, ...]
+    sub: tuple[str, ...]
+    limits: Limits
+    private: bool
+    request_digest: str
+    rlmd: str
+    prompts: str
+
+
+class StrategyChosen(Fact):
+    type: Literal["strategy_chosen"] = "strategy_chosen"
+    strategy: Strategy
+    why: str
+
+
+class SessionStarted(Fact):
+    """A worker process for the run's session; ``lost`` says whether names of an earlier one are gone."""
+
+    type: Literal["session_started"] = "session_started"
+    session: str
+    hash_seed: int
+    random_seed: int
+    layers: tuple[str, ...]
+    lost: bool = False
+
+
+class TurnStarted(Fact):
+    type: Literal["turn_started"] = "turn_started"
+    turn: int
+    stream: str
+    prompt_tokens_estimated: int
+    window: int
+
+
+class RootReplied(Fact):
+    """Closes ``stream``. ``thinking`` is what was stripped before parsing."""
+
+    type: Literal["root_replied"] = "root_replied"
+    turn: int
+    stream: str
+    reply: Text
+    thinking: Text | None = None
+    completion: CompletionRecord
+
+
+class RootFailed(Fact):
+    type: Literal["root_failed"] = "root_failed"
+    turn: int
+    stream: str
+    error: ErrorRecord
+
+
+class CellStarted(Fact):
+    type: Literal["cell_started"] = "cell_started"
+    turn: int
+    cell: int
+    stream: str
+    code: Text
+    program: str | None = None
+
+
+class BatchStarted(Fact):
+    """A cell asked ``total`` sub-queries at once; a lone ``llm_query`` is a batch of one."""
+
+    type: Literal["batch_started"] = "batch_started"
+    cell: int
+    batch: int
+    total: int
+
+
+class SubQueryFact(Fact):
+    """Which sub-query: the ``occurrence``-th (from 1) with this prompt digest in this cell."""
+
+    cell: int
+    batch: int
+    slot: int
+    prompt_digest: str
+    occurrence: int
+    prompt_chars: int
+    prompt_preview: str
+    spans: tuple[Span, ...] = ()
+
+
+class SubQueryReplied(SubQueryFact):
+    type: Literal["subquery_replied"] = "subquery_replied"
+    reply: Text
+    completion: CompletionRecord
+
+
+class SubQueryFailed(SubQueryFact):
+    type: Literal["subquery_failed"] = "subquery_failed"
+    error: ErrorRecord
+
+
+class Searched(Fact):
+    """A cell or program searched these contexts whole; ``hits`` are the passages that it was given."""
+
+    type: Literal["searched"] = "searched"
+    cell: int
+    contexts: tuple[str, ...]
+    chars: int
+    hits: tuple[Span, ...]
+
+
+class CellEnded(Fact):
+    """Closes ``stream``. ``digest`` is of the whole output; ``cut`` counts characters kept from the model."""
+
+    type: Literal["cell_ended"] = "cell_ended"
+    turn: int
+    cell: int
+    stream: str
+    output: Text
+    digest: str
+    cut: int
+    ok: bool
+    error: str | None
+    seconds: float
+    names_lost: bool = False
+
+
+class FinalRefused(Fact):
+    type: Literal["final_refused"] = "final_refused"
+    turn: int
+    why: str
+
+
+class LimitHit(Fact):
+    type: Literal["limit_hit"] = "limit_hit"
+    limit: str
+    allowed: float
+    why: str
+
+
+class Note(Fact):
+    """A sentence for the person, such as that no language model was used."""
+
+    type: Literal["note"] = "note"
+    text: str
+
+
+class CancelRequested(Fact):
+    type: Literal["cancel_requested"] = "cancel_requested"
+    why: str
+
+
+class RunInterrupted(Fact):
+    """The daemon stopped or died while the run was going."""
+
+    type: Literal["run_interrupted"] = "run_interrupted"
+    why: str
+
+
+class RunEnded(Fact):
+    """The last fact. ``stream`` names the delta stream that the answer equals, if one was sent."""
+
+    type: Literal["run_ended"] = "run_ended"
+    outcome: Outcome
+    answer: Text
+    stream: str | None
+    why: str
+    error: ErrorRecord | None = None
+    citations: tuple[Citation, ...] = ()
+    receipt: Receipt
+
+
+AnyFact = Annotated[
+    RunStarted
+    | StrategyChosen
+    | SessionStarted
+    | TurnStarted
+    | RootReplied
+    | RootFailed
+    | CellStarted
+    | BatchStarted
+    | SubQueryReplied
+    | SubQueryFailed
+    | Searched
+    | CellEnded
+    | FinalRefused
+    | LimitHit
+    | Note
+    | CancelRequested
+    | RunInterrupted
+    | RunEnded,
+    Field(discriminator="type"),
+]
+FACT: TypeAdapter[AnyFact] = TypeAdapter(AnyFact)
+
+
+class Delta(Model):
+    """Text at ``offset`` (code points) of a stream that is still open."""
+
+    run_id: str
+    stream: str
+    offset: int
+    text: str

@@ -1,0 +1,1 @@
+"""The socket: framing, connections, dispatch, and the messages of every method."""
