@@ -76,7 +76,7 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """What is there already differs from what was asked: a known run id with other parameters, a name of another kind."""
+    """What is there differs from what was asked: a known run id with other parameters, a name of another kind."""
 
     code, kind = 1002, "conflict"
 
