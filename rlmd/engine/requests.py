@@ -1,0 +1,95 @@
+"""What the engine is asked for, and who listens: plain frozen requests, and the sink that a subscriber brings.
+
+Owns no behaviour. The wire maps its own messages to these; field names are equal on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+from rlmd.config import LimitSettings
+from rlmd.events import AnyFact, Delta, Limits, Strategy
+
+IfBusy = Literal["queue", "fresh", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRequest:
+    """Those given replace the configured ones."""
+
+    turns: int | None = None
+    sub_queries: int | None = None
+    seconds: float | None = None
+    consecutive_errors: int | None = None
+
+    def over(self, configured: LimitSettings) -> Limits:
+        """The limits of the run: these, and where they are silent the configured ones."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return Limits(**(configured.model_dump() | given))
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A question asked of contexts. ``run_id`` is the client's: asking again with equal fields returns that run.
+
+    ``root`` and ``sub`` narrow the roles' candidates (``host/model``); None leaves them as configured.
+    """
+
+    run_id: str
+    question: str
+    contexts: tuple[str, ...]
+    strategy: Strategy = "auto"
+    session: str | None = None
+    if_busy: IfBusy = "queue"
+    root: tuple[str, ...] | None = None
+    sub: tuple[str, ...] | None = None
+    limits: LimitRequest = LimitRequest()
+    fresh: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all fields: tells a repeated request from another one under the same id."""
+        return _digest(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """One cell to run in a session, as a run of its own with strategy ``execute``."""
+
+    run_id: str
+    code: str
+    contexts: tuple[str, ...] = ()
+    session: str | None = None
+    if_busy: IfBusy = "queue"
+    limits: LimitRequest = LimitRequest()
+
+    def as_run(self) -> RunRequest:
+        return RunRequest(
+            run_id=self.run_id,
+            question=self.code,
+            contexts=self.contexts,
+            strategy="execute",
+            session=self.session,
+            if_busy=self.if_busy,
+            limits=self.limits,
+        )
+
+
+def _digest(request: RunRequest) -> str:
+    text = json.dumps(asdict(request), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Sink(Protocol):
+    """A subscriber of one run. All three are called on the loop; ``fact`` and ``delta`` must return at once.
+
+    Facts come in order without a gap. Those of the past come first: before each stretch of them the engine
+    awaits ``ready``, so that a long journal does not overrun a bounded queue; live facts are not held up by it.
+    """
+
+    async def ready(self) -> None: ...
+    def fact(self, fact: AnyFact) -> None: ...
+    def delta(self, delta: Delta) -> None: ...
