@@ -7,12 +7,13 @@ hold prompt text, context text or keys.
     RlmdError
     ├── RequestError          the caller must change the request
     │   ├── InvalidRequest · InvalidParams · MethodNotFound · ParseError   (codes of JSON-RPC 2.0)
-    │   ├── NotFound · Conflict · Busy · TooLarge
+    │   ├── NotFound · Conflict · Busy · TooLarge · TooManyRequests · RequestCancelled
     │   ├── SourceMissing · SourceUnreadable · NotText · NotVisible
     │   └── ConfigInvalid
     ├── Unavailable           the same request may succeed later or elsewhere
     │   ├── NoHost · HostFailed · HostOverloaded · Draining · DiskFull
-    │   └── CageUnavailable
+    │   ├── CageUnavailable
+    │   └── NotConnected
     ├── CompletionError       a host answered, but the answer does not count
     │   ├── PromptTooLong · PromptTruncated · CompletionCut · MalformedReply
     │   └── ModelMissing · HostRefused
@@ -115,6 +116,18 @@ class ConfigInvalid(RequestError):
     code, kind = 1009, "config_invalid"
 
 
+class TooManyRequests(RequestError):
+    """One client has more requests at work than it may."""
+
+    code, kind = 1010, "too_many_requests"
+
+
+class RequestCancelled(RequestError):
+    """The client withdrew the request by ``$/cancelRequest``; the code is the one of the Language Server Protocol."""
+
+    code, kind = -32800, "request_cancelled"
+
+
 class Unavailable(RlmdError):
     """The same request may succeed later or elsewhere."""
 
@@ -155,6 +168,12 @@ class CageUnavailable(Unavailable):
     """This machine offers too few layers of protection to run model-written code."""
 
     code, kind = 1106, "cage_unavailable"
+
+
+class NotConnected(Unavailable):
+    """No daemon answers on the socket, it could not be started, or the connection ended before the answer."""
+
+    code, kind = 1107, "not_connected"
 
 
 class CompletionError(RlmdError):

@@ -1,0 +1,79 @@
+"""The listening socket: who may connect, how many, and how they are seen off at the end.
+
+Knows connections, not methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+
+import structlog
+
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Dispatcher, incident
+
+#: One desktop's Emacs, shells and MCP servers are a dozen; a connection costs about 50 KB.
+MAX_CONNECTIONS = 500
+
+log = structlog.get_logger(__name__)
+
+
+class Server:
+    """Args:
+    listener: Bound and listening; the server closes it.
+    dispatcher: Answers requests.
+    """
+
+    def __init__(self, listener: socket.socket, dispatcher: Dispatcher[Connection]) -> None:
+        self._listener = listener
+        self._dispatcher = dispatcher
+        self._accepted = 0
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, backlog=128)
+
+    async def stop(self, seconds: float) -> None:
+        """Takes no more connections, gives those at work so long, then ends them."""
+        if self._server is not None:
+            self._server.close()
+        if self._serving:
+            _, late = await asyncio.wait(self._serving, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def connections(self) -> int:
+        return len(self._serving)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid, uid = peer_of(writer.get_extra_info("socket"))
+        if uid != os.getuid() or len(self._serving) >= MAX_CONNECTIONS:
+            log.warning("connection refused", peer_pid=pid, peer_uid=uid, connections=len(self._serving))
+            writer.close()
+            return
+        self._accepted += 1
+        connection = Connection(reader, writer, self._dispatcher, self._accepted)
+        task = asyncio.create_task(self._serve(connection, pid), name=f"client-{connection.number}")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, connection: Connection, pid: int) -> None:
+        with structlog.contextvars.bound_contextvars(client=connection.number):
+            log.debug("client connected", peer_pid=pid)
+            try:
+                await connection.serve()
+            except Exception as error:  # noqa: BLE001  one client's trouble must not reach the others
+                incident(error, method="connection")
+            log.debug("client gone")
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int]:
+    """The peer's process and user id, from the kernel."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid
