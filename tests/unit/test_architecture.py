@@ -1,0 +1,155 @@
+"""The house's rules that can be read off the source: who imports whom, no globals, what stands at the top.
+
+The arrows are those of the design: ``wire → engine → (repl, pool, contexts) → providers → (events, errors, config)``.
+Each part names what it may import of rlmd; what is not named is forbidden, also below ``if TYPE_CHECKING``.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "rlmd").rglob("*.py"))
+
+#: The vocabulary that every part may use.
+VOCABULARY = frozenset(("", "errors", "events", "config", "validation"))
+CLIENTS = VOCABULARY | {"wire.methods"}
+
+#: Part → the parts below it that it may import. The longest prefix of a module's name counts.
+BELOW: dict[str, frozenset[str]] = {
+    "": frozenset(),
+    "errors": frozenset(),
+    "events": frozenset({"errors"}),
+    "validation": frozenset({"errors"}),
+    "config": frozenset({"", "errors", "events", "validation"}),
+    "providers": VOCABULARY,
+    "repl": VOCABULARY,
+    "repl.cage": frozenset({"repl.worker"}),
+    "repl.worker": frozenset(),
+    "contexts": VOCABULARY,
+    "pool": VOCABULARY | {"providers"},
+    "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
+    "wire": VOCABULARY | {"providers", "pool", "repl", "contexts", "engine"},
+    "wire.methods": VOCABULARY,
+    "wire.framing": VOCABULARY,
+    "client": CLIENTS,
+    "ctl": CLIENTS | {"client"},
+    "mcp": CLIENTS | {"client"},
+    "daemon": VOCABULARY | {"providers", "pool", "repl", "contexts", "engine", "wire"},
+    "__main__": VOCABULARY | {"daemon"},
+}
+
+#: What may stand at the top of the repository.
+TOP = {".ci", ".gitignore", "LICENSE", "README.md", "docs", "elisp", "pyproject.toml", "rlmd", "systemd", "tests"}
+
+
+def name_of(path: Path) -> str:
+    """The module's name below rlmd: ``rlmd/wire/methods.py`` is ``wire.methods``, a package its own name."""
+    parts = path.relative_to(ROOT / "rlmd").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str, parts: object) -> str | None:
+    """The longest of ``parts`` that is ``module`` or holds it."""
+    pieces = module.split(".") if module else []
+    for length in range(len(pieces), 0, -1):
+        if (prefix := ".".join(pieces[:length])) in parts:  # type: ignore[operator]
+            return prefix
+    return "" if not module and "" in parts else None  # type: ignore[operator]
+
+
+def is_module(name: str) -> bool:
+    base = ROOT / "rlmd" / Path(*name.split("."))
+    return base.with_suffix(".py").is_file() or base.is_dir()
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields (line, absolute module name) of every import in the file."""
+    module = ["rlmd", *name_of(path).split(".")] if name_of(path) else ["rlmd"]
+    package = module if path.name == "__init__.py" else module[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                below = f"{source}.{alias.name}"
+                inside = source == "rlmd" or source.startswith("rlmd.")
+                yield node.lineno, below if inside and is_module(below.removeprefix("rlmd.")) else source
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    name = name_of(path)
+    part = part_of(name, BELOW)
+    assert part is not None, f"{name} belongs to no part of the design: give it its place in BELOW"
+    own = part.split(".")[0]
+    wrong = []
+    for line, imported in imports_of(path):
+        if imported.split(".")[0] != "rlmd":
+            continue
+        target = imported.removeprefix("rlmd").removeprefix(".")
+        inside = own and target.split(".")[0] == own and "." not in part
+        if not inside and part_of(target, BELOW[part]) is None:
+            wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["repl/cage.py", "repl/worker.py"])
+def test_the_child_uses_the_standard_library_alone(name: str) -> None:
+    path = ROOT / "rlmd" / name
+    foreign = [
+        f"{name}:{line} imports {imported}"
+        for line, imported in imports_of(path)
+        if imported.split(".")[0] not in sys.stdlib_module_names and imported != "rlmd.repl.worker"
+    ]
+    assert not foreign
+
+
+@pytest.mark.parametrize("module", ["rlmd.client", "rlmd.ctl.main"])
+def test_clients_do_not_load_the_daemon(module: str) -> None:
+    """What the source shows must hold at run time too: a heavy ``__init__`` on the way would cost every command."""
+    code = f"import {module}, sys; print(*(name for name in sys.modules if name.startswith('rlmd.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    daemon = ("rlmd.engine", "rlmd.pool", "rlmd.contexts", "rlmd.repl", "rlmd.providers", "rlmd.daemon")
+    assert not [name for name in loaded if name.startswith(daemon)]
+
+
+def empty_container(node: ast.expr | None) -> bool:
+    """Whether a value is a container that is meant to be filled later."""
+    if isinstance(node, ast.Dict):
+        return not node.keys
+    if isinstance(node, ast.List):
+        return not node.elts
+    calls = ("list", "dict", "set", "deque", "defaultdict", "Counter", "OrderedDict")
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calls and not node.args
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_globals(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    where = path.relative_to(ROOT)
+    wrong = [f"{where}:{node.lineno} global" for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    wrong += [
+        f"{where}:{node.lineno} a container to be filled, at module level"
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and empty_container(node.value)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_says_what_it_owns(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_top_holds_only_what_is_meant_to() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split("/")[0] for line in tracked.splitlines()} <= TOP
