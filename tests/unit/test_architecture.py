@@ -41,8 +41,11 @@ BELOW: dict[str, frozenset[str]] = {
     "client": CLIENTS,
     "ctl": CLIENTS | {"client"},
     "mcp": CLIENTS | {"client"},
-    "daemon": VOCABULARY | {"providers", "pool", "repl", "contexts", "engine", "wire"},
-    "__main__": VOCABULARY | {"daemon"},
+    "logs": VOCABULARY,
+    "claim": VOCABULARY,
+    "manager": VOCABULARY,
+    "daemon": VOCABULARY | {"logs", "claim", "manager"} | {"providers", "pool", "repl", "contexts", "engine", "wire"},
+    "__main__": VOCABULARY | {"logs", "daemon"},
 }
 
 #: What may stand at the top of the repository.
