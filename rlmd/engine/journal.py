@@ -1,0 +1,219 @@
+"""The journal: a run's facts on disk, before anyone is told.
+
+``runs/<run_id>/journal.jsonl`` holds one fact a line, appended; ``runs/<run_id>/values/<digest>`` the texts too long
+for a fact, written first (temporary file, rename). An append goes to the page cache, which outlives ``kill -9``;
+``finish`` syncs it to the disk. A torn last line, as a crash of the machine leaves it, is cut and reported, never
+taken for a fact. Knows no run logic: facts in, facts out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from rlmd.engine.record import RunRecord, fold
+from rlmd.errors import DiskFull, InternalError, NotFound
+from rlmd.events import FACT, AnyFact, RunEnded, Text, text_of
+
+#: A value up to this many characters is written on the loop (some 0.2 ms); a longer one in a thread.
+_INLINE_WRITE_CHARS = 64 * 1024
+#: How much is read at each end of a journal to list its run. A run's first facts and its last are a few KiB.
+_END_BYTES = 64 * 1024
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """``text`` fit for strict JSON: a lone surrogate (a raw byte of the source) or a NUL becomes U+FFFD.
+
+    One character for one, so that offsets stay.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _UNFIT.sub("\ufffd", text)
+    return text.replace("\0", "\ufffd")
+
+
+class Journal:
+    """Appends facts of one run; one writer a run."""
+
+    def __init__(self, folder: Path, threads: Executor) -> None:
+        self.folder = folder
+        self._threads = threads
+        self._values = folder / "values"
+        self._values.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def append(self, fact: AnyFact) -> None:
+        """Writes one fact; it is in the journal when this returns. Raises ``DiskFull``."""
+        line = _serialised(fact) + b"\n"
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, "short write")
+        except OSError as error:
+            os.ftruncate(self._fd, self._size)
+            raise _translated(error) from error
+        self._size += len(line)
+
+    async def text(self, text: str) -> Text:
+        """The text as a fact holds it, stored as a value first when it is long."""
+        text = clean(text)
+        if len(text) <= _INLINE_WRITE_CHARS:
+            return text_of(text, self._store)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, text_of, text, self._store)
+
+    async def finish(self) -> None:
+        """Syncs and closes; nothing may be appended after."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._sync_and_close)
+
+    def close(self) -> None:
+        """Closes without a sync."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _sync_and_close(self) -> None:
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
+        self.close()
+
+    def _store(self, digest: str, text: str) -> None:
+        path = self._values / digest
+        if path.exists():
+            return
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_bytes(text.encode())
+            temporary.rename(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _translated(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Facts read, and how many bytes of a torn last line were left out."""
+
+    facts: list[AnyFact]
+    cut: int
+
+
+def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None) -> Reading:
+    """Facts ``from_seq`` to ``to_seq`` inclusive. Line n is fact n, so only those asked for are parsed."""
+    data = _read(folder)
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.split(b"\n")[:-1]
+    facts = [_fact(line, folder) for line in lines[from_seq - 1 : to_seq]]
+    return Reading(facts, len(data) - len(whole))
+
+
+def read_value(folder: Path, digest: str) -> str:
+    """The text named by a digest in a fact."""
+    if len(digest) != 64 or not digest.isalnum():
+        raise NotFound("That is no digest of a value.", hint="Digests come from the facts of the run.")
+    try:
+        return (folder / "values" / digest).read_bytes().decode()
+    except FileNotFoundError as error:
+        raise NotFound("The run has no value of that digest.", digest=digest) from error
+
+
+def read_text(folder: Path, text: Text) -> str:
+    """The whole of a text in a fact."""
+    if text.text is not None:
+        return text.text
+    if text.digest is None:
+        raise InternalError("A text in a fact has neither content nor digest.")
+    return read_value(folder, text.digest)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """What the journal says of its run, from its first and last facts alone when the run has ended."""
+    head, tail, torn = _ends(folder)
+    last = _fact(tail[-1], folder) if tail else None
+    if isinstance(last, RunEnded) and not torn:
+        first = [_fact(line, folder) for line in head[:3]]
+        return fold([*(fact for fact in first if fact.seq < last.seq), last])
+    return fold(read_facts(folder).facts)
+
+
+def mend(folder: Path) -> int:
+    """Cuts a torn last line, and says how many bytes it had. Run before a journal is appended to again."""
+    path = folder / "journal.jsonl"
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    return len(data) - whole
+
+
+def _ends(folder: Path) -> tuple[list[bytes], list[bytes], bool]:
+    """First lines, last lines (at least one whole one if there is any), and whether the last is torn."""
+    with (folder / "journal.jsonl").open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(min(size, _END_BYTES)).split(b"\n")[:-1]
+        block = _END_BYTES
+        while True:
+            file.seek(max(0, size - block))
+            data = file.read()
+            if block >= size or data[:-1].count(b"\n") > 0:
+                break
+            block *= 4
+    lines = data.split(b"\n")
+    torn = lines.pop() != b""
+    if block < size:
+        del lines[0]  # the end of a line that began before the block
+    return head or lines[:1], lines, torn
+
+
+def _fact(line: bytes, folder: Path) -> AnyFact:
+    try:
+        return FACT.validate_json(line)
+    except ValidationError as error:
+        raise InternalError("A line of a journal is no fact.", run_id=folder.name) from error
+
+
+def _read(folder: Path) -> bytes:
+    try:
+        return (folder / "journal.jsonl").read_bytes()
+    except FileNotFoundError as error:
+        raise NotFound("There is no journal of that run.", run_id=folder.name) from error
+
+
+def _serialised(fact: BaseModel) -> bytes:
+    try:
+        return fact.model_dump_json().encode()
+    except (PydanticSerializationError, UnicodeEncodeError):
+        # A name or preview holds a lone surrogate; strict JSON has no place for it.
+        return type(fact).model_validate(_cleaned(fact.model_dump())).model_dump_json().encode()
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {key: _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _translated(error: OSError) -> DiskFull | InternalError:
+    if error.errno in _FULL:
+        return DiskFull(
+            "The disk that holds the journal is full.", hint="Free space in the state folder, then ask again."
+        )
+    return InternalError(f"The journal cannot be written: {os.strerror(error.errno or 0)}.")

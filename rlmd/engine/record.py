@@ -1,0 +1,126 @@
+"""A run as its facts tell it: the pure fold from facts to ``RunRecord``.
+
+The same fold serves a live run, a list of runs read from disk, and a client's view. Nothing else assigns a run's
+state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from rlmd.errors import InternalError
+from rlmd.events import (
+    AnyFact,
+    Citation,
+    ErrorRecord,
+    Outcome,
+    Pin,
+    Receipt,
+    RunEnded,
+    RunInterrupted,
+    RunStarted,
+    RunState,
+    Strategy,
+    StrategyChosen,
+    SubQueryFact,
+    Text,
+    TurnStarted,
+)
+
+_STATE_OF_OUTCOME: dict[Outcome, RunState] = {
+    "answered": "ended",
+    "partial": "ended",
+    "none": "ended",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run. ``ended`` and ``created`` are seconds since the epoch."""
+
+    run_id: str
+    question: Text
+    state: RunState
+    strategy: Strategy
+    contexts: tuple[Pin, ...]
+    session: str | None
+    private: bool
+    created: float
+    request_digest: str
+    last_seq: int
+    turns: int = 0
+    sub_queries: int = 0
+    outcome: Outcome | None = None
+    ended: float | None = None
+    why: str | None = None
+    error: ErrorRecord | None = None
+    answer: Text | None = None
+    citations: tuple[Citation, ...] = ()
+    receipt: Receipt | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("queued", "running")
+
+    @classmethod
+    def begin(cls, fact: RunStarted) -> RunRecord:
+        return cls(
+            run_id=fact.run_id,
+            question=fact.question,
+            state="running",
+            strategy=fact.strategy,
+            contexts=fact.contexts,
+            session=fact.session,
+            private=fact.private,
+            created=fact.time,
+            request_digest=fact.request_digest,
+            last_seq=fact.seq,
+        )
+
+    def apply(self, fact: AnyFact) -> RunRecord:
+        """The record after one more fact."""
+        match fact:
+            case StrategyChosen():
+                return replace(self, last_seq=fact.seq, strategy=fact.strategy)
+            case TurnStarted():
+                return replace(self, last_seq=fact.seq, turns=self.turns + 1)
+            case SubQueryFact():
+                return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
+            case RunInterrupted():
+                return replace(self, last_seq=fact.seq, state="interrupted", ended=fact.time, why=fact.why)
+            case RunEnded():
+                return replace(
+                    self,
+                    last_seq=fact.seq,
+                    state=_STATE_OF_OUTCOME[fact.outcome],
+                    outcome=fact.outcome,
+                    ended=fact.time,
+                    why=fact.why,
+                    error=fact.error,
+                    answer=fact.answer,
+                    citations=fact.citations,
+                    receipt=fact.receipt,
+                    turns=max(self.turns, fact.receipt.turns),
+                    sub_queries=max(self.sub_queries, fact.receipt.sub_queries),
+                )
+        return replace(self, last_seq=fact.seq)
+
+    def slim(self) -> RunRecord:
+        """Without what only ``show`` needs: thousands of ended runs are kept in memory like this."""
+        return replace(self, answer=None, citations=(), receipt=None)
+
+
+def fold(facts: Iterable[AnyFact]) -> RunRecord:
+    """The record that a run's facts, from the first on, amount to."""
+    record: RunRecord | None = None
+    for fact in facts:
+        if isinstance(fact, RunStarted):
+            record = RunRecord.begin(fact)
+        elif record is not None:
+            record = record.apply(fact)
+    if record is None:
+        raise InternalError("A journal does not begin with run_started.")
+    return record

@@ -1,0 +1,184 @@
+"""The journal on disk: written whole, read in part, a torn line cut, a run told from its two ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rlmd.engine import journal as journals
+from rlmd.engine.journal import Journal, clean, mend, read_facts, read_record, read_text, read_value
+from rlmd.engine.record import fold
+from rlmd.errors import DiskFull, InternalError, NotFound
+from rlmd.events import (
+    AnyFact,
+    Limits,
+    Note,
+    Receipt,
+    RunEnded,
+    RunInterrupted,
+    RunStarted,
+    StrategyChosen,
+    Text,
+    TurnStarted,
+)
+
+RUN = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def started() -> RunStarted:
+    return RunStarted(
+        run_id=RUN, seq=1, time=10.0, question=Text(chars=1, text="?"), strategy="auto", contexts=(), session=None,
+        root=(), sub=(), limits=Limits(turns=1, sub_queries=1, seconds=1, consecutive_errors=1), private=False,
+        request_digest="d", rlmd="0", prompts="1",
+    )  # fmt: skip
+
+
+def ended(seq: int) -> RunEnded:
+    receipt = Receipt(
+        chars_total=1, chars_searched=0, chars_read=0, pieces=0, pieces_failed=0, sub_queries=7, sub_queries_cached=0,
+        turns=3, wall_seconds=1.0, summary="s",
+    )  # fmt: skip
+    return RunEnded(
+        run_id=RUN, seq=seq, time=20.0, outcome="answered", answer=Text(chars=2, text="42"), stream=None, why="w",
+        receipt=receipt,
+    )  # fmt: skip
+
+
+def note(seq: int, text: str = "n") -> Note:
+    return Note(run_id=RUN, seq=seq, time=11.0, text=text)
+
+
+def write(folder: Path, threads: ThreadPoolExecutor, facts: list[AnyFact]) -> None:
+    journal = Journal(folder, threads)
+    for fact in facts:
+        journal.append(fact)
+    journal.close()
+
+
+def test_facts_come_back_equal_and_in_part(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """What is appended is read back; a stretch is read without the rest."""
+    facts: list[AnyFact] = [started(), *(note(seq) for seq in range(2, 50)), ended(50)]
+    write(tmp_path, threads, facts)
+    assert read_facts(tmp_path).facts == facts
+    assert read_facts(tmp_path, 10, 12).facts == facts[9:12]
+    assert read_facts(tmp_path, 51).facts == []
+
+
+async def test_long_text_is_stored_before_the_fact_names_it(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """Over 4,096 characters a text is a value; equal texts are one value; all come back whole."""
+    journal = Journal(tmp_path, threads)
+    for text in ("é" * 4096, "é" * 4097, "x" * 300_000, "x" * 300_000):
+        stored = await journal.text(text)
+        assert (stored.text is None) == (len(text) > 4096)
+        assert stored.chars == len(text)
+        assert read_text(tmp_path, stored) == text
+    assert len(list((tmp_path / "values").iterdir())) == 2
+    await journal.finish()
+
+
+async def test_raw_bytes_do_not_break_the_journal(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """A lone surrogate or NUL, wherever it stands in a fact, becomes U+FFFD, one for one."""
+    journal = Journal(tmp_path, threads)
+    assert (await journal.text("a\udcffb\0c")).text == "a\ufffdb\ufffdc"
+    journal.append(started())
+    journal.append(note(2, "bad \udcff name"))
+    journal.close()
+    assert read_facts(tmp_path).facts[1] == note(2, "bad \ufffd name")
+    assert clean("plain é") == "plain é"
+
+
+def test_a_torn_last_line_is_cut_and_reported(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """After a crash in the middle of a write the facts before it stand, and writing goes on behind them."""
+    write(tmp_path, threads, [started(), note(2)])
+    path = tmp_path / "journal.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"run_id":"x","se')
+    reading = read_facts(tmp_path)
+    assert ([fact.seq for fact in reading.facts], reading.cut) == ([1, 2], 17)
+    assert read_record(tmp_path).last_seq == 2
+    assert mend(tmp_path) == 17
+    assert mend(tmp_path) == 0
+    write(tmp_path, threads, [note(3)])
+    assert [fact.seq for fact in read_facts(tmp_path).facts] == [1, 2, 3]
+
+
+def test_a_torn_end_is_no_end(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """A run whose last fact is torn has not ended."""
+    write(tmp_path, threads, [started(), ended(2)])
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert read_record(tmp_path).state == "running"
+
+
+def test_an_ended_run_is_told_from_its_ends(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing a run of thousands of facts parses four lines of it, and tells the same as the whole."""
+    chosen = StrategyChosen(run_id=RUN, seq=2, time=10.0, strategy="rlm", why="w")
+    turn = TurnStarted(run_id=RUN, seq=3, time=10.0, turn=1, stream="s", prompt_tokens_estimated=1, window=1)
+    facts = [started(), chosen, turn, *(note(seq, "x" * 200) for seq in range(4, 5000)), ended(5000)]
+    write(tmp_path, threads, facts)
+    whole = fold(facts)
+    parsed: list[bytes] = []
+    real = journals._fact
+    monkeypatch.setattr(journals, "_fact", lambda line, folder: parsed.append(line) or real(line, folder))
+    record = read_record(tmp_path)
+    assert record == whole
+    assert (record.strategy, record.turns, record.sub_queries, record.state) == ("rlm", 3, 7, "ended")
+    assert len(parsed) == 4
+
+
+@pytest.mark.parametrize("chars", [10, 70_000, 300_000])
+def test_a_long_last_fact_is_found(tmp_path: Path, threads: ThreadPoolExecutor, chars: int) -> None:
+    """The last line may be longer than what is read at once."""
+    last = ended(4).model_copy(update={"why": "w" * chars})
+    write(tmp_path, threads, [started(), note(2), note(3), last])
+    assert read_record(tmp_path).why == "w" * chars
+
+
+def test_an_interrupted_run_is_told_so(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """The fold knows the end that a restart writes."""
+    write(tmp_path, threads, [started(), RunInterrupted(run_id=RUN, seq=2, time=12.0, why="stopped")])
+    record = read_record(tmp_path)
+    assert (record.state, record.why, record.ended, record.outcome) == ("interrupted", "stopped", 12.0, None)
+
+
+def test_a_full_disk_leaves_whole_lines(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short write is taken back, and the error says what to do."""
+    journal = Journal(tmp_path, threads)
+    journal.append(started())
+    real = os.write
+    monkeypatch.setattr(journals.os, "write", lambda fd, data: real(fd, data[:20]))
+    with pytest.raises(DiskFull):
+        journal.append(note(2))
+    monkeypatch.undo()
+    journal.append(note(2))
+    journal.close()
+    assert read_facts(tmp_path).cut == 0
+    assert [fact.seq for fact in read_facts(tmp_path).facts] == [1, 2]
+
+
+def test_what_is_not_there_and_what_is_no_fact(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """Missing journals and values are not found, a path is no digest, and a damaged line is never skipped silently."""
+    with pytest.raises(NotFound):
+        read_facts(tmp_path)
+    for digest in ("a" * 64, "../../etc/passwd", ""):
+        with pytest.raises(NotFound):
+            read_value(tmp_path, digest)
+    write(tmp_path, threads, [started()])
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b"not json\n")
+    with pytest.raises(InternalError):
+        read_facts(tmp_path)
