@@ -1,0 +1,127 @@
+"""The typed call: each method of the protocol with what it takes and gives, one overload each.
+
+The overloads say nothing that ``METHODS`` does not; they exist so that a type checker knows the result. A test
+holds the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+from pydantic import ValidationError
+
+from rlmd.errors import InternalError
+from rlmd.wire.methods import (
+    METHODS,
+    AttachParams,
+    CancelParams,
+    ContextInfoResult,
+    ContextListResult,
+    ContextParams,
+    DiscoverResult,
+    DoctorResult,
+    Done,
+    ExecuteParams,
+    ExecuteResult,
+    FetchParams,
+    FetchResult,
+    HostAddParams,
+    HostAddResult,
+    HostListResult,
+    InitializeParams,
+    InitializeResult,
+    LoadParams,
+    LoadResult,
+    NameParams,
+    Nothing,
+    Params,
+    PeekParams,
+    PeekResult,
+    Result,
+    RunIdParams,
+    RunInfo,
+    RunListParams,
+    RunListResult,
+    RunParams,
+    RunResult,
+    SearchParams,
+    SearchResult,
+    SessionListResult,
+    StatusResult,
+)
+
+
+class Calls:
+    """Base of ``Client``."""
+
+    async def call_raw(self, method: str, params: Params) -> dict[str, Any]:
+        """Sends one request and gives the result as parsed JSON."""
+        raise NotImplementedError
+
+    @overload
+    async def call(self, method: Literal["initialize"], params: InitializeParams) -> InitializeResult: ...
+    @overload
+    async def call(self, method: Literal["context/load"], params: LoadParams) -> LoadResult: ...
+    @overload
+    async def call(self, method: Literal["context/list"], params: Nothing = ...) -> ContextListResult: ...
+    @overload
+    async def call(self, method: Literal["context/info"], params: ContextParams) -> ContextInfoResult: ...
+    @overload
+    async def call(self, method: Literal["context/peek"], params: PeekParams) -> PeekResult: ...
+    @overload
+    async def call(self, method: Literal["context/search"], params: SearchParams) -> SearchResult: ...
+    @overload
+    async def call(self, method: Literal["context/drop"], params: NameParams) -> Done: ...
+    @overload
+    async def call(self, method: Literal["run/start"], params: RunParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/ask"], params: RunParams) -> RunResult: ...
+    @overload
+    async def call(self, method: Literal["run/attach"], params: AttachParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/detach"], params: RunIdParams) -> Done: ...
+    @overload
+    async def call(self, method: Literal["run/cancel"], params: CancelParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/list"], params: RunListParams) -> RunListResult: ...
+    @overload
+    async def call(self, method: Literal["run/show"], params: RunIdParams) -> RunResult: ...
+    @overload
+    async def call(self, method: Literal["run/fetch"], params: FetchParams) -> FetchResult: ...
+    @overload
+    async def call(self, method: Literal["session/list"], params: Nothing = ...) -> SessionListResult: ...
+    @overload
+    async def call(self, method: Literal["session/drop"], params: NameParams) -> Done: ...
+    @overload
+    async def call(self, method: Literal["repl/execute"], params: ExecuteParams) -> ExecuteResult: ...
+    @overload
+    async def call(self, method: Literal["host/list"], params: Nothing = ...) -> HostListResult: ...
+    @overload
+    async def call(self, method: Literal["host/add"], params: HostAddParams) -> HostAddResult: ...
+    @overload
+    async def call(self, method: Literal["host/remove"], params: NameParams) -> Done: ...
+    @overload
+    async def call(self, method: Literal["daemon/status"], params: Nothing = ...) -> StatusResult: ...
+    @overload
+    async def call(self, method: Literal["rpc.discover"], params: Nothing = ...) -> DiscoverResult: ...
+    @overload
+    async def call(self, method: Literal["daemon/doctor"], params: Nothing = ...) -> DoctorResult: ...
+    async def call(self, method: str, params: Params | None = None) -> Result:
+        """Calls a method of the protocol.
+
+        Args:
+            method: Its name, such as ``"context/load"``.
+            params: An instance of its parameter model; needless where there are none.
+
+        Raises:
+            RlmdError: The daemon's error, of the class that belongs to its code.
+            NotConnected: The connection ended before the answer came; what was asked may have been done.
+        """
+        result = await self.call_raw(method, params if params is not None else Nothing())
+        try:
+            return METHODS[method].result.model_validate(result)
+        except ValidationError as error:
+            raise InternalError(
+                f"The answer to {method} has {error.error_count()} fields that this client does not understand.",
+                hint="Daemon and client differ in version: restart the daemon (rlmctl status shows both).",
+            ) from None

@@ -1,0 +1,213 @@
+"""The client of the daemon's socket: connects, starts the daemon if need be, calls, follows runs.
+
+It outlives connections: a call after the daemon went away connects anew, and a follower attaches again after
+its last fact. Calls that were open at that moment fail with ``NotConnected``; only their caller knows whether they
+may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from rlmd import __version__
+from rlmd.client.calls import Calls
+from rlmd.client.failures import lost
+from rlmd.client.follow import Follower
+from rlmd.client.framing import Framing
+from rlmd.client.inbox import Inbox
+from rlmd.client.link import Link
+from rlmd.errors import NotConnected
+from rlmd.wire.methods import (
+    ClientName,
+    InitializeParams,
+    InitializeResult,
+    Params,
+    RunInfo,
+    RunParams,
+)
+
+#: Seconds between attempts to connect to a daemon that was there a moment ago; together about 10 s, which is
+#: ten times what a restart under systemd takes.
+BACK_OFF = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
+
+Starter = Callable[[], Awaitable[None]]
+
+
+class Client(Calls):
+    """Made by ``connect``; an async context manager.
+
+    Args:
+        socket: Path of the daemon's socket.
+        start: Starts the daemon when nothing listens there; None means that this is an error.
+        name: Who calls, for the daemon's log.
+        egress: Whether what is read here may leave the machine. Then private contexts do not exist.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        start: Starter | None = None,
+        name: str = "rlmd.client",
+        egress: bool = False,
+        framing: Framing = "lines",
+        back_off: tuple[float, ...] = BACK_OFF,
+    ) -> None:
+        self.socket = socket
+        self._start = start
+        self._hello = InitializeParams(client=ClientName(name=name, version=__version__), egress=egress)
+        self._framing: Framing = framing
+        self._back_off = back_off
+        self._link: Link | None = None
+        self._linking = asyncio.Lock()
+        self._closed = False
+        self._inboxes: dict[str, Inbox] = {}
+        self._server: InitializeResult | None = None
+
+    async def __aenter__(self) -> Client:
+        await self._linked()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._link is not None:
+            await self._link.close()
+
+    @property
+    def server(self) -> InitializeResult:
+        """What the daemon said of itself: version, spool folder, methods."""
+        if self._server is None:
+            raise lost("This client is not connected.", hint="Use it inside: async with connect() as client.")
+        return self._server
+
+    async def call_raw(self, method: str, params: Params) -> dict[str, Any]:
+        link = await self._linked()
+        result = await link.request(method, _plain(params))
+        return result if isinstance(result, dict) else {}
+
+    # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.asynccontextmanager
+    async def start(self, params: RunParams) -> AsyncIterator[Follower]:
+        """Starts a run and follows it from its first fact. Leaving the block early lets the run go on.
+
+        Repeated by itself when the connection ends before the answer: a run id starts at most one run.
+        """
+
+        async def start() -> RunInfo:
+            with contextlib.suppress(NotConnected):
+                return await self.call("run/start", params)
+            return await self.call("run/start", params)
+
+        follower = Follower(self, params.run_id)
+        await follower.begin(start)
+        async with follower:
+            yield follower
+
+    @contextlib.asynccontextmanager
+    async def follow(self, run_id: str, *, from_seq: int = 1, deltas: bool = True) -> AsyncIterator[Follower]:
+        """Follows a run that exists, from a fact's number on: those of the past first, then as they come."""
+        follower = Follower(self, run_id, from_seq=from_seq, deltas=deltas)
+        await follower.begin()
+        async with follower:
+            yield follower
+
+    def register(self, run_id: str, inbox: Inbox) -> None:
+        if run_id in self._inboxes:
+            raise ValueError("this client follows that run already; use another client for a second reader")
+        self._inboxes[run_id] = inbox
+
+    def forget(self, run_id: str, inbox: Inbox) -> None:
+        if self._inboxes.get(run_id) is inbox:
+            del self._inboxes[run_id]
+
+    async def wait_news(self, inbox: Inbox) -> bool:
+        if self._link is None or not self._link.alive:
+            return False
+        await inbox.news.wait()
+        return True
+
+    # ── the connection ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _linked(self) -> Link:
+        async with self._linking:
+            if self._closed:
+                raise lost("This client is closed.", hint=" ")
+            if self._link is None or not self._link.alive:
+                first = self._link is None
+                self._link = None
+                self._link = await (self._connect() if first else self._connect_again())
+            return self._link
+
+    async def _connect(self) -> Link:
+        try:
+            return await self._open()
+        except (FileNotFoundError, ConnectionRefusedError):
+            if self._start is None:
+                raise NotConnected(
+                    f"No daemon listens on {self.socket}.",
+                    hint="Start it with rlmctl daemon start, or: systemctl --user start rlmd.socket",
+                ) from None
+        await self._start()
+        try:
+            return await self._open()
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    async def _connect_again(self) -> Link:
+        """The daemon was there: give a restart its time before concluding that it is gone."""
+        for seconds in self._back_off:
+            with contextlib.suppress(NotConnected):
+                return await self._connect()
+            await asyncio.sleep(seconds)
+        return await self._connect()
+
+    async def _open(self) -> Link:
+        try:
+            link = await Link.open(
+                self.socket, framing=self._framing, notified=self._on_notification, ended=self._on_end
+            )
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise
+        except OSError as error:
+            raise self._unreachable(error) from error
+        try:
+            told = await link.request("initialize", _plain(self._hello))
+            self._server = InitializeResult.model_validate(told)
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    def _unreachable(self, error: OSError) -> NotConnected:
+        return NotConnected(
+            f"The socket {self.socket} cannot be used: {error.strerror or error}.",
+            hint="It must belong to you; see its mode and that of its folder.",
+        )
+
+    def _on_notification(self, method: str, params: dict[str, Any]) -> None:
+        inbox = self._inboxes.get(str(params.get("run_id")))
+        if inbox is None:
+            return
+        match method:
+            case "run/fact":
+                inbox.put_fact(params)
+            case "run/delta":
+                inbox.put_delta(params)
+            case "run/gap" if isinstance(params.get("to_seq"), int):
+                inbox.announce(params["to_seq"])
+
+    def _on_end(self) -> None:
+        for inbox in self._inboxes.values():
+            inbox.news.set()
+
+
+def _plain(params: Params) -> dict[str, Any]:
+    return params.model_dump(mode="json", exclude_none=True)
