@@ -200,9 +200,8 @@ def _wrong(values: dict[str, Any], *, missing: bool) -> list[tuple[str, str]]:
     try:
         Settings.model_validate(values)
     except ValidationError as error:
-        kinds = [details["type"] for details in error.errors(include_url=False, include_input=False)]
-        found = zip(kinds, problems_of(error, Settings), strict=True)
-        return [(problem.sentence, problem.hint) for kind, problem in found if missing or kind != "missing"]
+        found = problems_of(error, Settings)
+        return [(problem.sentence, problem.hint) for problem in found if missing or not problem.missing]
     return []
 
 

@@ -26,6 +26,7 @@ class Problem:
     sentence: str
     hint: str = ""
     nearest: str | None = None
+    missing: bool = False
 
 
 def nearest_of(name: str, valid: Iterable[str]) -> str | None:
@@ -35,8 +36,10 @@ def nearest_of(name: str, valid: Iterable[str]) -> str | None:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """One problem for each thing that is wrong, in the order of the fields."""
-    return [_problem(details, model) for details in error.errors(include_url=False, include_input=False)]
+    """One problem for each thing that is wrong; names that are not known first: they often explain the rest."""
+    found = error.errors(include_url=False, include_input=False)
+    found.sort(key=lambda details: details["type"] != "extra_forbidden")
+    return [_problem(details, model) for details in found]
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
@@ -49,7 +52,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             known = f"Valid here: {', '.join(valid)}." if valid else "Nothing may stand here."
             return Problem(where, f"{where} is not known", f"Did you mean {near}? {known}" if near else known, near)
         case "missing":
-            return Problem(where, f"{where} is missing")
+            return Problem(where, f"{where} is missing", missing=True)
         case "union_tag_invalid" | "union_tag_not_found":
             context = details.get("ctx", {})
             return Problem(where, f"{where}.kind must be one of {context.get('expected_tags', 'the known kinds')}")

@@ -8,7 +8,7 @@ durations in seconds. Numbers that may exceed 2^53 (inode, nanoseconds) travel a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,13 +76,16 @@ class InitializeResult(Result):
 # ── contexts ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,20}$")]
+
+
 class FileIdentity(Params):
     """A file as the client sees it, each number in decimal; a difference is answered ``not_visible``."""
 
-    device: str
-    inode: str
-    size: str
-    mtime_ns: str
+    device: Decimal
+    inode: Decimal
+    size: Decimal
+    mtime_ns: Decimal
 
 
 class InlineSource(Params):
@@ -453,6 +456,15 @@ class DoctorResult(Result):
     checks: tuple[Check, ...]
 
 
+class DiscoverResult(Result):
+    """An OpenRPC document."""
+
+    openrpc: str
+    info: dict[str, str]
+    methods: tuple[dict[str, Any], ...]
+    components: dict[str, Any]
+
+
 # ── the table ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -488,6 +500,7 @@ METHODS: dict[str, Method] = {
         Method("host/list", Nothing, HostListResult, "Lists hosts with state, slots and queue depth."),
         Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
         Method("host/remove", NameParams, Done, "Removes a host that host/add wrote."),
+        Method("rpc.discover", Nothing, DiscoverResult, "This protocol as an OpenRPC document."),
         Method("daemon/status", Nothing, StatusResult, "What the daemon is and does."),
         Method("daemon/doctor", Nothing, DoctorResult, "Tries each part and says what to mend."),
     )

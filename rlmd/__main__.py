@@ -1,0 +1,94 @@
+"""The command ``rlmd``: reads the settings, then runs the daemon in the foreground.
+
+The heavy imports come after the arguments are understood, so that ``--version`` and ``--check`` are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlmd import __version__
+
+if TYPE_CHECKING:
+    from rlmd.config import Paths, Settings
+
+EXIT_FAILED = 1
+EXIT_RUNNING = 3
+#: EX_CONFIG of sysexits.h; the unit file does not restart after it.
+EXIT_CONFIG = 78
+
+_EPILOG = """\
+The settings are ~/.config/rlmd/config.toml and config.d/*.toml; XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
+and XDG_RUNTIME_DIR move the folders.
+
+examples:
+  rlmd                          serve at $XDG_RUNTIME_DIR/rlmd/rlmd.sock until Ctrl-C
+  rlmd --check                  print what is wrong with the settings, and stop
+  rlmd --socket /tmp/a.sock     serve at another path
+  systemctl --user enable --now rlmd.socket     start it when the first client connects
+
+exit status:
+  0 stopped when asked, or nothing wrong    2 wrong usage        78 the settings or folders are unusable
+  1 something unexpected went wrong         3 another rlmd has this socket or state folder
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    os.umask(0o077)
+    from rlmd.config import Paths, check_settings
+
+    paths = Paths.from_environment(socket=options.socket and options.socket.absolute())
+    settings, problems = check_settings(paths)
+    if settings is None:
+        print(*(f"rlmd: {problem}" for problem in problems), sep="\n", file=sys.stderr)  # noqa: T201
+        return EXIT_CONFIG
+    if options.check:
+        print(*(paths.config_files or ["No config file: everything has its default."]), sep="\n")  # noqa: T201
+        return 0
+    return _serve(paths, settings)
+
+
+def _serve(paths: Paths, settings: Settings) -> int:
+    import uvloop
+
+    from rlmd.daemon import run
+    from rlmd.errors import ConfigInvalid, RlmdError
+    from rlmd.logs import configure_logging
+
+    configure_logging(settings.log.level)
+    try:
+        uvloop.run(run(paths, settings))
+    except RlmdError as error:
+        print(f"rlmd: {error.message} {error.hint}".rstrip(), file=sys.stderr)  # noqa: T201
+        match error:
+            case ConfigInvalid():
+                return EXIT_CONFIG
+            case _ if error.kind == "already_running":
+                return EXIT_RUNNING
+            case _:
+                return EXIT_FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlmd",
+        description="Answers questions over texts of any size, with citations; clients talk to it through a socket.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="serve at this path")
+    parser.add_argument("--check", action="store_true", help="look at the settings only")
+    parser.add_argument("--version", action="version", version=f"rlmd {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Puts the parts together, starts them, serves, and stops them in order.
+
+Every long-lived object is made here and handed down. Starting is an ordered list, and so is stopping; each step
+of the latter has its own bound, so that the whole ends before a service manager loses patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from rlmd import __version__
+from rlmd.claim import Claim
+from rlmd.config import Paths, Settings
+from rlmd.errors import Unavailable
+from rlmd.manager import Manager, inherited_listener
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Dispatcher, Handler
+from rlmd.wire.handlers.daemon import DaemonHandlers
+from rlmd.wire.handlers.greeting import GreetingHandlers
+from rlmd.wire.handlers.parts import Parts
+from rlmd.wire.methods import METHODS, Done
+from rlmd.wire.server import Server
+
+#: Seconds that clients have to read what is left for them after the runs were seen off.
+GOODBYE_SECONDS = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+async def run(paths: Paths, settings: Settings) -> None:
+    """Serves until SIGTERM, SIGINT or SIGHUP. Raises ``AlreadyRunning``, ``ConfigInvalid``."""
+    began = time.monotonic()
+    stop = _stop_signal()
+    manager = Manager()
+    async with AsyncExitStack() as stack:
+        claim = Claim.of(paths)
+        stack.callback(claim.release)
+        listener = inherited_listener() or claim.bind()
+        stack.callback(listener.close)
+        parts = Parts(paths, settings)
+        server = Server(listener, Dispatcher(_handlers(parts)))
+        await server.start()
+        watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
+        stack.callback(watchdog.cancel)
+        manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
+        log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
+        await stop.wait()
+        manager.tell(STOPPING=1, STATUS="stopping")
+        await _step("clients", server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
+    log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _step(name: str, work: Awaitable[object], seconds: float) -> None:
+    """One step of the stop: it may fail or take too long, the next one comes all the same."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except Exception as error:  # noqa: BLE001  the next step must come whatever this one met
+        log.error("stopping failed", step=name, exception=type(error).__name__)
+    else:
+        log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
+
+
+def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
+    async def absent(_: Connection, __: object) -> Done:
+        raise Unavailable("This method is not served yet.")
+
+    served = {**GreetingHandlers(parts.paths).table(), **DaemonHandlers(parts).table()}
+    return {name: served.get(name, absent) for name in METHODS}

@@ -1,0 +1,68 @@
+"""Logging: one structlog set-up for the process. JSON lines for the journal, columns for a terminal.
+
+What is logged are sizes, ids, digests, names of types: never prompt text, context text or keys. Exceptions are
+logged by ``wire.dispatch.incident`` without their text; the processors here have no way to render one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+#: The journal reads a priority from the beginning of a line, sd-daemon(3).
+_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+
+
+def configure_logging(level: str, stream: TextIO | None = None) -> None:
+    """Call once, before the first line is logged."""
+    out = stream or sys.stderr
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _drop_exceptions,
+    ]
+    structlog.configure(
+        processors=[*common, *(_for_terminal() if out.isatty() else _for_journal())],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries: their warnings may hold addresses and bodies, so only their level and name are kept.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Reduced()], force=True)
+
+
+def _for_terminal() -> list[Processor]:
+    return [structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
+
+
+def _for_journal() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(),
+        _prioritised,
+    ]
+
+
+def _drop_exceptions(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for name in ("exc_info", "stack_info"):
+        event.pop(name, None)
+    return event
+
+
+def _prioritised(_: WrappedLogger, method: str, line: EventDict | str) -> str:
+    return f"<{_PRIORITY.get(method, 6)}>{line}"
+
+
+class _Reduced(logging.Handler):
+    """Standard logging of the libraries below us: where and how bad, not what."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exception = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        structlog.get_logger(record.name).log(
+            record.levelno, "library message", logger=record.name, line=record.lineno, exception=exception
+        )

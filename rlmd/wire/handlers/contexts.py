@@ -1,0 +1,101 @@
+"""``context/*``: loading, looking at and dropping named texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
+from rlmd.errors import InvalidParams, TooLarge
+from rlmd.wire import methods as m
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Handler
+
+
+class ContextHandlers:
+    def __init__(self, contexts: ContextStore) -> None:
+        self._contexts = contexts
+
+    def table(self) -> Mapping[str, Handler[Connection]]:
+        return {
+            "context/load": self.load,
+            "context/list": self.list,
+            "context/info": self.info,
+            "context/peek": self.peek,
+            "context/search": self.search,
+            "context/drop": self.drop,
+        }
+
+    async def load(self, client: Connection, params: m.LoadParams) -> m.LoadResult:
+        report = await self._contexts.load(
+            _source(params.source),
+            name=params.name,
+            private=params.private,
+            dry_run=params.dry_run,
+            egress=client.egress,
+        )
+        return m.LoadResult.model_validate(report, from_attributes=True)
+
+    async def list(self, client: Connection, _: m.Nothing) -> m.ContextListResult:
+        found = await self._contexts.list(egress=client.egress)
+        return m.ContextListResult.model_validate({"contexts": found}, from_attributes=True)
+
+    async def info(self, client: Connection, params: m.ContextParams) -> m.ContextInfoResult:
+        context, documents = await self._contexts.info(
+            params.name, params.documents_from, params.documents_limit, egress=client.egress
+        )
+        return m.ContextInfoResult.model_validate({"context": context, "documents": documents}, from_attributes=True)
+
+    async def peek(self, client: Connection, params: m.PeekParams) -> m.PeekResult:
+        found = await self._contexts.peek(
+            params.name, params.document, params.start, params.chars, egress=client.egress
+        )
+        return m.PeekResult.model_validate(found, from_attributes=True)
+
+    async def search(self, client: Connection, params: m.SearchParams) -> m.SearchResult:
+        hits, complete = await self._contexts.search(
+            params.name, params.query, params.mode, params.limit, egress=client.egress
+        )
+        return m.SearchResult.model_validate({"hits": hits, "complete": complete}, from_attributes=True)
+
+    async def drop(self, client: Connection, params: m.NameParams) -> m.Done:
+        await self._contexts.drop(params.name, egress=client.egress)
+        return m.Done()
+
+
+def _source(source: m.Source) -> InlineSource | PathSource | SpoolSource:
+    match source:
+        case m.InlineSource():
+            return _inline(source)
+        case m.SpoolSource():
+            return SpoolSource(file=source.file, origin=source.origin)
+        case m.PathSource():
+            return _path(source)
+
+
+def _inline(source: m.InlineSource) -> InlineSource:
+    size = len(source.text.encode("utf-8", "surrogatepass"))
+    if size > m.INLINE_BYTES:
+        raise TooLarge(
+            f"The text has {size} bytes; {m.INLINE_BYTES} may be sent inline.",
+            hint="Load it by path, or write it to the spool folder and load it from there.",
+            bytes=size,
+            limit=m.INLINE_BYTES,
+        )
+    return InlineSource(text=source.text, origin=source.origin)
+
+
+def _path(source: m.PathSource) -> PathSource:
+    for path in source.paths:
+        if not os.path.isabs(path):
+            raise InvalidParams(
+                "context/load: source.paths must be absolute.", hint="The daemon has no folder of yours."
+            )
+    identity = source.identity
+    if identity is not None and len(source.paths) != 1:
+        raise InvalidParams(
+            f"context/load: source.identity is of one file, but source.paths has {len(source.paths)}.",
+            hint="Leave it out, or load the files one by one.",
+        )
+    seen = None if identity is None else FileIdentity(**{name: int(n) for name, n in identity.model_dump().items()})
+    return PathSource(paths=source.paths, include=source.include, exclude=source.exclude, identity=seen)

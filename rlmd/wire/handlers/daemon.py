@@ -1,0 +1,56 @@
+"""``daemon/status`` and ``daemon/doctor``: what the daemon is and does, and what to mend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from rlmd import __version__
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Handler
+from rlmd.wire.handlers.doctor import Doctor
+from rlmd.wire.handlers.parts import Parts
+from rlmd.wire.methods import DoctorResult, Nothing, StatusResult
+
+
+class DaemonHandlers:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._doctor = Doctor(parts)
+        self._started = time.monotonic()
+
+    def table(self) -> Mapping[str, Handler[Connection]]:
+        return {"daemon/status": self.status, "daemon/doctor": self.doctor}
+
+    async def status(self, client: Connection, _: Nothing) -> StatusResult:
+        parts = self._parts
+        return StatusResult(
+            version=__version__,
+            pid=os.getpid(),
+            uptime=time.monotonic() - self._started,
+            socket=str(parts.paths.socket),
+            state_folder=str(parts.paths.state),
+            config_files=tuple(map(str, parts.paths.config_files)),
+            contexts=0,
+            context_bytes=0,
+            runs_active=0,
+            runs=0,
+            sessions=0,
+            workers=0,
+            hosts=(),
+            cache_entries=0,
+            cache_bytes=0,
+            memory_bytes=resident_bytes(),
+            draining=False,
+        )
+
+    async def doctor(self, _: Connection, __: Nothing) -> DoctorResult:
+        checks = await self._doctor.examine()
+        return DoctorResult(ok=all(check.ok for check in checks), checks=checks)
+
+
+def resident_bytes() -> int:
+    """This process's memory in use, from the kernel."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
