@@ -1,0 +1,37 @@
+"""Named, versioned texts that survive crashes: stored as blobs, read by code point, searched in helper processes."""
+
+from rlmd.contexts.pinned import PinnedContext
+from rlmd.contexts.records import (
+    ContextInfo,
+    DocumentInfo,
+    FileIdentity,
+    Hit,
+    InlineSource,
+    LoadReport,
+    PathSource,
+    Peek,
+    PinnedDocument,
+    Segment,
+    Skipped,
+    Source,
+    SpoolSource,
+)
+from rlmd.contexts.store import ContextStore
+
+__all__ = [
+    "ContextInfo",
+    "ContextStore",
+    "DocumentInfo",
+    "FileIdentity",
+    "Hit",
+    "InlineSource",
+    "LoadReport",
+    "PathSource",
+    "Peek",
+    "PinnedContext",
+    "PinnedDocument",
+    "Segment",
+    "Skipped",
+    "Source",
+    "SpoolSource",
+]

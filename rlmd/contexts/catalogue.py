@@ -1,0 +1,330 @@
+"""The catalogue: which contexts there are, their revisions and documents, and which blobs these are made of.
+
+SQLite (WAL, synchronous FULL) on one thread of its own; a load is acknowledged once its transaction here committed.
+Document rows carry the range of revisions in which they hold, so that an update of one file among many adds one row.
+Reading and writing blobs is not done here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlmd.contexts.records import (
+    Change,
+    ContextInfo,
+    DocumentInfo,
+    FileIdentity,
+    Kind,
+    LoadedDocument,
+    PinnedDocument,
+    Segment,
+)
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE contexts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, private INTEGER NOT NULL,
+    implicit INTEGER NOT NULL, revision INTEGER NOT NULL, created REAL NOT NULL, updated REAL NOT NULL,
+    sources TEXT NOT NULL
+);
+CREATE TABLE revisions (
+    context INTEGER NOT NULL, revision INTEGER NOT NULL, digest TEXT NOT NULL, documents INTEGER NOT NULL,
+    chars INTEGER NOT NULL, bytes INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (context, revision)
+) WITHOUT ROWID;
+-- A row holds from revision `first` up to, not including, `past`; NULL: up to the newest.
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, context INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER, name TEXT NOT NULL,
+    origin TEXT, digest TEXT NOT NULL, origin_digest TEXT NOT NULL, chars INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    max_codepoint INTEGER NOT NULL, marks BLOB NOT NULL, segments TEXT NOT NULL, identity TEXT
+);
+CREATE INDEX documents_by_name ON documents (context, name, first);
+CREATE TABLE blobs (context INTEGER NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (context, digest)) WITHOUT ROWID;
+CREATE INDEX blobs_by_digest ON blobs (digest);
+INSERT INTO meta VALUES ('store', lower(hex(randomblob(8))));
+"""
+_CONTEXT = """
+SELECT c.id, c.name, c.revision, c.kind, c.private, c.implicit, r.documents, r.chars, r.bytes, r.digest,
+    c.created, c.updated, c.sources
+FROM contexts c JOIN revisions r ON r.context = c.id AND r.revision = c.revision
+"""
+#: What makes a ``PinnedDocument``, in order; the helper process reads the same columns.
+DOCUMENT_COLUMNS = "name, origin, digest, chars, bytes, max_codepoint, segments, origin_digest, marks"
+HOLDS = "context = ? AND first <= ? AND (past IS NULL OR past > ?)"
+
+
+class CatalogueUnreadable(Exception):
+    """The file is no catalogue of ours, or damaged; never written to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """A context at its newest revision. ``id`` is never used twice in one catalogue."""
+
+    id: int
+    info: ContextInfo
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDocument:
+    """A document of the newest revision as a re-load sees it."""
+
+    row: int
+    identity: FileIdentity | None
+    document: PinnedDocument
+
+
+@dataclass(frozen=True, slots=True)
+class ContextChange:
+    """What one load does to one context; applied wholly or not at all.
+
+    ``fresh`` are documents that are new or differ, ``gone`` the rows that end, ``touched`` rows whose text is the
+    same under another identity. ``blob`` is the pack that ``fresh`` lie in.
+    """
+
+    name: str
+    kind: Kind
+    private: bool
+    implicit: bool
+    sources: tuple[str, ...]
+    digest: str
+    documents: int
+    chars: int
+    bytes: int
+    fresh: Sequence[LoadedDocument]
+    gone: Sequence[int]
+    touched: Sequence[tuple[int, FileIdentity | None]]
+    blob: tuple[str, int] | None
+
+
+def document_of(row: Sequence[Any]) -> PinnedDocument:
+    """A ``PinnedDocument`` of ``DOCUMENT_COLUMNS``."""
+    name, origin, digest, chars, size, widest, segments, origin_digest, marks = row
+    return PinnedDocument(
+        name=name,
+        origin=origin,
+        digest=digest,
+        chars=chars,
+        bytes=size,
+        max_codepoint=widest,
+        segments=tuple(Segment(*s) for s in json.loads(segments)),
+        origin_digest=origin_digest,
+        marks=marks,
+    )
+
+
+class Catalogue:
+    """All methods are called on one thread, that which opened it."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the catalogue.
+
+        Raises:
+            CatalogueUnreadable: It is damaged or of another make.
+        """
+        try:
+            self._db = self._open(path)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise CatalogueUnreadable(type(error).__name__) from error
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=5)
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != SCHEMA_VERSION and not (version == 0 and empty):
+                raise sqlite3.DatabaseError(f"schema version {version}")
+            if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
+            if empty:
+                # One transaction: a catalogue is there wholly or not at all.
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        self._db.close()
+
+    def store_id(self) -> str:
+        """Random, made with the catalogue: derived files of another catalogue do not fit this one."""
+        return str(self._db.execute("SELECT value FROM meta WHERE key = 'store'").fetchone()[0])
+
+    def contexts(self) -> list[ContextRow]:
+        return [_context(row) for row in self._db.execute(_CONTEXT)]
+
+    def blobs(self) -> dict[str, int]:
+        return dict(self._db.execute("SELECT digest, bytes FROM blobs"))
+
+    def known(self, context: int) -> dict[str, KnownDocument]:
+        """The newest revision's documents by name."""
+        rows = self._db.execute(
+            f"SELECT {DOCUMENT_COLUMNS}, id, identity FROM documents WHERE context = ? AND past IS NULL",  # noqa: S608
+            (context,),
+        )
+        return {row[0]: KnownDocument(row[-2], _identity(row[-1]), document_of(row[:-2])) for row in rows}
+
+    def documents(self, context: int, revision: int) -> tuple[PinnedDocument, ...]:
+        rows = self._db.execute(
+            f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE {HOLDS} ORDER BY name",  # noqa: S608
+            (context, revision, revision),
+        )
+        return tuple(map(document_of, rows))
+
+    def document_infos(self, context: int, revision: int, start: int, limit: int) -> tuple[DocumentInfo, ...]:
+        rows = self._db.execute(
+            f"SELECT name, origin, chars, bytes, digest, origin_digest FROM documents WHERE {HOLDS}"  # noqa: S608
+            " ORDER BY name LIMIT ? OFFSET ?",
+            (context, revision, revision, limit, start),
+        )
+        return tuple(DocumentInfo(*row) for row in rows)
+
+    def revision(self, context: int, revision: int) -> tuple[str, int, int] | None:
+        """Digest, documents and code points of a revision."""
+        row: tuple[str, int, int] | None = self._db.execute(
+            "SELECT digest, documents, chars FROM revisions WHERE context = ? AND revision = ?", (context, revision)
+        ).fetchone()
+        return row
+
+    def apply(self, change: ContextChange, now: float) -> tuple[ContextRow, Change]:
+        """Commits a load. What was there under the name decides whether it creates, updates or changes nothing."""
+        with _transaction(self._db):
+            before = self._db.execute(f"{_CONTEXT} WHERE c.name = ?", (change.name,)).fetchone()
+            if before is None:
+                verdict: Change = "created"
+                context = self._insert_context(change, now)
+                self._write_revision(context, 1, change, now)
+            else:
+                context, verdict = before[0], self._update_context(_context(before), change, now)
+            touched = [(_identity_text(identity), row) for row, identity in change.touched]
+            self._db.executemany("UPDATE documents SET identity = ? WHERE id = ?", touched)
+            row = self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone()
+        return _context(row), verdict
+
+    def drop(self, context: int) -> list[str]:
+        """Forgets a context; returns the blobs that no other context is made of."""
+        with _transaction(self._db):
+            orphans = self._db.execute(
+                "SELECT digest FROM blobs b WHERE context = ?"
+                " AND NOT EXISTS (SELECT 1 FROM blobs o WHERE o.digest = b.digest AND o.context != b.context)",
+                (context,),
+            ).fetchall()
+            for table in ("blobs", "documents", "revisions"):
+                self._db.execute(f"DELETE FROM {table} WHERE context = ?", (context,))  # noqa: S608
+            self._db.execute("DELETE FROM contexts WHERE id = ?", (context,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still holds names
+        return [digest for (digest,) in orphans]
+
+    def _insert_context(self, change: ContextChange, now: float) -> int:
+        cursor = self._db.execute(
+            "INSERT INTO contexts (name, kind, private, implicit, revision, created, updated, sources)"
+            " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+            (change.name, change.kind, change.private, change.implicit, now, now, json.dumps(change.sources)),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def _update_context(self, before: ContextRow, change: ContextChange, now: float) -> Change:
+        info = before.info
+        private = info.private or change.private  # sticky: a load never makes public what was private
+        implicit = info.implicit and change.implicit
+        sources = change.sources
+        differs = bool(change.fresh or change.gone)
+        if not differs and (private, implicit, sources) == (info.private, info.implicit, info.sources):
+            return "unchanged"
+        revision = info.revision + differs
+        self._db.execute(
+            "UPDATE contexts SET private = ?, implicit = ?, revision = ?, updated = ?, sources = ? WHERE id = ?",
+            (private, implicit, revision, now, json.dumps(sources), before.id),
+        )
+        if differs:
+            self._write_revision(before.id, revision, change, now)
+        return "updated" if differs or private != info.private else "unchanged"
+
+    def _write_revision(self, context: int, revision: int, change: ContextChange, now: float) -> None:
+        self._db.execute(
+            "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (context, revision, change.digest, change.documents, change.chars, change.bytes, now),
+        )
+        self._db.executemany("UPDATE documents SET past = ? WHERE id = ?", [(revision, row) for row in change.gone])
+        self._db.executemany(
+            f"INSERT INTO documents (context, first, {DOCUMENT_COLUMNS}, identity)"  # noqa: S608
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (_document_row(context, revision, loaded) for loaded in change.fresh),
+        )
+        if change.blob is not None:
+            self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (context, *change.blob))
+
+
+class _transaction:  # noqa: N801  # a context manager that reads as a word
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _context(row: Sequence[Any]) -> ContextRow:
+    number, name, revision, kind, private, implicit, documents, chars, size, digest, created, updated, sources = row
+    info = ContextInfo(
+        name=name,
+        revision=revision,
+        kind=kind,
+        private=bool(private),
+        implicit=bool(implicit),
+        documents=documents,
+        chars=chars,
+        bytes=size,
+        digest=digest,
+        created=created,
+        updated=updated,
+        sources=tuple(json.loads(sources)),
+    )
+    return ContextRow(number, info)
+
+
+def _document_row(context: int, revision: int, loaded: LoadedDocument) -> tuple[Any, ...]:
+    d = loaded.document
+    segments = json.dumps([(s.blob, s.offset, s.length) for s in d.segments])
+    return (
+        context,
+        revision,
+        d.name,
+        d.origin,
+        d.digest,
+        d.chars,
+        d.bytes,
+        d.max_codepoint,
+        segments,
+        d.origin_digest,
+        d.marks,
+        _identity_text(loaded.identity),
+    )
+
+
+def _identity_text(identity: FileIdentity | None) -> str | None:
+    """As text: an inode number may exceed SQLite's signed 64 bits."""
+    if identity is None:
+        return None
+    return f"{identity.device} {identity.inode} {identity.size} {identity.mtime_ns}"
+
+
+def _identity(text: str | None) -> FileIdentity | None:
+    return None if text is None else FileIdentity(*map(int, text.split()))

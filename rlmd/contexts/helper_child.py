@@ -1,0 +1,133 @@
+"""The helper process: answers searching requests over its standard input and output until that closes.
+
+Reads the catalogue and the blobs, never writes them; writes index files in the cache folder. Its parent is ``helper``.
+Nothing of a text or a query is ever printed: errors go back as a kind and a sentence of ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlmd.contexts import matching, ranking
+from rlmd.contexts.shelf import Shelf
+from rlmd.errors import RlmdError
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Operations:
+    """One method an operation; parameters and results are JSON."""
+
+    def __init__(self, contexts_folder: Path, index_folder: Path, say: Callable[[dict[str, Any]], None]) -> None:
+        self._shelf = Shelf(contexts_folder)
+        self._indexes = index_folder
+        self._say = say
+
+    def find(
+        self, *, context: int, revision: int, quote: str, near: list[Any] | None, limit: int
+    ) -> list[matching.Place]:
+        volume = self._shelf.volume(context, revision)
+        hint = None if near is None else (str(near[0]), int(near[1]), int(near[2]))
+        return matching.find_exact(self._shelf, volume, quote, hint, limit)
+
+    def find_normalised(self, *, context: int, revision: int, quote: str, limit: int) -> list[matching.Place]:
+        return matching.find_normalised(self._shelf, self._shelf.volume(context, revision), quote, limit)
+
+    def regex(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
+        volume = self._shelf.volume(context, revision)
+        hits, complete = matching.regex_hits(self._shelf, volume, query, limit)
+        return {"hits": hits, "complete": complete}
+
+    def index(self, *, context: int, revision: int) -> dict[str, int]:
+        """Brings the context's index up to a revision; says how far it is."""
+        volume = self._shelf.volume(context, revision)
+        index = ranking.Index(self._index_path(context))
+        try:
+            missing = index.missing(volume)
+            total = sum(d.bytes for d in missing)
+            index.add(self._shelf, missing, lambda done: self._say({"progress": {"done": done, "total": total}}))
+        finally:
+            index.close()
+        return {"documents": len(missing), "bytes": total}
+
+    def rank(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
+        volume = self._shelf.volume(context, revision)
+        index = ranking.Index(self._index_path(context))
+        try:
+            ranked = ranking.rank(index, self._shelf, volume, query, limit)
+        finally:
+            index.close()
+        hits = [
+            {
+                "document": r.document.name,
+                "start": r.start,
+                "end": r.end,
+                "text": r.text,
+                "line": r.line,
+                "score": r.score,
+                "heading": r.heading,
+                "matches": [],
+            }
+            for r in ranked
+        ]
+        return {"hits": hits, "complete": True}
+
+    def forget(self, *, context: int) -> None:
+        self._shelf.forget(context)
+
+    def _index_path(self, context: int) -> Path:
+        return self._indexes / f"{context}.sqlite"
+
+
+OPERATIONS = ("find", "find_normalised", "regex", "index", "rank", "forget")
+
+
+def main() -> None:
+    """Serves requests from descriptor 0 to descriptor 1; arguments: contexts folder, index folder."""
+    _end_with_parent()
+    os.umask(0o077)
+    requests, replies = os.fdopen(0, "rb"), os.fdopen(1, "wb")
+
+    def say(reply: dict[str, Any]) -> None:
+        data = json.dumps(reply).encode()
+        replies.write(len(data).to_bytes(4, "big") + data)
+        replies.flush()
+
+    operations = Operations(Path(sys.argv[1]), Path(sys.argv[2]), say)
+    while (request := _next(requests)) is not None:
+        say(_reply(operations, request))
+
+
+def _next(requests: BinaryIO) -> dict[str, Any] | None:
+    head = requests.read(4)
+    if len(head) < 4:
+        return None
+    request: dict[str, Any] = json.loads(requests.read(int.from_bytes(head, "big")))
+    return request
+
+
+def _reply(operations: Operations, request: dict[str, Any]) -> dict[str, Any]:
+    name = request.pop("operation")
+    assert name in OPERATIONS
+    try:
+        return {"result": getattr(operations, name)(**request)}
+    except RlmdError as error:
+        return {"error": error.kind, "message": error.message, "hint": error.hint}
+    except (sqlite3.Error, OSError, ValueError, MemoryError) as error:
+        # The error's own words may quote the text.
+        return {"error": "internal", "message": f"searching failed ({type(error).__name__})"}
+
+
+def _end_with_parent() -> None:
+    """A daemon that is killed leaves no helper behind, even one deep in a search."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the daemon's to handle

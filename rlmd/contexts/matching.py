@@ -1,0 +1,252 @@
+"""Finding text by its letters: a regex (re2), a quote exactly, a quote as people retype it. Runs in the helper.
+
+All of it works on bytes and reports code points; a place that does not begin and end with a code point is none.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import re2
+
+from rlmd.contexts.records import PinnedDocument
+from rlmd.contexts.shelf import Shelf, Volume
+from rlmd.contexts.text import Ruler, encode
+from rlmd.errors import InvalidParams
+
+#: Code points kept on each side of a match in a very long line.
+_WINDOW = 200
+#: re2's memory for one compiled pattern, in bytes: a quote of 10,000 letters with its classes needs some 100 MB.
+_PATTERN_MEMORY = 256 << 20
+#: A quote beyond this is found by its beginning, then compared.
+_QUOTE_CHARS = 2000
+
+Place = tuple[str, int, int]
+
+
+def find_exact(shelf: Shelf, volume: Volume, quote: str, near: Place | None, limit: int) -> list[Place]:
+    """Places of a quote; those in and nearest to ``near`` first, then in order."""
+    needle = encode(quote)
+    if not needle:
+        return []
+    places = list(_exact(shelf, volume, needle, quote, near, limit))
+    if near is not None:
+        document, start, _ = near
+        places.sort(key=lambda p: (p[0] != document, abs(p[1] - start)))
+    return places[:limit]
+
+
+def _exact(shelf: Shelf, volume: Volume, needle: bytes, quote: str, near: Place | None, limit: int) -> Iterator[Place]:
+    found = 0
+    if near is not None:
+        for document in volume.documents:
+            if document.name == near[0]:
+                for start in _in_document(shelf, document, needle, quote, near[1]):
+                    found += 1
+                    yield document.name, start, start + len(quote)
+    if found >= limit:
+        return
+    for document, offset in _occurrences(shelf, volume, needle):
+        if near is not None and document.name == near[0]:
+            continue
+        aligned = _aligned(shelf.ruler(document), offset, quote)
+        if aligned is not None:
+            found += 1
+            yield document.name, aligned, aligned + len(quote)
+            if found >= limit:
+                return
+
+
+#: Occurrences in the hinted document that are looked at: around the hint first, then from the start.
+_NEAR_BYTES = 1 << 20
+_NEAR_COUNT = 100
+
+
+def _in_document(shelf: Shelf, document: PinnedDocument, needle: bytes, quote: str, near: int) -> Iterator[int]:
+    ruler = shelf.ruler(document)
+    data = shelf.view(document)
+    around = ruler.byte_of(max(0, min(near, document.chars)))
+    first = max(0, around - _NEAR_BYTES)
+    window = bytes(data[first : around + _NEAR_BYTES + len(needle)])
+    seen: set[int] = set()
+    for text, base in ((window, first), (None, 0)):
+        if text is None:
+            if seen:
+                return
+            text = bytes(data)
+        at = text.find(needle)
+        while at >= 0 and len(seen) < _NEAR_COUNT:
+            start = _aligned(ruler, base + at, quote)
+            if start is not None and start not in seen:
+                seen.add(start)
+                yield start
+            at = text.find(needle, at + 1)
+
+
+def _occurrences(shelf: Shelf, volume: Volume, needle: bytes) -> Iterator[tuple[PinnedDocument, int]]:
+    """Where the bytes lie: blob by blob, which is one search for any number of small documents."""
+    for blob in volume.blobs:
+        data = shelf.mapped(blob)
+        at = data.find(needle)
+        while at >= 0:
+            place = volume.at(blob, at, len(needle))
+            if place is not None:
+                yield place
+            at = data.find(needle, at + 1)
+    for document in volume.documents:
+        if len(document.segments) > 1:
+            yield from _across_seams(shelf, document, needle)
+
+
+def _across_seams(shelf: Shelf, document: PinnedDocument, needle: bytes) -> Iterator[tuple[PinnedDocument, int]]:
+    """Occurrences that lie partly in one segment and partly in the next."""
+    seam = 0
+    for segment in document.segments[:-1]:
+        seam += segment.length
+        first = max(0, seam - len(needle) + 1)
+        data = shelf.bytes_of(document, first, seam + len(needle) - 1)
+        at = data.find(needle)
+        while at >= 0:
+            if first + at < seam < first + at + len(needle):
+                yield document, first + at
+            at = data.find(needle, at + 1)
+
+
+def _aligned(ruler: Ruler, offset: int, quote: str) -> int | None:
+    """The code point at which the quote begins, if code points begin and end there."""
+    start = ruler.char_of(offset)
+    return start if ruler.text(start, start + len(quote)) == quote else None
+
+
+# ── quotes as people retype them ────────────────────────────────────────────────────────────────────────────
+
+_DOUBLE = '"“”„‟«»″＂'
+_SINGLE = "'‘’‚‛′`´ʼ＇"
+_DASH = "\\-‐‑‒–—―−﹣－"
+_SPACE = r"[\s\x{85}\x{A0}\x{AD}\x{1680}\x{2000}-\x{200D}\x{2028}\x{2029}\x{202F}\x{205F}\x{2060}\x{3000}\x{FEFF}]"
+_TOKENS = re.compile(
+    rf"(?P<space>[\s\u00ad\u200b-\u200d\u2060\ufeff]+)|(?P<dash>\s*[{_DASH}]+)|(?P<double>[{_DOUBLE}]|''|``)"
+    rf"|(?P<single>[{_SINGLE}])|(?P<dots>\.\.\.|…)|(?P<other>.)",
+    re.DOTALL,
+)
+_CLASSES = {
+    "space": f"{_SPACE}+",
+    "dash": f"{_SPACE}*[{_DASH}]{{1,3}}{_SPACE}*",
+    "double": f"(?:[{_DOUBLE}]|''|``)",
+    "single": f"[{_SINGLE}]",
+    "dots": r"(?:\.\.\.|…)",
+}
+
+
+def tolerant_pattern(quote: str) -> str:
+    """A re2 pattern that matches the quote with other white space, case, quotation marks, dashes or composition."""
+    parts: list[str] = []
+    for match in _TOKENS.finditer(quote.strip()):
+        kind = match.lastgroup
+        assert kind is not None
+        if kind == "space" and parts and parts[-1] in (_CLASSES["dash"], _CLASSES["space"]):
+            continue
+        parts.append(_CLASSES.get(kind) or _letter(match.group()))
+    return "(?i)" + "".join(parts)
+
+
+def _letter(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return ""  # a raw byte; re2 has no class for it, and what stands around it suffices
+    forms = sorted({letter, unicodedata.normalize("NFC", letter), unicodedata.normalize("NFD", letter)})
+    escaped = [str(re2.escape(form)) for form in forms]
+    return escaped[0] if len(escaped) == 1 else f"(?:{'|'.join(escaped)})"
+
+
+def find_normalised(shelf: Shelf, volume: Volume, quote: str, limit: int) -> list[Place]:
+    if len(quote) > _QUOTE_CHARS:
+        quote = quote[:_QUOTE_CHARS]
+    pattern = tolerant_pattern(quote)
+    if pattern == "(?i)":
+        return []
+    places: list[Place] = []
+    for document, start, end in _matches(shelf, volume, compiled(pattern)):
+        places.append((document.name, start, end))
+        if len(places) >= limit:
+            break
+    return places
+
+
+# ── regex ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compiled(pattern: str) -> Any:
+    """An re2 pattern; ``^`` and ``$`` match at lines.
+
+    Raises:
+        InvalidParams: re2 refuses it; its reason names the part.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PATTERN_MEMORY
+    try:
+        return re2.compile(f"(?m){pattern}", options)
+    except (re2.error, UnicodeEncodeError) as error:
+        reason = error.args[0] if isinstance(error, re2.error) else "it holds a lone surrogate"
+        if isinstance(reason, bytes):
+            reason = reason.decode("utf-8", "replace")
+        raise InvalidParams(
+            f"re2 refuses the pattern: {reason}", hint="re2 has no look-around and no backreferences"
+        ) from None
+
+
+def _matches(shelf: Shelf, volume: Volume, pattern: Any) -> Iterator[tuple[PinnedDocument, int, int]]:
+    """Non-empty matches, document by document, as code points."""
+    for document in volume.documents:
+        ruler = None
+        for match in pattern.finditer(shelf.view(document)):
+            first, past = match.span()
+            if first == past:
+                continue
+            ruler = ruler or shelf.ruler(document)
+            start, end = ruler.char_of(first), ruler.char_of(past)
+            if ruler.byte_of(start) == first and ruler.byte_of(end) == past:
+                yield document, start, end
+
+
+def regex_hits(shelf: Shelf, volume: Volume, query: str, limit: int) -> tuple[list[dict[str, object]], bool]:
+    """One hit a line (or stretch of lines) with its matches; and whether that is all there is."""
+    hits: list[dict[str, object]] = []
+    current: tuple[PinnedDocument, int, int] | None = None
+    for document, start, end in _matches(shelf, volume, compiled(query)):
+        if current is not None and current[0] is document and start < current[2]:
+            hits[-1]["matches"].append((start, min(end, current[2])))  # type: ignore[attr-defined]
+            continue
+        if len(hits) >= limit:
+            return hits, False
+        first, past, text, line = _line_around(shelf.ruler(document), start, end)
+        current = document, first, past
+        hits.append(
+            {
+                "document": document.name,
+                "start": first,
+                "end": past,
+                "text": text,
+                "line": line,
+                "score": 0.0,
+                "heading": "",
+                "matches": [(start, min(end, past))],
+            }
+        )
+    return hits, True
+
+
+def _line_around(ruler: Ruler, start: int, end: int) -> tuple[int, int, str, int]:
+    """The line of a match, at most ``_WINDOW`` code points around it, without its line end."""
+    end = min(end, start + 10 * _WINDOW)
+    first = max(0, start - _WINDOW)
+    before = ruler.text(first, start)
+    inside = ruler.text(start, end)
+    after = ruler.text(end, end + _WINDOW)
+    head = before[before.rfind("\n") + 1 :]
+    tail = "" if inside.endswith("\n") else after.split("\n", 1)[0]
+    tail = tail.removesuffix("\r") if "\n" in after else tail
+    return start - len(head), end + len(tail), head + inside + tail, ruler.line_of(start - len(head))

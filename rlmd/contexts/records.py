@@ -1,0 +1,165 @@
+"""What the contexts room takes and gives: sources, reports, pinned documents, hits.
+
+Plain frozen records. Offsets are code points of the stored text (bytes decoded as UTF-8 with surrogateescape),
+sizes are bytes, times seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["text", "collection"]
+Change = Literal["created", "updated", "unchanged"]
+SkipReason = Literal["binary", "ignored", "excluded", "unreadable", "too_large", "special"]
+SearchMode = Literal["bm25", "regex"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """A file as ``stat`` shows it: equal identity is taken for equal bytes."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSource:
+    text: str
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathSource:
+    """Absolute paths of files or directories; ``include`` and ``exclude`` are gitignore patterns."""
+
+    paths: tuple[str, ...]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    identity: FileIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSource:
+    """A bare file name in the spool folder; the file is consumed once the load is durable."""
+
+    file: str
+    origin: str | None = None
+
+
+Source = InlineSource | PathSource | SpoolSource
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """``length`` bytes of one blob file from ``offset`` on."""
+
+    blob: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedDocument:
+    """One document of one revision. Its bytes are its segments', concatenated, then decoded.
+
+    ``max_codepoint`` is rounded up to 7F, FF, FFFF or 10FFFF: it tells the bytes a code point in a ``str``.
+    ``marks`` is the sparse index of ``text.Ruler``.
+    """
+
+    name: str
+    origin: str | None
+    digest: str
+    chars: int
+    bytes: int
+    max_codepoint: int
+    segments: tuple[Segment, ...]
+    origin_digest: str = ""
+    marks: builtins.bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDocument:
+    """A document that was just read, on its way into the catalogue; ``identity`` is None if it has no file."""
+
+    document: PinnedDocument
+    identity: FileIdentity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    reason: SkipReason
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextInfo:
+    name: str
+    revision: int
+    kind: Kind
+    private: bool
+    implicit: bool
+    documents: int
+    chars: int
+    bytes: int
+    digest: str
+    created: float
+    updated: float
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    name: str
+    origin: str | None
+    chars: int
+    bytes: int
+    digest: str
+    origin_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """``context`` is None after a dry run; ``change`` is then what would happen."""
+
+    change: Change
+    context: ContextInfo | None
+    documents: int
+    chars: int
+    bytes: int
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    document: str
+    start: int
+    end: int
+    text: str
+    document_chars: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A place that a search found; ``text`` is the document's text from ``start`` to ``end``.
+
+    For a regex the place is the line (or lines) of the match, cut to a window when very long, and ``matches`` holds
+    the exact spans within the document. ``line`` counts from 1; ``label`` is ``document:line``.
+    """
+
+    context: str
+    document: str
+    start: int
+    end: int
+    text: str
+    score: float
+    line: int
+    label: str
+    heading: str = ""
+    matches: tuple[tuple[int, int], ...] = ()

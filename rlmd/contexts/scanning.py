@@ -1,0 +1,157 @@
+"""Which files of a directory are loaded: .gitignore at every level, include and exclude, no links, no special files.
+
+Walks and decides; opens no file but .gitignore. Names of documents are paths below the root, with "/".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pathspec import GitIgnoreSpec
+
+from rlmd.contexts.records import Skipped, SkipReason
+
+#: Folders that hold a version control system's own files.
+_VCS = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"})
+_EXAMPLES = 5
+#: A .gitignore beyond this is not one.
+_MAX_RULES_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """``path`` may hold undecodable bytes as surrogates; ``name`` is safe to print and to store."""
+
+    name: str
+    path: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what was skipped, by reason, with the first few names."""
+
+    _skipped: dict[SkipReason, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def skip(self, reason: SkipReason, name: str) -> None:
+        count, examples = self._skipped.get(reason, (0, []))
+        if len(examples) < _EXAMPLES:
+            examples.append(name)
+        self._skipped[reason] = (count + 1, examples)
+
+    def report(self) -> tuple[Skipped, ...]:
+        return tuple(Skipped(reason, count, tuple(names)) for reason, (count, names) in sorted(self._skipped.items()))
+
+
+def printable(path: str) -> str:
+    """A path as text: bytes that are no UTF-8 are shown as ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class Scanner:
+    """Walks one root.
+
+    Args:
+        root: An existing directory; it may itself be a link.
+        include: gitignore patterns; when given, only files that match are found.
+        exclude: gitignore patterns of files and folders that are left out.
+        tally: Where skipped ones are counted. A skipped folder counts once.
+    """
+
+    def __init__(self, root: str, include: Sequence[str], exclude: Sequence[str], tally: Tally) -> None:
+        self._root = os.path.abspath(root)
+        self._include = GitIgnoreSpec.from_lines(include) if include else None
+        self._exclude = GitIgnoreSpec.from_lines(exclude)
+        self._tally = tally
+
+    def files(self) -> Iterator[FoundFile]:
+        """The files, in the order of their names within each folder."""
+        yield from self._folder("", _inherited_rules(self._root))
+
+    def _folder(self, prefix: str, rules: _Rules) -> Iterator[FoundFile]:
+        try:
+            with os.scandir(os.path.join(self._root, prefix)) as listing:
+                entries = sorted(listing, key=lambda e: e.name)
+        except OSError:
+            self._tally.skip("unreadable", printable(prefix or self._root))
+            return
+        rules = rules.below(os.path.join(self._root, prefix))
+        for entry in entries:
+            name = prefix + entry.name
+            reason = self._reason_to_skip(entry, name, rules)
+            if reason is not None:
+                self._tally.skip(reason, printable(name))
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.name not in _VCS:
+                    yield from self._folder(name + "/", rules)
+            elif entry.name != ".git":  # a worktree's or submodule's .git is a file
+                yield FoundFile(printable(name), entry.path)
+
+    def _reason_to_skip(self, entry: os.DirEntry[str], name: str, rules: _Rules) -> SkipReason | None:
+        if entry.is_symlink():
+            return "special"  # its target is found where it lies, or lies outside; loops cannot arise
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if not is_folder and not entry.is_file(follow_symlinks=False):
+            return "special"
+        if is_folder and entry.name in _VCS:
+            return None
+        shown = name + "/" if is_folder else name
+        if rules.ignores(entry.path, is_folder):
+            return "ignored"
+        if self._exclude.match_file(shown):
+            return "excluded"
+        if self._include is not None and not is_folder and not self._include.match_file(shown):
+            return "excluded"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """.gitignore files from the outermost to the innermost; the innermost that says anything decides, as in git."""
+
+    layers: tuple[tuple[str, GitIgnoreSpec], ...] = ()
+
+    def below(self, folder: str) -> _Rules:
+        spec = _read_rules(os.path.join(folder, ".gitignore"))
+        return self if spec is None else _Rules((*self.layers, (os.path.abspath(folder), spec)))
+
+    def ignores(self, path: str, is_folder: bool) -> bool:
+        for folder, spec in reversed(self.layers):
+            relative = os.path.relpath(path, folder) if len(folder) > 1 else path.lstrip("/")
+            verdict = spec.check_file(relative + "/" if is_folder else relative).include
+            if verdict is not None:
+                return verdict
+        return False
+
+
+def _inherited_rules(root: str) -> _Rules:
+    """The rules of the folders above ``root`` within the same repository, and its .git/info/exclude."""
+    above: list[str] = []
+    folder = root
+    while not os.path.lexists(os.path.join(folder, ".git")):
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return _Rules()
+        above.append(parent)
+        folder = parent
+    private = _read_rules(os.path.join(folder, ".git", "info", "exclude"))
+    rules = _Rules() if private is None else _Rules(((folder, private),))
+    for parent in reversed(above):
+        rules = rules.below(parent)
+    return rules
+
+
+def _read_rules(path: str) -> GitIgnoreSpec | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, _MAX_RULES_BYTES).decode("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return GitIgnoreSpec.from_lines(lines) if lines else None

@@ -1,0 +1,139 @@
+"""The loop's side of searching: two helper processes, and which index is up to date.
+
+One helper answers searches, the other builds indexes, so that a regex does not wait behind a new 60 MB folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from rlmd.contexts.blobs import make_private_folder
+from rlmd.contexts.helper import Helper
+from rlmd.contexts.records import SearchMode
+
+#: One search, one quote: re2 goes through 1 GB in some seconds.
+_SEARCH_SECONDS = 60.0
+#: Between two words of an index build.
+_INDEX_SECONDS = 120.0
+
+
+class Searcher:
+    """Finds text in contexts.
+
+    Args:
+        store_folder: Where catalogue and blobs are.
+        index_folder: Where the indexes of all stores are.
+        store_id: Of this catalogue; indexes of another are removed.
+    """
+
+    def __init__(self, store_folder: Path, index_folder: Path, store_id: str) -> None:
+        self._root = index_folder
+        self._folder = index_folder / store_id
+        make_private_folder(self._folder)
+        arguments = (str(store_folder), str(self._folder))
+        self._search = Helper("search", arguments, idle_seconds=300)
+        self._build = Helper("index", arguments, idle_seconds=20)
+        #: The build under way or done for a context, and its revision; a failed one is forgotten.
+        self._builds: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        self._progress: dict[int, tuple[int, int]] = {}
+
+    def sweep(self, contexts: Collection[int]) -> None:
+        """Removes index files of other stores and of contexts that are no more."""
+        for other in self._root.iterdir():
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
+        for file in self._folder.iterdir():
+            number = file.name.split(".", 1)[0]
+            if not number.isdecimal() or int(number) not in contexts:
+                file.unlink(missing_ok=True)
+
+    def progress(self, context: int) -> tuple[int, int] | None:
+        """Bytes indexed of bytes to index, while a build is under way."""
+        return self._progress.get(context)
+
+    def index_soon(self, context: int, revision: int) -> asyncio.Task[None]:
+        """Starts bringing an index up to date, unless that is done or under way."""
+        known = self._builds.get(context)
+        if known is not None and known[0] >= revision and not _failed(known[1]):
+            return known[1]
+        task = asyncio.get_running_loop().create_task(
+            self._index(context, revision, known[1] if known else None), name=f"index context {context}"
+        )
+        task.add_done_callback(_failed)  # its error is raised to whoever searches
+        self._builds[context] = revision, task
+        return task
+
+    async def search(
+        self, context: int, revision: int, query: str, mode: SearchMode, limit: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        operation = "regex"
+        if mode == "bm25":
+            operation = "rank"
+            await asyncio.shield(self.index_soon(context, revision))
+        reply = await self._search.ask(
+            operation, seconds=_SEARCH_SECONDS, context=context, revision=revision, query=query, limit=limit
+        )
+        for hit in reply["hits"]:
+            hit["matches"] = tuple((start, end) for start, end in hit["matches"])
+        return reply["hits"], bool(reply["complete"])
+
+    async def find(
+        self, context: int, revision: int, quote: str, near: tuple[str, int, int] | None, limit: int
+    ) -> list[Any]:
+        places: list[Any] = await self._search.ask(
+            "find", seconds=_SEARCH_SECONDS, context=context, revision=revision, quote=quote, near=near, limit=limit
+        )
+        return places
+
+    async def find_normalised(self, context: int, revision: int, quote: str, limit: int) -> list[Any]:
+        places: list[Any] = await self._search.ask(
+            "find_normalised", seconds=_SEARCH_SECONDS, context=context, revision=revision, quote=quote, limit=limit
+        )
+        return places
+
+    async def forget(self, context: int) -> None:
+        """Erases a dropped context's index."""
+        known = self._builds.pop(context, None)
+        if known is not None:
+            await _ended(known[1])
+        for helper in (self._search, self._build):
+            if helper.pid is not None:
+                await helper.ask("forget", seconds=_SEARCH_SECONDS, context=context)
+        for suffix in ("", "-wal", "-shm"):
+            (self._folder / f"{context}.sqlite{suffix}").unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        for _, task in self._builds.values():
+            await _ended(task)
+        self._builds.clear()
+        await self._search.close()
+        await self._build.close()
+
+    async def _index(self, context: int, revision: int, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        try:
+            await self._build.ask(
+                "index",
+                seconds=_INDEX_SECONDS,
+                on_progress=lambda p: self._progress.__setitem__(context, (p["done"], p["total"])),
+                context=context,
+                revision=revision,
+            )
+        finally:
+            self._progress.pop(context, None)
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

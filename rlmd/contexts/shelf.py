@@ -1,0 +1,117 @@
+"""The helper process's view of the contexts: documents of a revision, their bytes mapped, read-only.
+
+Runs in the helper alone. Keeps the last few revisions and blobs open between requests.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sqlite3
+from bisect import bisect_right
+from collections import OrderedDict
+from pathlib import Path
+
+from rlmd.contexts.catalogue import DOCUMENT_COLUMNS, HOLDS, document_of
+from rlmd.contexts.records import PinnedDocument
+from rlmd.contexts.text import Ruler
+from rlmd.errors import NotFound
+
+_REVISIONS_KEPT = 4
+_BLOBS_KEPT = 64
+
+
+class Volume:
+    """The documents of one revision, and which of them holds a byte of a blob."""
+
+    def __init__(self, documents: tuple[PinnedDocument, ...]) -> None:
+        self.documents = documents
+        self._by_blob: dict[str, tuple[list[int], list[tuple[int, int, int]]]] = {}
+        places: dict[str, list[tuple[int, int, int, int]]] = {}
+        for number, document in enumerate(documents):
+            before = 0
+            for s in document.segments:
+                places.setdefault(s.blob, []).append((s.offset, s.length, number, before))
+                before += s.length
+        for blob, spans in places.items():
+            spans.sort()
+            self._by_blob[blob] = [s[0] for s in spans], [s[1:] for s in spans]
+
+    @property
+    def blobs(self) -> list[str]:
+        return list(self._by_blob)
+
+    def at(self, blob: str, offset: int, length: int) -> tuple[PinnedDocument, int] | None:
+        """The document that holds these bytes of a blob whole, and where in its own bytes they begin."""
+        starts, spans = self._by_blob[blob]
+        index = bisect_right(starts, offset) - 1
+        if index < 0:
+            return None
+        size, number, before = spans[index]
+        within = offset - starts[index]
+        return (self.documents[number], before + within) if within + length <= size else None
+
+
+class Shelf:
+    def __init__(self, contexts_folder: Path) -> None:
+        self._blobs_folder = contexts_folder / "blobs"
+        self._db = sqlite3.connect(f"file:{contexts_folder / 'catalogue.sqlite'}?mode=ro", uri=True, timeout=10)
+        self._volumes: OrderedDict[tuple[int, int], Volume] = OrderedDict()
+        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def volume(self, context: int, revision: int) -> Volume:
+        key = (context, revision)
+        if key not in self._volumes:
+            rows = self._db.execute(
+                f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE {HOLDS} ORDER BY name",  # noqa: S608
+                (context, revision, revision),
+            )
+            self._volumes[key] = Volume(tuple(map(document_of, rows)))
+            while len(self._volumes) > _REVISIONS_KEPT:
+                self._volumes.popitem(last=False)
+        self._volumes.move_to_end(key)
+        return self._volumes[key]
+
+    def forget(self, context: int) -> None:
+        """Lets go of a dropped context, so that its blobs' space is freed."""
+        for key in [k for k in self._volumes if k[0] == context]:
+            del self._volumes[key]
+        self._maps.clear()
+
+    def mapped(self, blob: str) -> mmap.mmap:
+        if blob not in self._maps:
+            try:
+                fd = os.open(self._blobs_folder / blob[:2] / blob, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError as error:
+                raise NotFound("the context's text is no longer stored", hint="load the context again") from error
+            try:
+                self._maps[blob] = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+            finally:
+                os.close(fd)
+            while len(self._maps) > _BLOBS_KEPT:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(blob)
+        return self._maps[blob]
+
+    def bytes_of(self, document: PinnedDocument, start: int = 0, end: int | None = None) -> bytes:
+        """A stretch of a document's bytes, copied."""
+        end = document.bytes if end is None else min(end, document.bytes)
+        pieces, before = [], 0
+        for s in document.segments:
+            a, b = max(start - before, 0), min(end - before, s.length)
+            if a < b:
+                pieces.append(self.mapped(s.blob)[s.offset + a : s.offset + b])
+            before += s.length
+        return b"".join(pieces)
+
+    def view(self, document: PinnedDocument) -> memoryview:
+        """A document's bytes, without a copy when they lie in one place."""
+        if len(document.segments) == 1:
+            s = document.segments[0]
+            return memoryview(self.mapped(s.blob))[s.offset : s.offset + s.length]
+        return memoryview(self.bytes_of(document))
+
+    def ruler(self, document: PinnedDocument) -> Ruler:
+        return Ruler(
+            document.chars, document.bytes, document.marks, lambda start, end: self.bytes_of(document, start, end)
+        )

@@ -1,0 +1,457 @@
+"""The contexts of this daemon: loading, listing, reading, searching, dropping.
+
+Puts the room's parts together. The catalogue runs on one thread, file work on a few others, searching in helper
+processes; the loop only waits. A load is acknowledged when its blob is synced and its catalogue row committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import dataclasses
+import hashlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
+
+from rlmd.contexts import blobs as blobs_module
+from rlmd.contexts.blobs import BlobFolder, FolderLock, make_private_folder
+from rlmd.contexts.catalogue import Catalogue, CatalogueUnreadable, ContextChange, ContextRow, KnownDocument
+from rlmd.contexts.loading import Loaded, Loader, Pack
+from rlmd.contexts.pinned import PinnedContext
+from rlmd.contexts.records import (
+    Change,
+    ContextInfo,
+    DocumentInfo,
+    Hit,
+    InlineSource,
+    LoadedDocument,
+    LoadReport,
+    PathSource,
+    Peek,
+    PinnedDocument,
+    SearchMode,
+    Segment,
+    Source,
+    SpoolSource,
+)
+from rlmd.contexts.searching import Searcher
+from rlmd.errors import Conflict, InvalidParams, NotFound
+from rlmd.events import Pin
+
+T = TypeVar("T")
+
+MAX_PEEK_CHARS = 65_536
+_PINS_KEPT = 16
+
+
+class ContextStore:
+    """Made by ``open``. All methods are called on the loop's thread."""
+
+    #: What was found amiss at open, a sentence each, for the log and for ``daemon/doctor``.
+    notices: tuple[str, ...]
+
+    @classmethod
+    async def open(cls, state_folder: Path, cache_folder: Path, spool_folder: Path) -> ContextStore:
+        """Opens the store, making what is missing.
+
+        Raises:
+            Unavailable: Another daemon uses the folder, or it belongs to someone else.
+        """
+        store = cls(state_folder, cache_folder, spool_folder)
+        try:
+            await store._start()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    def __init__(self, state_folder: Path, cache_folder: Path, spool_folder: Path) -> None:
+        self.notices = ()
+        self._folder = state_folder / "contexts"
+        self._cache_folder = cache_folder
+        self._spool_folder = spool_folder
+        self._catalogue_thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+        self._file_threads = ThreadPoolExecutor(2, thread_name_prefix="contexts")
+        self._rows: dict[str, ContextRow] = {}
+        self._pins: OrderedDict[tuple[int, int], PinnedContext] = OrderedDict()
+        self._publishing = asyncio.Lock()
+        self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock: FolderLock | None = None
+        self._catalogue: Catalogue | None = None
+        self._searcher: Searcher | None = None
+        self._blobs: BlobFolder
+
+    async def _start(self) -> None:
+        for folder in (self._folder.parent, self._folder, self._cache_folder, self._spool_folder):
+            make_private_folder(folder)
+        self._lock = FolderLock(self._folder)
+        self.notices, store_id, rows = await self._in_catalogue_thread(self._open_catalogue)
+        self._rows = {row.info.name: row for row in rows}
+        self._searcher = Searcher(self._folder / "store", self._cache_folder / "index", store_id)
+        self._searcher.sweep({row.id for row in rows})
+
+    def _open_catalogue(self) -> tuple[tuple[str, ...], str, list[ContextRow]]:
+        """Opens catalogue and blobs; sets them aside when the catalogue cannot be read."""
+        notices = []
+        folder = self._folder / "store"
+        make_private_folder(folder)
+        try:
+            self._catalogue = Catalogue(folder / "catalogue.sqlite")
+        except CatalogueUnreadable as error:
+            aside = folder.with_name(f"store.unreadable-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
+            folder.rename(aside)
+            notices.append(f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}")
+            make_private_folder(folder)
+            self._catalogue = Catalogue(folder / "catalogue.sqlite")
+        self._blobs = BlobFolder(folder / "blobs")
+        wanted = self._catalogue.blobs()
+        self._blobs.sweep(wanted)
+        damaged = sum(not self._blobs.holds(digest, size) for digest, size in wanted.items())
+        if damaged:
+            notices.append(f"{damaged} stored texts are missing or cut; load their contexts again")
+        return tuple(notices), self._catalogue.store_id(), self._catalogue.contexts()
+
+    async def close(self) -> None:
+        """Waits for what is being committed, ends the helpers, lets go of the folder."""
+        for task in list(self._tasks):
+            with contextlib.suppress(Exception):
+                await asyncio.shield(task)
+        if self._searcher is not None:
+            await self._searcher.close()
+        if self._catalogue is not None:
+            await self._in_catalogue_thread(self._catalogue.close)
+            self._catalogue = None
+        self._catalogue_thread.shutdown()
+        self._file_threads.shutdown()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def list(self, *, egress: bool = False) -> tuple[ContextInfo, ...]:
+        """All contexts by name; for a client whose reading may leave the machine, the public ones."""
+        infos = (row.info for row in self._rows.values())
+        return tuple(sorted((i for i in infos if not (egress and i.private)), key=lambda i: i.name))
+
+    def statistics(self) -> tuple[int, int]:
+        """How many contexts, and the bytes of their texts."""
+        return len(self._rows), sum(row.info.bytes for row in self._rows.values())
+
+    async def info(
+        self, name: str, start: int = 0, limit: int = 100, *, egress: bool = False
+    ) -> tuple[ContextInfo, tuple[DocumentInfo, ...]]:
+        """A context and its documents from the ``start``-th on."""
+        row = self._row(name, egress)
+        documents = await self._in_catalogue_thread(
+            self._open_one.document_infos, row.id, row.info.revision, start, limit
+        )
+        return row.info, documents
+
+    async def peek(
+        self, name: str, document: str | None = None, start: int = 0, chars: int = 2000, *, egress: bool = False
+    ) -> Peek:
+        """A stretch of a document, which must be named when the context has several."""
+        pinned = await self.pin(name, egress=egress)
+        if document is None:
+            if len(pinned.documents) != 1:
+                raise InvalidParams(
+                    f"context {name!r} has {len(pinned.documents)} documents", hint="name the one to read"
+                )
+            document = pinned.documents[0].name
+        size = pinned.document(document).chars
+        start = min(start, size)
+        text = pinned.read(document, start, start + min(chars, MAX_PEEK_CHARS))
+        return Peek(document, start, start + len(text), text, size, pinned.line_of(document, start))
+
+    async def pin(self, name: str, *, egress: bool = False) -> PinnedContext:
+        """The context at its newest revision.
+
+        Raises:
+            NotFound: There is none, or none that this client may know of.
+        """
+        return await self._pinned(self._row(name, egress))
+
+    async def pin_revision(self, context: str, revision: int, *, egress: bool = False) -> PinnedContext:
+        return await self._pinned(self._row(context, egress), revision)
+
+    async def search(
+        self,
+        context: str | PinnedContext,
+        query: str,
+        mode: SearchMode = "bm25",
+        limit: int = 10,
+        *,
+        egress: bool = False,
+    ) -> tuple[builtins.list[Hit], bool]:
+        """Places that match, and whether these are all.
+
+        bm25 ranks passages for a question (and waits for the index); regex gives matching lines in order.
+        """
+        pinned = await self.pin(context, egress=egress) if isinstance(context, str) else context
+        assert self._searcher is not None
+        found, complete = await self._searcher.search(pinned.key, pinned.pin.revision, query, mode, limit)
+        return [Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in found], complete
+
+    # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def load(
+        self, source: Source, *, name: str | None = None, private: bool = False, dry_run: bool = False
+    ) -> LoadReport:
+        """Reads a source into a context; durable when it returns.
+
+        Args:
+            source: Where the text comes from.
+            name: The context's; without one it is implicit, named by its paths, or by its content.
+            private: Marks the context; a load never takes the mark away.
+            dry_run: Reads and reports, keeps nothing.
+
+        Raises:
+            Conflict: The name is that of a context of the other kind.
+            SourceMissing, SourceUnreadable, NotText, NotVisible: The source's fault.
+            DiskFull: Nothing was kept.
+        """
+        source = _checked(source)
+        implicit = name is None
+        known_as = name or (_implicit_path_name(source) if isinstance(source, PathSource) else None)
+        async with self._name_locked(known_as):
+            known = await self._known(known_as)
+            cancelled = Event()
+            pack = Pack(self._blobs, dry_run=dry_run, cancelled=cancelled)
+            loader = Loader(pack, known, self._spool_folder)
+            try:
+                loaded = await self._in_file_thread(lambda: loader.load(source), cancelled)
+                final_name = known_as or _content_name(source, loaded)
+                change = self._change(final_name, loaded, known, source, private=private, implicit=implicit)
+                if dry_run:
+                    return self._forecast(change, loaded)
+                row, verdict = await self._whole(self._publish(pack, change))
+            finally:
+                pack.close()
+        if isinstance(source, SpoolSource):
+            with contextlib.suppress(OSError):
+                (self._spool_folder / source.file).unlink()
+        assert self._searcher is not None
+        self._searcher.index_soon(row.id, row.info.revision)
+        return _report(verdict, row.info, change, loaded)
+
+    async def drop(self, name: str, *, egress: bool = False) -> None:
+        """Erases a context: its rows, the blobs that are only its own, its index."""
+        await self._whole(self._drop(self._row(name, egress)))
+
+    async def _drop(self, row: ContextRow) -> None:
+        assert self._searcher is not None
+        async with self._publishing:
+            orphans = await self._in_catalogue_thread(self._open_one.drop, row.id)
+            self._rows.pop(row.info.name, None)
+            for key in [k for k in self._pins if k[0] == row.id]:
+                del self._pins[key]
+            await self._run(self._file_threads, lambda: self._blobs.remove(orphans))
+        await self._searcher.forget(row.id)
+
+    async def _publish(self, pack: Pack, change: ContextChange) -> tuple[ContextRow, Change]:
+        """Blob, sync, catalogue: in this order; a drop cannot come between."""
+        async with self._publishing:
+            if change.fresh:
+                blob = await self._run(self._file_threads, lambda: self._store_pack(pack))
+                change = dataclasses.replace(change, blob=blob, fresh=[_placed(d, pack.digest) for d in change.fresh])
+            row, verdict = await self._in_catalogue_thread(self._open_one.apply, change, time.time())
+            self._rows[row.info.name] = row
+            return row, verdict
+
+    def _store_pack(self, pack: Pack) -> tuple[str, int] | None:
+        try:
+            blob = pack.publish(self._blobs)
+            self._blobs.sync()
+        except OSError as error:
+            raise blobs_module.translated(error, "storing the context") from error
+        return blob
+
+    async def _known(self, name: str | None) -> dict[str, KnownDocument]:
+        row = self._rows.get(name) if name is not None else None
+        return {} if row is None else await self._in_catalogue_thread(self._open_one.known, row.id)
+
+    def _change(
+        self,
+        name: str,
+        loaded: Loaded,
+        known: dict[str, KnownDocument],
+        source: Source,
+        *,
+        private: bool,
+        implicit: bool,
+    ) -> ContextChange:
+        before = self._rows.get(name)
+        if before is not None and before.info.kind != loaded.kind:
+            raise Conflict(
+                f"{name!r} is a {before.info.kind}, the source a {loaded.kind}", hint="choose another name, or drop it"
+            )
+        documents = loaded.documents()
+        there = {d.name for d in documents} if loaded.kind == "collection" else {documents[0].name}
+        replaced = {d.document.name for d in loaded.fresh}
+        return ContextChange(
+            name=name,
+            kind=loaded.kind,
+            private=private,
+            implicit=implicit,
+            sources=_sources(source),
+            digest=_digest(loaded, documents),
+            documents=len(documents),
+            chars=sum(d.chars for d in documents),
+            bytes=sum(d.bytes for d in documents),
+            fresh=loaded.fresh,
+            gone=[k.row for n, k in known.items() if n not in there or n in replaced],
+            touched=loaded.touched,
+            blob=None,
+        )
+
+    def _forecast(self, change: ContextChange, loaded: Loaded) -> LoadReport:
+        before = self._rows.get(change.name)
+        verdict: Change = "created" if before is None else "updated" if change.fresh or change.gone else "unchanged"
+        return _report(verdict, None, change, loaded)
+
+    # ── the inside ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _open_one(self) -> Catalogue:
+        assert self._catalogue is not None, "the store is closed"
+        return self._catalogue
+
+    def _row(self, name: str, egress: bool) -> ContextRow:
+        row = self._rows.get(name)
+        if row is None or (egress and row.info.private):
+            raise NotFound(f"there is no context {name!r}", hint="context/list shows those that there are")
+        return row
+
+    async def _pinned(self, row: ContextRow, revision: int | None = None) -> PinnedContext:
+        revision = row.info.revision if revision is None else revision
+        key = (row.id, revision)
+        kept = self._pins.get(key)
+        if kept is None or kept.pin.private != row.info.private:
+            kept = await self._in_catalogue_thread(self._read_pin, row, revision)
+            self._pins[key] = kept
+            while len(self._pins) > _PINS_KEPT:
+                self._pins.popitem(last=False)
+        self._pins.move_to_end(key)
+        return kept
+
+    def _read_pin(self, row: ContextRow, revision: int) -> PinnedContext:
+        known = self._open_one.revision(row.id, revision)
+        if known is None:
+            raise NotFound(f"context {row.info.name!r} has no revision {revision}", hint="it was dropped and made anew")
+        digest, count, chars = known
+        documents = self._open_one.documents(row.id, revision)
+        pin = Pin(
+            context=row.info.name, revision=revision, kind=row.info.kind, private=row.info.private,
+            documents=count, chars=chars, digest=digest,
+        )  # fmt: skip
+        assert self._searcher is not None
+        return PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self._blobs, self._searcher)
+
+    @contextlib.asynccontextmanager
+    async def _name_locked(self, name: str | None) -> AsyncIterator[None]:
+        """Loads of one name go one after the other; a load that has no name yet waits for none."""
+        if name is None:
+            yield
+            return
+        lock, users = self._loading.get(name, (asyncio.Lock(), 0))
+        self._loading[name] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._loading[name]
+            if users == 1:
+                del self._loading[name]
+            else:
+                self._loading[name] = lock, users - 1
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs work that a cancellation must not tear: it is finished first."""
+        task = asyncio.get_running_loop().create_task(work, name="contexts: commit")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await asyncio.wait([task])
+            raise
+
+    async def _in_file_thread(self, work: Callable[[], T], cancelled: Event) -> T:
+        """Runs work that looks at ``cancelled``; when this task is cancelled, waits until it has let go."""
+        future = asyncio.get_running_loop().run_in_executor(self._file_threads, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancelled.set()
+            await asyncio.wait([future])
+            future.exception()
+            raise
+
+    async def _in_catalogue_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await self._run(self._catalogue_thread, lambda: work(*arguments))
+
+    @staticmethod
+    async def _run(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _checked(source: Source) -> Source:
+    if isinstance(source, PathSource):
+        if not source.paths:
+            raise InvalidParams("no path was given", hint="name a file or a directory")
+        for path in source.paths:
+            if not path.startswith("/") or "\0" in path:
+                raise InvalidParams("a path must be absolute", hint="the daemon does not know the client's folder")
+        if source.identity is not None and len(source.paths) != 1:
+            raise InvalidParams("identity is of one file", hint="leave it out for several paths")
+    return source
+
+
+def _sources(source: Source) -> tuple[str, ...]:
+    if isinstance(source, PathSource):
+        return tuple(os.fsencode(p).decode("utf-8", "backslashreplace") for p in source.paths)
+    return (source.origin,) if source.origin else ()
+
+
+def _implicit_path_name(source: PathSource) -> str:
+    """By the paths, not the content: asked again, the same folder is an update of the same context."""
+    kind = "collection" if len(source.paths) > 1 or os.path.isdir(source.paths[0]) else "text"
+    key = "\0".join([kind, *sorted(source.paths), "\1", *source.include, "\1", *source.exclude])
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
+    return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"
+
+
+def _content_name(source: InlineSource | SpoolSource | PathSource, loaded: Loaded) -> str:
+    digest = loaded.documents()[0].digest
+    origin = getattr(source, "origin", None)
+    base = os.path.basename((origin or "").rstrip("/"))[:100]
+    return f"{base}-{digest[:8]}" if base else f"text-{digest[:12]}"
+
+
+def _digest(loaded: Loaded, documents: list[PinnedDocument]) -> str:
+    if loaded.kind == "text":
+        return documents[0].digest
+    total = hashlib.sha256()
+    for document in documents:
+        total.update(f"{document.name}\0{document.digest}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def _placed(loaded: LoadedDocument, blob: str) -> LoadedDocument:
+    segments = tuple(Segment(s.blob or blob, s.offset, s.length) for s in loaded.document.segments)
+    return LoadedDocument(dataclasses.replace(loaded.document, segments=segments), loaded.identity)
+
+
+def _report(verdict: Change, info: ContextInfo | None, change: ContextChange, loaded: Loaded) -> LoadReport:
+    return LoadReport(verdict, info, change.documents, change.chars, change.bytes, loaded.skipped, tuple(loaded.notes))
