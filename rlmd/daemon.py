@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -17,10 +17,12 @@ import structlog
 from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, Settings
+from rlmd.contexts import ContextStore
 from rlmd.errors import Unavailable
 from rlmd.manager import Manager, inherited_listener
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Dispatcher, Handler
+from rlmd.wire.handlers.contexts import ContextHandlers
 from rlmd.wire.handlers.daemon import DaemonHandlers
 from rlmd.wire.handlers.greeting import GreetingHandlers
 from rlmd.wire.handlers.parts import Parts
@@ -43,7 +45,9 @@ async def run(paths: Paths, settings: Settings) -> None:
         stack.callback(claim.release)
         listener = inherited_listener() or claim.bind()
         stack.callback(listener.close)
-        parts = Parts(paths, settings)
+        contexts = await ContextStore.open(paths.state, paths.cache, paths.spool)
+        stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
+        parts = Parts(paths, settings, contexts)
         server = Server(listener, Dispatcher(_handlers(parts)))
         await server.start()
         watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
@@ -52,7 +56,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
         manager.tell(STOPPING=1, STATUS="stopping")
-        await _step("clients", server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
+        await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
     log.info("stopped")
 
 
@@ -64,12 +68,12 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _step(name: str, work: Awaitable[object], seconds: float) -> None:
+async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float) -> None:
     """One step of the stop: it may fail or take too long, the next one comes all the same."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
-            await work
+            await work()
     except Exception as error:  # noqa: BLE001  the next step must come whatever this one met
         log.error("stopping failed", step=name, exception=type(error).__name__)
     else:
@@ -80,5 +84,9 @@ def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
     async def absent(_: Connection, __: object) -> Done:
         raise Unavailable("This method is not served yet.")
 
-    served = {**GreetingHandlers(parts.paths).table(), **DaemonHandlers(parts).table()}
+    served = {
+        **GreetingHandlers(parts.paths).table(),
+        **ContextHandlers(parts.contexts).table(),
+        **DaemonHandlers(parts).table(),
+    }
     return {name: served.get(name, absent) for name in METHODS}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
-from rlmd.errors import InvalidParams, TooLarge
+from rlmd.errors import Conflict, TooLarge
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
@@ -27,17 +26,22 @@ class ContextHandlers:
         }
 
     async def load(self, client: Connection, params: m.LoadParams) -> m.LoadResult:
+        if client.egress:
+            self._refuse_private(params)
         report = await self._contexts.load(
-            _source(params.source),
-            name=params.name,
-            private=params.private,
-            dry_run=params.dry_run,
-            egress=client.egress,
+            _source(params.source), name=params.name, private=params.private, dry_run=params.dry_run
         )
+        if client.egress and report.context is not None and report.context.private:
+            raise _hidden()
         return m.LoadResult.model_validate(report, from_attributes=True)
 
+    def _refuse_private(self, params: m.LoadParams) -> None:
+        """Before anything is read: a load by name would say whether a private context has this text."""
+        if params.private or any(c.private and c.name == params.name for c in self._contexts.list()):
+            raise _hidden()
+
     async def list(self, client: Connection, _: m.Nothing) -> m.ContextListResult:
-        found = await self._contexts.list(egress=client.egress)
+        found = self._contexts.list(egress=client.egress)
         return m.ContextListResult.model_validate({"contexts": found}, from_attributes=True)
 
     async def info(self, client: Connection, params: m.ContextParams) -> m.ContextInfoResult:
@@ -86,16 +90,13 @@ def _inline(source: m.InlineSource) -> InlineSource:
 
 
 def _path(source: m.PathSource) -> PathSource:
-    for path in source.paths:
-        if not os.path.isabs(path):
-            raise InvalidParams(
-                "context/load: source.paths must be absolute.", hint="The daemon has no folder of yours."
-            )
-    identity = source.identity
-    if identity is not None and len(source.paths) != 1:
-        raise InvalidParams(
-            f"context/load: source.identity is of one file, but source.paths has {len(source.paths)}.",
-            hint="Leave it out, or load the files one by one.",
-        )
-    seen = None if identity is None else FileIdentity(**{name: int(n) for name, n in identity.model_dump().items()})
-    return PathSource(paths=source.paths, include=source.include, exclude=source.exclude, identity=seen)
+    seen = source.identity
+    identity = None if seen is None else FileIdentity(**{name: int(n) for name, n in seen.model_dump().items()})
+    return PathSource(paths=source.paths, include=source.include, exclude=source.exclude, identity=identity)
+
+
+def _hidden() -> Conflict:
+    return Conflict(
+        "This client may not load into that context, or not privately: what it reads may leave the machine.",
+        hint="Load it with rlmctl or from Emacs, or choose another name.",
+    )

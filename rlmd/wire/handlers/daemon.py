@@ -25,6 +25,7 @@ class DaemonHandlers:
 
     async def status(self, client: Connection, _: Nothing) -> StatusResult:
         parts = self._parts
+        contexts, context_bytes = parts.contexts.statistics()
         return StatusResult(
             version=__version__,
             pid=os.getpid(),
@@ -32,8 +33,8 @@ class DaemonHandlers:
             socket=str(parts.paths.socket),
             state_folder=str(parts.paths.state),
             config_files=tuple(map(str, parts.paths.config_files)),
-            contexts=0,
-            context_bytes=0,
+            contexts=contexts,
+            context_bytes=context_bytes,
             runs_active=0,
             runs=0,
             sessions=0,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlmd.config import Paths, Settings
+from rlmd.contexts import ContextStore
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     paths: Paths
     settings: Settings
+    contexts: ContextStore
