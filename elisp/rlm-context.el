@@ -1,0 +1,340 @@
+;;; rlm-context.el --- Take texts to the daemon -*- lexical-binding: t; package-lint-main-file: "rlm.el"; -*-
+
+;; Copyright (c) 2026 The rlmd maintainers
+;; SPDX-License-Identifier: MIT
+
+;;; Commentary:
+
+;; An `rlm-source' is a text that a question is asked of: a stretch of
+;; a buffer, or a string.  It is taken to the daemon by the cheapest
+;; of three ways that keeps offsets true:
+;;
+;; - by path, if the buffer shows a whole local file byte for byte;
+;; - inline, if it is small;
+;; - else by a spool file in a folder that the daemon names.
+;;
+;; Large text never becomes JSON: 40 MB of it would freeze Emacs for
+;; five seconds, and a spool file takes a third of one.
+;;
+;; The daemon counts code points of the text that it was given, so the
+;; start of a stretch plus an offset is a position in the buffer.  A
+;; source remembers the stretch by markers.  Where the daemon counts
+;; otherwise than Emacs (its answer tells how many characters it has),
+;; the source is marked as inexact, and citations are found by search.
+
+;;; Code:
+
+(require 'rlm-rpc)
+(require 'cl-lib)
+(require 'seq)
+
+(defvar epa-file-name-regexp)
+
+(defvar-local rlm-private nil
+  "Non-nil if the text of this buffer may go to trusted hosts only.
+Meant for file-local and directory-local variables.  Decrypted
+files are private whatever this says.")
+(put 'rlm-private 'safe-local-variable #'booleanp)
+
+(cl-defstruct (rlm-source (:constructor rlm--source-make) (:copier nil))
+  "A text that questions are asked of."
+  buffer
+  (start nil :documentation "Marker of the stretch's first character.")
+  (end nil :documentation "Marker after its last one.")
+  (tick nil :documentation "`buffer-chars-modified-tick' when it was taken.")
+  (text nil :documentation "The text itself: of a string, or a snapshot.")
+  (chars 0)
+  (line 1 :documentation "Number of the stretch's first line in its buffer.")
+  (label nil :documentation "What a person calls the text: its buffer's name.")
+  (file nil :documentation "The visited file, if any.")
+  (private nil)
+  (name nil :documentation "The context's name, once the daemon has it.")
+  (exact t :documentation "Nil if the daemon's offsets are not ours."))
+
+;;;; Making one
+
+(defun rlm-source-from (object &optional start end)
+  "Return the source for OBJECT: a buffer, buffer name in a list, or string.
+With START and END that stretch of the buffer, else its accessible part.
+OBJECT may also be an `rlm-source', or a list (BUFFER START END)."
+  (cond
+   ((rlm-source-p object) object)
+   ((bufferp object) (rlm--source-from-buffer object start end))
+   ((stringp object) (rlm--source-make :text object :chars (length object)
+                                       :label "a string"))
+   ((consp object) (apply #'rlm-source-from object))
+   (t (user-error "Not a buffer or a string: %S" object))))
+
+(defun rlm--source-from-buffer (buffer start end)
+  "Return the source for BUFFER from START to END."
+  (unless (buffer-live-p buffer)
+    (user-error "The buffer has been killed"))
+  (with-current-buffer buffer
+    (let ((start (or start (point-min)))
+          (end (or end (point-max))))
+      (when (= start end)
+        (user-error "There is no text to ask about"))
+      (or (rlm--source-known buffer start end)
+          (rlm--source-make
+           :buffer buffer
+           :start (copy-marker start)
+           :end (copy-marker end t)
+           :tick (buffer-chars-modified-tick)
+           :chars (- end start)
+           :line (rlm--line-number start)
+           :label (buffer-name)
+           :file buffer-file-name
+           :private (rlm--private-p))))))
+
+(defun rlm--line-number (position)
+  "Return the line of POSITION in the whole buffer."
+  (save-restriction
+    (widen)
+    (line-number-at-pos position)))
+
+(defun rlm--private-p ()
+  "Return non-nil if the current buffer's text must not leave trusted hosts."
+  (or rlm-private
+      (and buffer-file-name
+           (boundp 'epa-file-name-regexp)
+           (string-match-p epa-file-name-regexp buffer-file-name))))
+
+(defvar-local rlm--sources nil
+  "Sources made of this buffer that the daemon has, newest first.")
+
+(defconst rlm--sources-kept 8
+  "How many sources a buffer remembers.")
+
+(defun rlm--source-known (buffer start end)
+  "Return the source of BUFFER from START to END that the daemon has.
+Nil if the text has changed since it was taken."
+  (with-current-buffer buffer
+    (let ((tick (buffer-chars-modified-tick))
+          (private (and (rlm--private-p) t)))
+      (seq-find (lambda (source)
+                  (and (eql tick (rlm-source-tick source))
+                       (rlm-source-name source)
+                       (eq private (and (rlm-source-private source) t))
+                       (= start (rlm-source-start source))
+                       (= end (rlm-source-end source))))
+                rlm--sources))))
+
+(defun rlm--source-remember (source)
+  "Let SOURCE be found when its buffer is asked about again."
+  (when (buffer-live-p (rlm-source-buffer source))
+    (with-current-buffer (rlm-source-buffer source)
+      (setq rlm--sources (seq-take (cons source (delq source rlm--sources))
+                                   rlm--sources-kept)))))
+
+(defun rlm--source-unchanged-p (source)
+  "Return non-nil if SOURCE's buffer still holds what was taken."
+  (and (buffer-live-p (rlm-source-buffer source))
+       (eql (rlm-source-tick source)
+            (buffer-chars-modified-tick (rlm-source-buffer source)))))
+
+;;;; Taking it to the daemon
+
+(defun rlm--source-snapshot (source)
+  "Keep SOURCE's text as it is now, if it must be sent from memory.
+For when the daemon still starts: what was asked about is the text
+at that moment."
+  (unless (or (rlm-source-name source)
+              (rlm-source-text source)
+              (rlm--source-path source))
+    (setf (rlm-source-text source) (rlm--source-string source))))
+
+(defun rlm--source-string (source)
+  "Return SOURCE's text as a string."
+  (or (rlm-source-text source)
+      (rlm--with-source source #'buffer-substring-no-properties)))
+
+(defun rlm--with-source (source function)
+  "Call FUNCTION with start and end of SOURCE in its buffer, widened."
+  (unless (buffer-live-p (rlm-source-buffer source))
+    (user-error "The buffer %s has been killed" (rlm-source-label source)))
+  (with-current-buffer (rlm-source-buffer source)
+    (save-restriction
+      (widen)
+      (funcall function
+               (marker-position (rlm-source-start source))
+               (marker-position (rlm-source-end source))))))
+
+(defun rlm--source-load (source socket success failure)
+  "Have the daemon at SOCKET load SOURCE; call SUCCESS with its name.
+FAILURE is called with an error.  The connection is ready."
+  (if (rlm-source-name source)
+      (funcall success (rlm-source-name source))
+    (rlm--source-send source socket (rlm--source-wire source socket)
+                      success failure)))
+
+(defun rlm--source-send (source socket wire success failure)
+  "Load WIRE, the wire's form of SOURCE, at SOCKET.
+SUCCESS and FAILURE as in `rlm--source-load'."
+  (let ((by-path (equal "path" (plist-get wire :kind))))
+    (rlm-call
+     "context/load"
+     (list :source wire :private (if (rlm-source-private source) t :json-false))
+     :socket socket
+     :success
+     (lambda (result)
+       (if (and by-path (/= (plist-get result :chars) (rlm-source-chars source)))
+           ;; The file holds bytes that the daemon reads otherwise.
+           (rlm--source-send source socket (rlm--source-spool source socket)
+                             success failure)
+         (rlm--source-loaded source result)
+         (funcall success (rlm-source-name source))))
+     :failure
+     (lambda (error)
+       (rlm--forget-spool wire socket)
+       (if by-path
+           ;; Another namespace, another machine, a file changed meanwhile:
+           ;; whatever it was, the text is here.
+           (rlm--source-send source socket (rlm--source-spool source socket)
+                             success failure)
+         (funcall failure error))))))
+
+(defun rlm--source-loaded (source result)
+  "The daemon has SOURCE; RESULT is what context/load answered."
+  (setf (rlm-source-name source)
+        (plist-get (plist-get result :context) :name)
+        (rlm-source-exact source)
+        (= (plist-get result :chars) (rlm-source-chars source)))
+  (when (rlm-source-buffer source)
+    (setf (rlm-source-text source) nil))
+  (rlm--source-remember source))
+
+(defun rlm--source-wire (source socket)
+  "Return SOURCE as the parameter of context/load at SOCKET."
+  (or (and (null (rlm-source-text source)) (rlm--source-path source))
+      (rlm--source-inline source (rlm--inline-bytes socket))
+      (rlm--source-spool source socket)))
+
+;;;;; By path
+
+(defun rlm--source-path (source)
+  "Return SOURCE as a path on the wire, or nil if the file is not its text."
+  (when-let ((buffer (rlm-source-buffer source)))
+    (and (buffer-live-p buffer)
+         (rlm--source-unchanged-p source)
+         (with-current-buffer buffer
+           (and (= 1 (rlm-source-start source))
+                (= (rlm-source-end source) (1+ (buffer-size)))
+                (rlm--plain-file-p)
+                (rlm--file-wire buffer-file-name))))))
+
+(defun rlm--plain-file-p ()
+  "Return non-nil if the current buffer is its local file, byte for byte."
+  (and buffer-file-name
+       (not (file-remote-p buffer-file-name))
+       (not (buffer-modified-p))
+       enable-multibyte-characters
+       (memq (coding-system-base (or buffer-file-coding-system 'undecided))
+             '(utf-8 undecided prefer-utf-8 us-ascii))
+       (eql 0 (coding-system-eol-type (or buffer-file-coding-system 'undecided)))
+       (verify-visited-file-modtime (current-buffer))))
+
+(defun rlm--file-wire (file)
+  "Return FILE as a path on the wire, or nil.
+Equal sizes exclude what was decoded, decompressed or decrypted on
+the way into the current buffer."
+  (let* ((true (file-truename file))
+         (attributes (file-attributes true))
+         (device (file-attribute-device-number attributes))
+         (inode (file-attribute-inode-number attributes))
+         (size (file-attribute-size attributes)))
+    (when (and (integerp device) (integerp inode)
+               (= size (1- (position-bytes (1+ (buffer-size))))))
+      (list :kind "path"
+            :paths (vector true)
+            :identity
+            (list :device (number-to-string device)
+                  :inode (number-to-string inode)
+                  :size (number-to-string size)
+                  :mtime_ns (number-to-string
+                             (car (time-convert
+                                   (file-attribute-modification-time attributes)
+                                   1000000000))))))))
+
+;;;;; Inline
+
+(defun rlm--inline-bytes (socket)
+  "Return how many bytes the daemon at SOCKET takes inline."
+  (or (plist-get (rlm--client-server (rlm--client socket)) :inline_bytes)
+      262144))
+
+(defconst rlm--not-in-json
+  (format "[\0%c-%c%c-%c]" #xd800 #xdfff #x110000 #x3fffff)
+  "Regexp for characters that JSON text cannot hold, raw bytes among them.")
+
+(defun rlm--source-inline (source limit)
+  "Return SOURCE inline, or nil if it has over LIMIT bytes or is not Unicode."
+  (when (<= (rlm-source-chars source) limit) ; cheap, so looked at first
+    (let ((text (rlm--source-string source)))
+      (when (and (<= (string-bytes text) limit)
+                 (or (multibyte-string-p text)
+                     (not (string-match-p "[^[:ascii:]]" text)))
+                 (not (string-match-p rlm--not-in-json text)))
+        (list :kind "inline" :text text :origin (rlm--source-origin source))))))
+
+(defun rlm--source-origin (source)
+  "Return the label that citations of SOURCE show."
+  (let ((label (rlm-source-label source)))
+    (substring label 0 (min 200 (length label)))))
+
+;;;;; By spool file
+
+(defun rlm--spool-folder (socket)
+  "Return the spool folder of the daemon at SOCKET."
+  (or (plist-get (rlm--client-server (rlm--client socket)) :spool_folder)
+      (error "The daemon named no spool folder")))
+
+(defun rlm--source-spool (source socket)
+  "Write SOURCE into the spool folder of SOCKET; return its wire form."
+  (let* ((default-directory temporary-file-directory)
+         (name (concat (rlm--spool-name) ".txt"))
+         (file (expand-file-name name (rlm--spool-folder socket))))
+    (if (rlm-source-text source)
+        (rlm--write-spool (rlm-source-text source) nil file)
+      (rlm--with-source source
+                        (lambda (start end)
+                          ;; What is taken is what is there now.
+                          (setf (rlm-source-tick source) (buffer-chars-modified-tick)
+                                (rlm-source-chars source) (- end start))
+                          (rlm--write-spool start end file))))
+    (list :kind "spool" :file name :origin (rlm--source-origin source))))
+
+(defun rlm--spool-name ()
+  "Return a file name that is not there yet."
+  (secure-hash 'sha1 (format "%d %d %S %s" (random) (emacs-pid)
+                             (current-time) (system-name))))
+
+(defun rlm--write-spool (start end file)
+  "Write START to END, as in `write-region', to FILE for the daemon alone.
+Raw bytes stay what they are, lines keep their ends, and nothing
+that saving a file would do happens."
+  (let ((coding-system-for-write 'utf-8-unix)
+        (write-region-inhibit-fsync t)
+        (write-region-annotate-functions nil)
+        (write-region-post-annotation-function nil)
+        (buffer-file-format nil)
+        (file-name-handler-alist nil)
+        (create-lockfiles nil)
+        (inhibit-message t)
+        (message-log-max nil))
+    (with-file-modes #o600
+      (condition-case err
+          (write-region start end file nil 'silent nil 'excl)
+        (error
+         (ignore-errors (delete-file file))
+         (signal (car err) (cdr err)))))))
+
+(defun rlm--forget-spool (wire socket)
+  "Delete the spool file of WIRE at SOCKET if the daemon has left it."
+  (when (equal "spool" (plist-get wire :kind))
+    (let ((default-directory temporary-file-directory))
+      (ignore-errors
+        (delete-file (expand-file-name (plist-get wire :file)
+                                       (rlm--spool-folder socket)))))))
+
+(provide 'rlm-context)
+;;; rlm-context.el ends here

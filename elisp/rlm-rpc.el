@@ -1,0 +1,517 @@
+;;; rlm-rpc.el --- Talk to rlmd over its socket -*- lexical-binding: t; package-lint-main-file: "rlm.el"; -*-
+
+;; Copyright (c) 2026 The rlmd maintainers
+;; SPDX-License-Identifier: MIT
+
+;;; Commentary:
+
+;; One connection for each socket, kept open, over the built-in
+;; jsonrpc.el.  This file knows how to find and start the daemon, how
+;; to connect without making anyone wait, and how to send a request.
+;; It knows nothing of runs, contexts or buffers: notifications go to
+;; `rlm--notification-functions', a lost connection to
+;; `rlm--disconnect-functions'.
+;;
+;; Rules that keep Emacs alive, each learnt from a failure:
+;;
+;; - Nothing waits.  `rlm-call' returns at once; a connection that is
+;;   still being made queues what is asked of it.  Only commands may
+;;   use `rlm-call-sync', and it refuses to work inside a callback:
+;;   there it would corrupt the stream on Emacs 28.
+;; - A callback never signals.  On Emacs 28 a signal in the process
+;;   filter loses the rest of the chunk, replies included.
+;; - Two connections never share a name, for they would share the
+;;   process buffer and garble each other.
+
+;;; Code:
+
+(require 'cl-lib)
+(require 'jsonrpc)
+(require 'subr-x)
+
+(defgroup rlm nil
+  "Ask questions of texts of any size."
+  :group 'applications
+  :prefix "rlm-"
+  :link '(info-link "(rlm)"))
+
+(defcustom rlm-socket nil
+  "The socket on which rlmd listens.
+If nil, it is rlmd/rlmd.sock in the folder that the environment
+variable XDG_RUNTIME_DIR names."
+  :type '(choice (const :tag "In XDG_RUNTIME_DIR" nil)
+                 (file :tag "This socket"))
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-auto-start t
+  "Whether to start rlmd when none listens.
+If t, the systemd unit rlmd.socket is started where there is one,
+else the program `rlm-daemon-command', detached, so that it goes
+on when Emacs ends."
+  :type '(choice (const :tag "Yes, by systemd or else directly" t)
+                 (const :tag "Yes, directly" direct)
+                 (const :tag "No" nil))
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-daemon-command '("rlmd")
+  "The command that runs the daemon, as a list of program and arguments."
+  :type '(repeat string)
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-log-events nil
+  "Whether to keep a buffer of all messages to and from the daemon.
+It holds the texts that were sent.  Takes effect at the next
+connection."
+  :type 'boolean
+  :package-version '(rlm . "0.1.0"))
+
+;; A daemon that systemd starts on our connecting answers only once it
+;; is up; jsonrpc.el's own 10 s are too short for a cold disk.
+(defconst rlm--initialize-timeout 30
+  "Seconds to wait for the daemon's first answer.")
+
+(defconst rlm--start-timeout 20
+  "Seconds in which a daemon that was started has to listen.")
+
+(defconst rlm--poll-interval 0.1
+  "Seconds between two attempts to connect to a daemon that starts.")
+
+(defconst rlm--protocol 1
+  "The version of the protocol that this client speaks.")
+
+(defconst rlm-version "0.1.0"
+  "The version of this package.")
+
+(define-error 'rlm-error "rlmd")
+
+(defvar rlm--notification-functions nil
+  "Functions called with SOCKET, METHOD and PARAMS of each notification.")
+
+(defvar rlm--disconnect-functions nil
+  "Functions called with SOCKET when an open connection is lost.")
+
+(defvar rlm--connect-functions nil
+  "Functions called with SOCKET when a connection is ready.")
+
+;;;; Errors
+
+;; An error is a plist (:code :message :hint :kind), as the daemon
+;; sends it; faults of our own side have the code 0.
+
+(defun rlm--error (message &optional hint kind)
+  "Return an error of our own side: MESSAGE, HINT and KIND."
+  (list :code 0 :message message :hint (or hint "") :kind (or kind "client")))
+
+(defun rlm--error-from-daemon (object)
+  "Return the error that the JSON-RPC error OBJECT describes."
+  (let ((data (plist-get object :data)))
+    (list :code (or (plist-get object :code) 0)
+          :message (or (plist-get object :message) "Unknown error")
+          :hint (or (and (listp data) (plist-get data :hint)) "")
+          :kind (or (and (listp data) (plist-get data :kind)) ""))))
+
+(defun rlm-error-text (error)
+  "Return ERROR, as given to an error callback, as text for a person."
+  (let ((message (plist-get error :message))
+        (hint (plist-get error :hint)))
+    (if (or (null hint) (string-empty-p hint))
+        message
+      (concat message "  " hint))))
+
+(defvar rlm--in-callback nil
+  "Non-nil while a callback runs, where nothing may wait.")
+
+(defun rlm--guarded (function &rest args)
+  "Call FUNCTION with ARGS; an error becomes a message.
+Unlike `with-demoted-errors' this holds with `debug-on-error' too:
+the debugger inside a process filter would lose messages."
+  (condition-case err
+      (let ((rlm--in-callback t))
+        (apply function args))
+    (error (message "rlm: %s" (error-message-string err))
+           nil)))
+
+(defun rlm--run-guarded (hook &rest args)
+  "Call each function of HOOK, a symbol, with ARGS; none stops the others."
+  (run-hook-wrapped hook (lambda (function)
+                           (apply #'rlm--guarded function args)
+                           nil)))
+
+;;;; Where the daemon is
+
+(defun rlm-socket-path ()
+  "Return the absolute name of the daemon's socket."
+  (let ((default-directory temporary-file-directory))
+    (expand-file-name (or rlm-socket "rlmd.sock")
+                      (unless rlm-socket (rlm--runtime-folder)))))
+
+(defun rlm--runtime-folder ()
+  "Return the folder in which the daemon keeps its socket."
+  (let ((base (getenv "XDG_RUNTIME_DIR")))
+    (if (or (null base) (string-empty-p base))
+        (format "/tmp/rlmd-%d/rlmd" (user-uid))
+      (expand-file-name "rlmd" base))))
+
+;;;; A client: one socket, what is known of its daemon, who waits
+
+(cl-defstruct (rlm--client (:constructor rlm--client-make) (:copier nil))
+  "The state of our dealings with the daemon at one socket."
+  (socket nil :documentation "Absolute file name.")
+  (state 'idle :documentation "One of idle, starting, connecting, ready.")
+  (connection nil :documentation "The jsonrpc connection, when connecting or ready.")
+  (server nil :documentation "What `initialize' answered, a plist, when ready.")
+  (waiting nil :documentation "List of (SUCCESS . FAILURE), last first.")
+  (timer nil :documentation "Timer that looks whether a started daemon listens.")
+  (deadline 0 :documentation "When, as by `float-time', that is given up."))
+
+(defvar rlm--clients (make-hash-table :test #'equal)
+  "Hash table from socket names to their `rlm--client'.")
+
+(defvar rlm--connection-count 0
+  "Counts connections, so that each has a name of its own.")
+
+(defun rlm--client (&optional socket)
+  "Return the client for SOCKET, by default the configured one."
+  (let ((socket (or socket (rlm-socket-path))))
+    (or (gethash socket rlm--clients)
+        (puthash socket (rlm--client-make :socket socket) rlm--clients))))
+
+(defun rlm--client-live-p (client)
+  "Return non-nil if CLIENT is connected and past the handshake."
+  (and (eq (rlm--client-state client) 'ready)
+       (jsonrpc-running-p (rlm--client-connection client))))
+
+(defun rlm--when-ready (client success failure)
+  "Call SUCCESS with no argument once CLIENT is ready, else FAILURE with an error.
+If it is ready now, SUCCESS is called before this returns.  A
+daemon that is not there and cannot be started is a `user-error'."
+  (if (rlm--client-live-p client)
+      (funcall success)
+    (push (cons success failure) (rlm--client-waiting client))
+    (unless (memq (rlm--client-state client) '(starting connecting))
+      (condition-case err
+          (rlm--open client)
+        (error (pop (rlm--client-waiting client))
+               (signal (car err) (cdr err)))))))
+
+(defun rlm--open (client)
+  "Connect CLIENT, starting the daemon if need be and allowed."
+  (let ((problem (rlm--try-connect client)))
+    (cond ((null problem))
+          ((not (plist-get problem :absent))
+           (user-error "%s" (rlm-error-text problem)))
+          ((null rlm-auto-start)
+           (user-error "No rlmd listens on %s; start it, or set `rlm-auto-start'"
+                       (abbreviate-file-name (rlm--client-socket client))))
+          (t (rlm--start-daemon client)))))
+
+(defun rlm--try-connect (client)
+  "Connect CLIENT and begin the handshake.
+Return nil, or the error that came; its :absent is non-nil if no
+daemon listens."
+  (condition-case err
+      (progn
+        (setf (rlm--client-connection client)
+              (rlm--make-connection (rlm--client-socket client)
+                                    (lambda (_) (rlm--guarded #'rlm--lost client)))
+              (rlm--client-state client) 'connecting)
+        (rlm--handshake client)
+        nil)
+    (error
+     (let ((absent (or (eq (car err) 'file-missing)
+                       (member "Connection refused" (cdr err)))))
+       (setf (rlm--client-state client) 'idle
+             (rlm--client-connection client) nil)
+       (append (list :absent absent)
+               (rlm--error (format "Cannot connect to rlmd at %s: %s."
+                                   (rlm--client-socket client)
+                                   (rlm--reason err))
+                           (if (string-match-p "too long" (rlm--reason err))
+                               "A socket's name may have 107 bytes; see `rlm-socket'."
+                             "Is `rlm-socket' right?")))))))
+
+(defun rlm--reason (err)
+  "Return the reason that the signalled ERR gives, without its frame."
+  (or (seq-find #'stringp (cddr err)) (error-message-string err)))
+
+(defun rlm--make-connection (socket on-shutdown)
+  "Return a new jsonrpc connection to SOCKET; ON-SHUTDOWN as there."
+  (let* ((name (format "rlmd:%d" (cl-incf rlm--connection-count)))
+         (default-directory temporary-file-directory) ; not a remote one
+         (process (make-network-process
+                   :name name :family 'local :service socket
+                   ;; Else EOL detection may eat the header's \r.
+                   :coding 'utf-8-emacs-unix :noquery t)))
+    (condition-case err
+        (apply #'make-instance 'jsonrpc-process-connection
+               :name name
+               :process process
+               :notification-dispatcher
+               (lambda (_connection method params)
+                 (rlm--run-guarded 'rlm--notification-functions
+                                   socket method params))
+               :on-shutdown (lambda (connection)
+                              (rlm--forget-buffers name)
+                              (funcall on-shutdown connection))
+               ;; Tested by slot: 28 lacks the one, 30 warns of the other.
+               (if (slot-exists-p 'jsonrpc-process-connection
+                                  '-events-buffer-config)
+                   `(:events-buffer-config
+                     (:size ,(if rlm-log-events 2000000 0) :format full))
+                 `(:events-buffer-scrollback-size
+                   ,(if rlm-log-events 2000000 0))))
+      (error (delete-process process)
+             (signal (car err) (cdr err))))))
+
+(defun rlm--forget-buffers (name)
+  "Kill the buffers that jsonrpc.el made for the connection NAME."
+  (dolist (format (if rlm-log-events
+                      '(" *%s output*" " *%s stderr*")
+                    '(" *%s output*" " *%s stderr*" "*%s events*")))
+    (when-let ((buffer (get-buffer (format format name))))
+      (kill-buffer buffer))))
+
+(defun rlm--handshake (client)
+  "Say `initialize' on CLIENT's fresh connection."
+  (let ((connection (rlm--client-connection client)))
+    (jsonrpc-async-request
+     connection :initialize
+     (list :protocol rlm--protocol
+           :client (list :name "rlm.el" :version rlm-version))
+     :timeout rlm--initialize-timeout
+     :success-fn
+     (lambda (server)
+       (when (eq connection (rlm--client-connection client))
+         (rlm--guarded #'rlm--ready client server)))
+     :error-fn
+     (lambda (object)
+       (when (eq connection (rlm--client-connection client))
+         (rlm--guarded #'rlm--refused client (rlm--error-from-daemon object))))
+     :timeout-fn
+     (lambda ()
+       (when (eq connection (rlm--client-connection client))
+         (rlm--guarded
+          #'rlm--refused client
+          (rlm--error
+           (format "rlmd did not answer in %d s." rlm--initialize-timeout)
+           "Look at it with: journalctl --user -u rlmd")))))))
+
+(defun rlm--ready (client server)
+  "CLIENT is connected to SERVER, its `initialize' result."
+  (setf (rlm--client-state client) 'ready
+        (rlm--client-server client) server)
+  (let ((waiting (nreverse (rlm--client-waiting client))))
+    (setf (rlm--client-waiting client) nil)
+    (dolist (pair waiting)
+      (rlm--guarded (car pair))))
+  (rlm--run-guarded 'rlm--connect-functions (rlm--client-socket client)))
+
+(defun rlm--refused (client error)
+  "CLIENT cannot be made ready, for ERROR."
+  (let ((waiting (nreverse (rlm--client-waiting client)))
+        (connection (rlm--client-connection client)))
+    (rlm--cancel-timer client)
+    (setf (rlm--client-state client) 'idle
+          (rlm--client-connection client) nil
+          (rlm--client-server client) nil
+          (rlm--client-waiting client) nil)
+    (when connection
+      (delete-process (jsonrpc--process connection)))
+    (dolist (pair waiting)
+      (rlm--guarded (cdr pair) error))))
+
+(defun rlm--lost (client)
+  "CLIENT's connection has ended."
+  (pcase (rlm--client-state client)
+    ('ready
+     (setf (rlm--client-state client) 'idle
+           (rlm--client-connection client) nil)
+     (rlm--run-guarded 'rlm--disconnect-functions (rlm--client-socket client)))
+    ('connecting
+     (rlm--refused client (rlm--error "rlmd closed the connection at once."
+                                      "Look at it with: journalctl --user -u rlmd")))))
+
+(defun rlm-disconnect (&optional socket)
+  "Close the connection to the daemon at SOCKET; its runs go on there."
+  (interactive)
+  (let ((client (rlm--client socket)))
+    (when-let ((connection (rlm--client-connection client)))
+      (delete-process (jsonrpc--process connection)))))
+
+;;;; Requests
+
+(cl-defun rlm-call (method params &key success failure timeout socket)
+  "Ask the daemon METHOD, a keyword or string, with PARAMS, a plist.
+Return nil at once.  SUCCESS is called with the result, FAILURE
+with an error (see `rlm-error-text'); with no FAILURE the error
+becomes a message.  TIMEOUT is in seconds; none by default, for
+the daemon answers or the connection breaks.  SOCKET names another
+daemon than the configured one."
+  (let ((client (rlm--client socket))
+        (failure (or failure
+                     (lambda (error) (message "rlm: %s" (rlm-error-text error))))))
+    (rlm--when-ready client
+                     (lambda ()
+                       (rlm--send client method params success failure timeout))
+                     failure)
+    nil))
+
+(defun rlm--send (client method params success failure timeout)
+  "Send METHOD with PARAMS on CLIENT, which is ready.
+SUCCESS, FAILURE and TIMEOUT as in `rlm-call'."
+  (let ((default-directory temporary-file-directory))
+    (condition-case err
+        (jsonrpc-async-request
+         (rlm--client-connection client)
+         (if (keywordp method) method (intern (concat ":" method)))
+         (or params (make-hash-table))
+         :timeout timeout
+         :success-fn (lambda (result)
+                       (when success (rlm--guarded success result)))
+         :error-fn (lambda (object)
+                     (rlm--guarded
+                      failure
+                      (if (eql (plist-get object :code) -1)
+                          (rlm--error "The connection to rlmd was lost." nil "lost")
+                        (rlm--error-from-daemon object))))
+         :timeout-fn (lambda ()
+                       (rlm--guarded
+                        failure
+                        (rlm--error (format "rlmd did not answer %s in %s s."
+                                            method timeout)))))
+      ;; Half a message may be on its way, and jsonrpc.el would not
+      ;; know its answer: this connection is of no more use.
+      (quit (delete-process
+             (jsonrpc--process (rlm--client-connection client)))
+            (rlm--guarded failure (rlm--error "Sending to rlmd was interrupted."
+                                              nil "lost")))
+      (error (rlm--guarded failure
+                           (rlm--error (format "Cannot send to rlmd: %s."
+                                               (error-message-string err))))))))
+
+(cl-defun rlm-call-sync (method params &key (timeout 30) socket)
+  "Ask the daemon METHOD with PARAMS, wait, and return the result.
+For commands only, where the user waits anyway and can quit.
+After TIMEOUT seconds, or if the daemon answers with an error,
+signal a `user-error'.  METHOD, PARAMS and SOCKET as in `rlm-call'."
+  (when rlm--in-callback
+    (error "A callback must not wait for the daemon"))
+  (let ((deadline (+ (float-time) timeout))
+        (outcome nil))
+    (rlm-call method params :socket socket
+              :success (lambda (result) (setq outcome (list t result)))
+              :failure (lambda (error) (setq outcome (list nil error))))
+    (while (and (null outcome) (< (float-time) deadline))
+      (accept-process-output nil 0.02))
+    (pcase outcome
+      (`(t ,result) result)
+      (`(nil ,error) (user-error "%s" (rlm-error-text error)))
+      (_ (user-error "No answer from rlmd in %s s" timeout)))))
+
+;;;; Starting the daemon
+
+(defun rlm--start-daemon (client)
+  "Start a daemon for CLIENT and connect when it listens."
+  (let ((program (executable-find (or (car rlm-daemon-command) "")))
+        (systemctl (and (eq rlm-auto-start t)
+                        (null rlm-socket)
+                        (executable-find "systemctl"))))
+    (unless (or program systemctl)
+      (user-error "No rlmd listens, and there is no program %s; see `rlm-daemon-command'"
+                  (car rlm-daemon-command)))
+    (setf (rlm--client-state client) 'starting)
+    (rlm--await-daemon client)
+    (if systemctl
+        (rlm--start-by-systemd client systemctl program)
+      (rlm--start-directly client program))))
+
+(defun rlm--start-by-systemd (client systemctl program)
+  "Ask SYSTEMCTL for the socket unit; if CLIENT has none, start PROGRAM."
+  (rlm--spawn
+   "rlm-systemctl" (list systemctl "--user" "--quiet" "start" "rlmd.socket")
+   (lambda (status)
+     (when (eq (rlm--client-state client) 'starting)
+       (cond ((eql status 0))           ; the timer will connect
+             (program (rlm--start-directly client program))
+             (t (rlm--refused
+                 client
+                 (rlm--error (format "There is neither a unit rlmd.socket nor a program %s."
+                                     (car rlm-daemon-command))
+                             "See `rlm-daemon-command'."))))))))
+
+(defun rlm--start-directly (client program)
+  "Run PROGRAM detached, for CLIENT.
+setsid forks, so that the daemon is no child of Emacs and outlives
+it; it waits, so that we learn at once of a daemon that will not run."
+  (let ((log (make-temp-file "rlmd-start-"))
+        (command (cons program (cdr rlm-daemon-command)))
+        (setsid (executable-find "setsid")))
+    (when rlm-socket
+      (setq command (append command (list "--socket" (rlm--client-socket client)))))
+    (rlm--spawn
+     "rlm-start"
+     (append (when setsid (list setsid "--fork" "--wait"))
+             (list "sh" "-c" "exec \"$@\" >\"$0\" 2>&1 </dev/null" log)
+             command)
+     (lambda (status)
+       (let ((said (rlm--last-line log)))
+         (ignore-errors (delete-file log))
+         (when (and (eq (rlm--client-state client) 'starting)
+                    (rlm--try-connect client)) ; else another one was faster
+           (rlm--refused
+            client
+            (rlm--error (format "%s ended with status %s%s"
+                                (car rlm-daemon-command) status
+                                (if said (concat ": " said) "."))
+                        "Run it in a shell to see more."))))))))
+
+(defun rlm--spawn (name command callback)
+  "Run COMMAND as a process NAME; call CALLBACK with its exit status."
+  (let ((default-directory (expand-file-name "~/")))
+    (make-process :name name :command command :noquery t
+                  :connection-type 'pipe :buffer nil
+                  :sentinel (lambda (process _event)
+                              (unless (process-live-p process)
+                                (rlm--guarded callback
+                                              (process-exit-status process)))))))
+
+(defun rlm--last-line (file)
+  "Return the last line of FILE that holds something, or nil."
+  (with-temp-buffer
+    (ignore-errors (insert-file-contents file))
+    (goto-char (point-max))
+    (skip-chars-backward " \t\n")
+    (let ((line (buffer-substring (line-beginning-position) (point))))
+      (unless (string-empty-p line) line))))
+
+(defun rlm--await-daemon (client)
+  "Try to connect CLIENT again and again until the daemon listens."
+  (rlm--cancel-timer client)
+  (setf (rlm--client-deadline client) (+ (float-time) rlm--start-timeout)
+        (rlm--client-timer client)
+        (run-at-time rlm--poll-interval rlm--poll-interval
+                     (lambda () (rlm--guarded #'rlm--poll-daemon client)))))
+
+(defun rlm--poll-daemon (client)
+  "See whether the daemon that was started for CLIENT listens."
+  (cond
+   ((not (eq (rlm--client-state client) 'starting))
+    (rlm--cancel-timer client))
+   ((> (float-time) (rlm--client-deadline client))
+    (rlm--refused client
+                  (rlm--error (format "rlmd was started, but does not listen on %s."
+                                      (rlm--client-socket client))
+                              "Look at it with: journalctl --user -u rlmd")))
+   ((file-exists-p (rlm--client-socket client))
+    (if (rlm--try-connect client)
+        (setf (rlm--client-state client) 'starting)
+      (rlm--cancel-timer client)))))
+
+(defun rlm--cancel-timer (client)
+  "Stop looking for the daemon that was started for CLIENT."
+  (when (rlm--client-timer client)
+    (cancel-timer (rlm--client-timer client))
+    (setf (rlm--client-timer client) nil)))
+
+(provide 'rlm-rpc)
+;;; rlm-rpc.el ends here
