@@ -1,0 +1,197 @@
+"""``rlmctl context``: load, list, look into, search and drop contexts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlmd.ctl import options
+from rlmd.ctl.exits import Exit
+from rlmd.ctl.running import with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+
+app = typer.Typer(help="The texts that questions are asked of.", no_args_is_help=True, rich_markup_mode=None)
+
+_LOAD_EXAMPLES = """\b
+examples:
+  rlmctl context load ~/src/linux/Documentation --name kernel
+  rlmctl context load report.txt appendix.txt --name report     one collection of two documents
+  rlmctl context load ~/mail --name mail --private --dry-run    only say what would be loaded
+  man bash | rlmctl context load - --name bash
+
+Loading again under the same name brings the context up to date.
+"""
+
+
+@app.command(epilog=_LOAD_EXAMPLES)
+def load(
+    path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories; - is standard input.")],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Keep it under this name.")] = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    private: options.Private = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be loaded.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Load files, directories or standard input as one context."""
+    from rlmd.ctl.sources import STDIN, LoadOptions, describe, load_paths, load_source
+
+    if STDIN in path and len(path) > 1:
+        raise options.usage_error("Standard input is a context of its own: load it alone.")
+    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), private, dry_run)
+
+    async def work(client: Client, output: Output) -> None:
+        several = len(path) > 1
+        result = await (load_paths(client, tuple(path), wanted) if several else load_source(client, path[0], wanted))
+        if json:
+            output.model(result)
+        else:
+            for line in describe(result):
+                output.print(line)
+
+    with_daemon(work)
+
+
+@app.command("list")
+def list_contexts(json: options.Json = False) -> None:
+    """List the contexts."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import ago, size
+
+        result = await client.call("context/list")
+        if json:
+            output.model(result)
+            return
+        now = time.time()
+        output.table(
+            ("NAME", "KIND", "DOCUMENTS", "CHARACTERS", "SIZE", "UPDATED", ""),
+            [
+                (
+                    context.name, context.kind, f"{context.documents:,}", f"{context.chars:,}", size(context.bytes),
+                    ago(now - context.updated),
+                    " ".join(["private"] * context.private + ["implicit"] * context.implicit),
+                )
+                for context in result.contexts
+            ],
+            right=(2, 3, 4),
+        )  # fmt: skip
+
+    with_daemon(work)
+
+
+@app.command()
+def info(
+    name: options.ContextName,
+    first: Annotated[int, typer.Option("--from", min=0, help="Number of the first document shown.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=10_000, help="Documents shown.")] = 20,
+    json: options.Json = False,
+) -> None:
+    """Show one context and its documents."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import ago, count, one_line, shown, size
+        from rlmd.wire.methods import ContextParams
+
+        result = await client.call(
+            "context/info", ContextParams(name=name, documents_from=first, documents_limit=limit)
+        )
+        if json:
+            output.model(result)
+            return
+        context = result.context
+        marks = ["private"] * context.private + ["implicit"] * context.implicit
+        output.print(f"{shown(context.name)}: {', '.join([context.kind, *marks])}, revision {context.revision}")
+        figures = f"{count(context.documents, 'document')}, {count(context.chars, 'character')}, {size(context.bytes)}"
+        output.print(f"{figures}, updated {ago(time.time() - context.updated)}")
+        for source in context.sources:
+            output.print(f"from {one_line(source)}")
+        output.print()
+        output.table(
+            ("DOCUMENT", "CHARACTERS", "SHA-256"),
+            [(document.name, f"{document.chars:,}", document.digest[:12]) for document in result.documents],
+            right=(1,),
+        )
+        if (rest := context.documents - first - len(result.documents)) > 0:
+            output.remark(f"{count(rest, 'document')} more: --from {first + len(result.documents)}")
+
+    with_daemon(work)
+
+
+@app.command()
+def peek(
+    name: options.ContextName,
+    document: Annotated[str | None, typer.Argument(help="Needed when there are several.", show_default=False)] = None,
+    start: Annotated[int, typer.Option(min=0, help="The first character, from 0.")] = 0,
+    chars: Annotated[int, typer.Option(min=1, max=65_536, help="How many.")] = 2000,
+    json: options.Json = False,
+) -> None:
+    """Read a stretch of a document."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import shown
+        from rlmd.wire.methods import PeekParams
+
+        result = await client.call("context/peek", PeekParams(name=name, document=document, start=start, chars=chars))
+        if json:
+            output.model(result)
+            return
+        output.print(shown(result.text))
+        span = f"{result.start:,} to {result.end:,} of {result.document_chars:,}"
+        output.remark(f"{shown(result.document)}, line {result.line}, characters {span}")
+
+    with_daemon(work)
+
+
+@app.command()
+def search(
+    name: options.ContextName,
+    query: Annotated[str, typer.Argument(help="Words, or a regular expression with --regex.")],
+    regex: Annotated[bool, typer.Option("--regex", "-e", help="Find matches of a regular expression (re2).")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Passages at most.")] = 10,
+    json: options.Json = False,
+) -> None:
+    """Search a context: the best passages for a question, or all matches of a pattern."""
+
+    async def work(client: Client, output: Output) -> Exit | None:
+        from rlmd.ctl.terminal import one_line, shown
+        from rlmd.wire.methods import SearchParams
+
+        params = SearchParams(name=name, query=query, mode="regex" if regex else "bm25", limit=limit)
+        result = await client.call("context/search", params)
+        if json:
+            output.model(result)
+            return None
+        for hit in result.hits:
+            label = output.painted(one_line(hit.label or f"{hit.document}:{hit.line}"), "bold")
+            if regex:
+                output.print(f"{label}: {one_line(hit.text, 300)}")
+            else:
+                output.print(f"{label}  {output.painted(f'score {hit.score:.2f}', 'dim')}")
+                output.print("    " + shown(hit.text).strip().replace("\n", "\n    ") + "\n")
+        if not result.complete:
+            output.remark("There is more: raise --limit.")
+        return None if result.hits else Exit.UNANSWERED
+
+    with_daemon(work)
+
+
+@app.command()
+def drop(
+    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=options.complete_context)],
+) -> None:
+    """Erase contexts with their index, and what was derived from them."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        for one in name:
+            await client.call("context/drop", NameParams(name=one))
+            output.remark(f"{one} is erased", None)
+
+    with_daemon(work)

@@ -1,0 +1,148 @@
+"""``rlmctl daemon``: is it there, is it well, start it, stop it. ``status`` and ``doctor`` also stand alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlmd.ctl import options
+from rlmd.ctl.exits import Exit
+from rlmd.ctl.running import leave, with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+    from rlmd.wire.methods import StatusResult
+
+app = typer.Typer(help="The daemon itself.", no_args_is_help=True, rich_markup_mode=None)
+
+#: Seconds that a draining daemon is given before stop gives up waiting; it is not killed.
+PATIENCE = 30.0
+
+
+def register_short(root: typer.Typer) -> None:
+    """The two that are wanted most stand at the top too."""
+    root.command("status")(status)
+    root.command("doctor")(doctor)
+
+
+@app.command()
+def status(json: options.Json = False) -> None:
+    """Say whether a daemon runs, and what it does. Never starts one."""
+
+    async def work(client: Client, output: Output) -> None:
+        result = await client.call("daemon/status")
+        if json:
+            output.model(result)
+        else:
+            _print_status(output, result)
+
+    with_daemon(work, start=False)
+
+
+@app.command()
+def doctor(json: options.Json = False) -> None:
+    """Try each part and say what to mend."""
+
+    async def work(client: Client, output: Output) -> Exit:
+        from rlmd.ctl.terminal import shown
+
+        result = await client.call("daemon/doctor")
+        if json:
+            output.model(result)
+        else:
+            for check in result.checks:
+                mark = output.painted("ok  ", "green") if check.ok else output.painted("FAIL", "red")
+                output.print(f"{mark} {check.name}: {shown(check.message)}")
+                if check.hint:
+                    output.print(f"     {shown(check.hint)}")
+        return Exit.DONE if result.ok else Exit.ERROR
+
+    with_daemon(work)
+
+
+@app.command()
+def start() -> None:
+    """Start the daemon if none runs: by systemd's rlmd.socket, else as a process of its own."""
+
+    async def work(client: Client, output: Output) -> None:
+        result = await client.call("daemon/status")
+        output.remark(f"rlmd {result.version} runs as process {result.pid} on {result.socket}", None)
+
+    with_daemon(work)
+
+
+@app.command()
+def stop(
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when it has ended.")] = True,
+) -> None:
+    """Stop the daemon. Runs at work are interrupted; contexts and answers stay."""
+
+    def work(output: Output) -> Exit:
+        return asyncio.run(_stop(output, wait))
+
+    leave(work)
+
+
+async def _stop(output: Output, wait: bool) -> Exit:
+    import signal
+
+    from rlmd.client import connect
+    from rlmd.errors import Unavailable
+
+    async with connect(start=False, name="rlmctl") as client:
+        pid = (await client.call("daemon/status")).pid
+        # A descriptor, not a number: the daemon cannot be mistaken for a later process of the same number.
+        process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if wait and not await _ended(process):
+            raise Unavailable(
+                f"The daemon (process {pid}) has not ended after {PATIENCE:.0f} s.", hint="rlmctl status tells more."
+            )
+    finally:
+        os.close(process)
+    output.remark(f"rlmd (process {pid}) {'has ended' if wait else 'is ending'}", None)
+    return Exit.DONE
+
+
+async def _ended(process: int) -> bool:
+    """Waits for the process of a descriptor to end; False when it takes too long."""
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    loop.add_reader(process, gone.set)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await gone.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(process)
+    return True
+
+
+def _print_status(output: Output, status: StatusResult) -> None:
+    from rlmd import __version__
+    from rlmd.ctl.commands.host import print_hosts
+    from rlmd.ctl.terminal import count, duration, one_line, size
+
+    draining = ", stopping" if status.draining else ""
+    output.print(f"rlmd {status.version}, process {status.pid}, up {duration(status.uptime)}{draining}")
+    output.print(f"contexts  {status.contexts} ({size(status.context_bytes)})")
+    output.print(f"runs      {status.runs_active} at work, {count(status.runs, 'run')} in all")
+    output.print(f"sessions  {status.sessions}, {count(status.workers, 'worker')}")
+    output.print(f"cache     {count(status.cache_entries, 'reply', 'replies')} ({size(status.cache_bytes)})")
+    output.print(f"memory    {size(status.memory_bytes)}")
+    output.print(f"socket    {one_line(status.socket)}")
+    output.print(f"state     {one_line(status.state_folder)}")
+    output.print(f"config    {', '.join(map(one_line, status.config_files)) or 'defaults'}")
+    if status.hosts:
+        output.print()
+        print_hosts(output, status.hosts)
+    else:
+        output.print("hosts     none: questions are answered by quotes (rlmctl host add NAME URL)")
+    if status.version != __version__:
+        output.remark(f"This rlmctl is {__version__}: restart the daemon (rlmctl daemon stop).", "yellow")

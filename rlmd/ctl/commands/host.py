@@ -1,0 +1,126 @@
+"""``rlmctl host``: the servers whose models answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rlmd.ctl import options
+from rlmd.ctl.running import with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+    from rlmd.wire.methods import HostInfo
+
+app = typer.Typer(help="The servers whose models answer.", no_args_is_help=True, rich_markup_mode=None)
+
+_EXAMPLES = """\b
+examples:
+  rlmctl host add m40 http://m40:11434                      an Ollama: all its chat models
+  rlmctl host add rtx http://rtx:11434 --model llama3.3:70b --slots 4 --window 16384
+  rlmctl host add cloud https://api.deepseek.com --api-key-env DEEPSEEK_API_KEY --trust cloud
+"""
+
+
+@app.command("list")
+def list_hosts(json: options.Json = False) -> None:
+    """List hosts with state, slots and queue."""
+
+    async def work(client: Client, output: Output) -> None:
+        result = await client.call("host/list")
+        if json:
+            output.model(result)
+        elif not result.hosts:
+            output.remark("No host yet: rlmctl host add NAME URL. Until then, questions are answered by quotes.", None)
+        else:
+            print_hosts(output, result.hosts)
+
+    with_daemon(work)
+
+
+@app.command(epilog=_EXAMPLES)
+def add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    url: Annotated[str, typer.Argument(help="Where it listens, such as http://m40:11434.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Of its models only this one; can be repeated.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=512, help="Requests that it may hold at a time.")] = None,
+    window: Annotated[int | None, typer.Option(min=256, help="Window to ask for, in tokens.")] = None,
+    trust: Annotated[Literal["mine", "cloud"] | None, typer.Option(help="Whether private text may go there.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", metavar="VARIABLE", help="Environment variable with its key.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Ask a server what it is, and add it with its models to the config."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import shown
+        from rlmd.wire.methods import HostAddParams
+
+        params = HostAddParams(
+            name=name,
+            url=url,
+            models=tuple(model or ()),
+            slots=slots,
+            window=window,
+            trust=trust,
+            api_key_env=api_key_env,
+        )
+        result = await client.call("host/add", params)
+        if json:
+            output.model(result)
+            return
+        print_hosts(output, (result.host,))
+        for note in result.notes:
+            output.remark(shown(note), "yellow")
+        output.remark(f"written to {result.file}")
+
+    with_daemon(work)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(autocompletion=options.complete_host)]) -> None:
+    """Remove a host that `host add` wrote."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        await client.call("host/remove", NameParams(name=name))
+        output.remark(f"{name} is removed", None)
+
+    with_daemon(work)
+
+
+def print_hosts(output: Output, hosts: tuple[HostInfo, ...]) -> None:
+    """One line a host, then its models."""
+    from rlmd.ctl.terminal import duration
+
+    def state(host: HostInfo) -> str:
+        return host.state if host.retry_in is None else f"{host.state}, retry in {duration(host.retry_in)}"
+
+    output.table(
+        ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TRUST", "ROLES", "MODELS (WINDOW)", "URL"),
+        [
+            (
+                host.name,
+                state(host),
+                f"{host.slots_used}/{host.slots}",
+                str(host.queued),
+                str(host.completed),
+                str(host.failed),
+                host.trust,
+                " ".join(host.roles),
+                ", ".join(f"{model.name} ({model.window})" for model in host.models),
+                host.url,
+            )
+            for host in hosts
+        ],
+        right=(2, 3, 4, 5),
+    )
+    for host in hosts:
+        if host.last_error:
+            output.remark(f"{host.name}: {host.last_error}", "yellow")

@@ -1,0 +1,137 @@
+"""``rlmctl run``: runs of the past and the present."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rlmd.ctl import options
+from rlmd.ctl.exits import Exit, exit_of_run
+from rlmd.ctl.running import with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+    from rlmd.wire.methods import RunInfo
+
+app = typer.Typer(help="Questions asked so far, and those at work.", no_args_is_help=True, rich_markup_mode=None)
+
+State = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
+Events = Annotated[bool, typer.Option("--events", help="Print its facts as lines of JSON.")]
+
+
+@app.command("list")
+def list_runs(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, newest first.")] = 20,
+    json: options.Json = False,
+) -> None:
+    """List runs, newest first."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import ago, one_line
+        from rlmd.wire.methods import RunListParams
+
+        result = await client.call("run/list", RunListParams(state=state, limit=limit))
+        if json:
+            output.model(result)
+            return
+        now = time.time()
+        output.table(
+            ("RUN", "STATE", "STARTED", "STRATEGY", "TURNS", "SUB-QUERIES", "QUESTION"),
+            [
+                (
+                    run.run_id[:8], _state(run), ago(now - run.created), run.strategy, str(run.turns),
+                    str(run.sub_queries), one_line(run.question.text or run.question.preview or "", 80),
+                )
+                for run in result.runs
+            ],
+            right=(4, 5),
+        )  # fmt: skip
+
+    with_daemon(work)
+
+
+@app.command()
+def show(run: options.RunId, json: options.Json = False, events: Events = False) -> None:
+    """Show a run with its answer, citations and receipt."""
+
+    async def work(client: Client, output: Output) -> Exit | None:
+        from rlmd.ctl.answer import print_answer
+        from rlmd.ctl.terminal import shown
+        from rlmd.wire.methods import RunIdParams
+
+        result = await client.call("run/show", RunIdParams(run_id=await options.resolve_run(client, run)))
+        if json:
+            output.model(result)
+        elif events:
+            await _print_facts(client, output, result.run)
+        else:
+            output.remark(shown(result.run.question.text or result.run.question.preview or ""), "bold")
+            contexts = ", ".join(f"{pin.context} (revision {pin.revision})" for pin in result.run.contexts)
+            output.remark(f"{result.run.run_id} · {_state(result.run)} · {result.run.strategy} · {shown(contexts)}")
+            print_answer(output, result)
+        going = result.run.state in ("queued", "running")
+        return Exit.DONE if going else exit_of_run(result.run.state, result.run.outcome)
+
+    with_daemon(work)
+
+
+@app.command()
+def cancel(run: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=options.complete_run)]) -> None:
+    """Cancel runs; returns when they have ended."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import CancelParams
+
+        for one in run:
+            run_id = await options.resolve_run(client, one)
+            ended = await client.call("run/cancel", CancelParams(run_id=run_id, why="rlmctl run cancel"))
+            output.remark(f"{run_id[:8]} is {_state(ended)}", None)
+
+    with_daemon(work)
+
+
+@app.command()
+def attach(
+    run: options.RunId,
+    json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Print each fact as a line of JSON as it comes.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Follow a run, from its beginning, to its end."""
+    if json and events:
+        raise options.usage_error("--json and --events exclude one another.")
+
+    async def work(client: Client, output: Output) -> Exit:
+        from rlmd.ctl.following import follow_to_end
+
+        run_id = await options.resolve_run(client, run)
+        async with client.follow(run_id) as follower:
+            return await follow_to_end(client, follower, output, "json" if json else "events" if events else "text")
+
+    with_daemon(work, quiet=quiet)
+
+
+async def _print_facts(client: Client, output: Output, run: RunInfo) -> None:
+    """Those that exist by now; a run that goes on is not waited for."""
+    from rlmd.events import Delta
+
+    if run.last_seq == 0:
+        return
+    async with client.follow(run.run_id, deltas=False) as follower:
+        async for event in follower:
+            if isinstance(event, Delta):
+                continue
+            output.json_line(event)
+            if event.seq >= run.last_seq:
+                break
+
+
+def _state(run: RunInfo) -> str:
+    """``ended`` says less than how it ended."""
+    if run.state == "ended" and run.outcome is not None:
+        return "no answer" if run.outcome == "none" else run.outcome
+    return run.state

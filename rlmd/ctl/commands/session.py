@@ -1,0 +1,63 @@
+"""``rlmctl session``: named REPLs that questions go on in."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlmd.ctl import options
+from rlmd.ctl.running import with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+
+app = typer.Typer(help="Named REPLs that questions go on in.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_sessions(json: options.Json = False) -> None:
+    """List the named sessions."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import ago
+
+        result = await client.call("session/list")
+        if json:
+            output.model(result)
+            return
+        now = time.time()
+        output.table(
+            ("NAME", "STATE", "CELLS", "USED", "CONTEXTS"),
+            [
+                (
+                    session.name,
+                    f"held by {session.held_by[:8]}" if session.held_by else "idle" if session.alive else "asleep",
+                    str(session.cells),
+                    ago(now - session.used),
+                    ", ".join(f"{pin.context}@{pin.revision}" for pin in session.contexts),
+                )
+                for session in result.sessions
+            ],
+            right=(2,),
+        )
+
+    with_daemon(work)
+
+
+@app.command()
+def drop(
+    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=options.complete_session)],
+) -> None:
+    """End sessions and forget their names."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        for one in name:
+            await client.call("session/drop", NameParams(name=one))
+            output.remark(f"{one} is ended", None)
+
+    with_daemon(work)

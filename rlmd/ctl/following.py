@@ -1,0 +1,107 @@
+"""A run on the screen: follow it, show how it goes, take Ctrl-C, print what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Literal
+
+from rlmd.client import Client, Follower
+from rlmd.ctl.answer import print_answer
+from rlmd.ctl.exits import Exit, exit_of_run
+from rlmd.ctl.interrupts import Interrupts
+from rlmd.ctl.live import Display
+from rlmd.ctl.terminal import Output, shown
+from rlmd.errors import RlmdError
+from rlmd.events import Delta, Note, RunEnded
+from rlmd.wire.methods import CancelParams, RunIdParams
+
+Form = Literal["text", "json", "events"]
+
+
+async def follow_to_end(client: Client, run: Follower, output: Output, form: Form) -> Exit:
+    """Shows the run until it ends or the person leaves; the exit status."""
+    watcher = _Watcher(client, run, output, form)
+    left = await watcher.watch()
+    if left is not None:
+        return left
+    return await print_result(client, run.run_id, output, form)
+
+
+async def print_result(client: Client, run_id: str, output: Output, form: Form) -> Exit:
+    result = await client.call("run/show", RunIdParams(run_id=run_id))
+    if form == "json":
+        output.model(result)
+    elif form == "text":
+        print_answer(output, result)
+    return exit_of_run(result.run.state, result.run.outcome)
+
+
+class _Watcher:
+    """Follows one run. Ends by its end, by detaching, or by leaving at once."""
+
+    def __init__(self, client: Client, run: Follower, output: Output, form: Form) -> None:
+        self._client = client
+        self._run = run
+        self._output = output
+        self._form = form
+        self._display = Display(output)
+        self._left: Exit | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._cancelling: asyncio.Task[None] | None = None
+
+    async def watch(self) -> Exit | None:
+        """None when the run has ended, else the status to leave with."""
+        interrupts = Interrupts(
+            interactive=self._output.live and sys.stdin is not None,
+            ask=self._ask,
+            cancel=self._cancel,
+            detach=self._detach,
+            leave=self._leave,
+        )
+        self._task = asyncio.create_task(self._read(), name="rlmctl-follow")
+        with interrupts.caught():
+            async with self._display.shown():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+        if self._cancelling is not None:
+            await self._cancelling
+        return self._left
+
+    async def _read(self) -> None:
+        async for event in self._run:
+            self._display.apply(event)
+            if self._form == "events" and not isinstance(event, Delta):
+                self._output.json_line(event)
+            if isinstance(event, Note):
+                self._output.remark(shown(event.text), "yellow")
+            if isinstance(event, RunEnded):
+                return
+
+    def _ask(self, question: str | None) -> None:
+        self._display.question = question
+        if question and not self._output.live:
+            self._output.remark(question)
+
+    def _cancel(self) -> None:
+        self._cancelling = asyncio.create_task(self._send_cancel(), name="rlmctl-cancel")
+
+    async def _send_cancel(self) -> None:
+        with contextlib.suppress(RlmdError):  # it ended just now, or the daemon is gone: the follower tells
+            await self._client.call("run/cancel", CancelParams(run_id=self._run.run_id, why="Ctrl-C"))
+
+    def _detach(self) -> None:
+        self._stop(Exit.DONE)
+        self._output.remark(f"The run goes on. To come back: rlmctl run attach {self._run.run_id}", None)
+
+    def _leave(self) -> None:
+        if self._cancelling is not None:
+            self._cancelling.cancel()
+            self._cancelling = None
+        self._stop(Exit.CANCELLED)
+
+    def _stop(self, status: Exit) -> None:
+        self._left = status
+        if self._task is not None:
+            self._task.cancel()
