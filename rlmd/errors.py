@@ -55,18 +55,26 @@ class RequestError(RlmdError):
 
 
 class ParseError(RequestError):
+    """The message is no JSON, or not the strict kind."""
+
     code, kind = -32700, "parse"
 
 
 class InvalidRequest(RequestError):
+    """JSON, but no JSON-RPC 2.0 request; or a framing that cannot be followed."""
+
     code, kind = -32600, "invalid_request"
 
 
 class MethodNotFound(RequestError):
+    """There is no such method; the hint names the nearest."""
+
     code, kind = -32601, "method_not_found"
 
 
 class InvalidParams(RequestError):
+    """A parameter is unknown, missing or wrong; ``field`` in the details says which."""
+
     code, kind = -32602, "invalid_params"
 
 
@@ -89,14 +97,20 @@ class Busy(RequestError):
 
 
 class TooLarge(RequestError):
+    """A message, text or file is larger than it may be; ``limit`` in the details."""
+
     code, kind = 1004, "too_large"
 
 
 class SourceMissing(RequestError):
+    """There is no such file or folder."""
+
     code, kind = 1005, "source_missing"
 
 
 class SourceUnreadable(RequestError):
+    """The file is there, but cannot be read."""
+
     code, kind = 1006, "source_unreadable"
 
 
@@ -113,6 +127,8 @@ class NotVisible(RequestError):
 
 
 class ConfigInvalid(RequestError):
+    """The settings, or the folders that they name, cannot be used."""
+
     code, kind = 1009, "config_invalid"
 
 
@@ -157,10 +173,14 @@ class HostOverloaded(Unavailable):
 
 
 class Draining(Unavailable):
+    """The daemon is stopping and takes no new runs."""
+
     code, kind = 1104, "draining"
 
 
 class DiskFull(Unavailable):
+    """The disk is full; nothing was kept."""
+
     code, kind = 1105, "disk_full"
 
 
@@ -201,10 +221,14 @@ class CompletionCut(CompletionError):
 
 
 class MalformedReply(CompletionError):
+    """What came is not what this kind of server sends."""
+
     code, kind = 1204, "malformed_reply"
 
 
 class ModelMissing(CompletionError):
+    """The host does not serve the model."""
+
     code, kind = 1205, "model_missing"
 
 
@@ -227,6 +251,8 @@ class LimitReached(RunError):
 
 
 class RunCancelled(RunError):
+    """The run was cancelled; by whom and why is in its facts."""
+
     code, kind = 1302, "cancelled"
 
 
