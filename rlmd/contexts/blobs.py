@@ -23,16 +23,18 @@ _TEMPORARY = "tmp"
 def translated(error: OSError, what: str) -> RlmdError:
     """An ``OSError`` of our own folders as an error that a user can act on."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no space left while {what}", hint="free some space, or drop contexts, and try again")
+        return DiskFull(f"No space left while {what}.", hint="Free some space, or drop contexts, and try again.")
     reason = errno.errorcode.get(error.errno or 0, "unknown error")
-    return InternalError(f"{what} failed: {reason}", hint="look at the state folder's owner and mode")
+    return InternalError(
+        f"{what[:1].upper()}{what[1:]} failed: {reason}.", hint="Look at the state folder's owner and mode."
+    )
 
 
 def make_private_folder(folder: Path) -> None:
     """Makes a folder, mode 0700, and refuses one that belongs to another user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise Unavailable(f"{folder} belongs to another user", hint="remove it, or set the XDG folders to your own")
+        raise Unavailable(f"{folder} belongs to another user.", hint="Remove it, or set the XDG folders to your own.")
 
 
 class FolderLock:
@@ -46,8 +48,8 @@ class FolderLock:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             raise Unavailable(
-                f"another rlmd (process {holder or 'unknown'}) uses {folder}",
-                hint="stop it, or give this one its own XDG_STATE_HOME",
+                f"Another rlmd (process {holder or 'unknown'}) uses {folder}.",
+                hint="Stop it, or give this one its own XDG_STATE_HOME.",
             ) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
@@ -74,7 +76,7 @@ class BlobFolder:
         try:
             return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            raise NotFound("the context's text is no longer stored", hint="load the context again") from error
+            raise NotFound("The context's text is no longer stored.", hint="Load the context again.") from error
         except OSError as error:
             raise translated(error, "opening stored text") from error
 

@@ -86,8 +86,8 @@ class Helper:
                     except HelperDied as error:
                         if last:
                             raise Unavailable(
-                                f"the {self._name} process died twice over one request",
-                                hint="the text may be too large for this machine's memory; see daemon/doctor",
+                                f"The {self._name} process died twice over one request.",
+                                hint="The text may be too large for this machine's memory; see daemon/doctor.",
                             ) from error
             finally:
                 if self._process is not None:
@@ -126,8 +126,8 @@ class Helper:
             raise HelperDied from error
         except TimeoutError as error:
             raise Unavailable(
-                f"the {self._name} process gave no answer within {seconds:g} s",
-                hint="narrow the search, or load less into one context",
+                f"The {self._name} process gave no answer within {seconds:g} s.",
+                hint="Narrow the search, or load less into one context.",
             ) from error
         finally:
             if not answered:  # also when cancelled: a late reply must not meet the next request
@@ -146,7 +146,7 @@ class Helper:
 
     async def _running(self) -> Process:
         if self._closed:
-            raise Unavailable("the daemon is stopping", hint="ask again when it has started")
+            raise Unavailable("The daemon is stopping.", hint="Ask again when it has started.")
         if self._process is not None and self._process.returncode is None:
             return self._process
         # Nothing is inherited from the environment but what finds the interpreter's own packages.

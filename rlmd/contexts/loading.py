@@ -37,6 +37,8 @@ from rlmd.errors import InvalidParams, NotText, NotVisible, RlmdError, SourceMis
 MAX_DOCUMENT_BYTES = 1 << 30
 #: How often a file that changes under the reader is read again.
 _ATTEMPTS = 3
+#: Of a path in an error's sentence; a path may have 4,096 bytes.
+SHOWN_CHARS = 300
 
 
 class LoadCancelled(Exception):
@@ -224,7 +226,7 @@ class Loader:
                 self._pack.rewind(start)
                 if attempt == _ATTEMPTS:
                     raise SourceUnreadable(
-                        "the file kept changing while it was read", hint="load it again when its writer is done"
+                        "The file kept changing while it was read.", hint="Load it again when its writer is done."
                     ) from error
             except BaseException:
                 self._pack.rewind(start)
@@ -317,7 +319,7 @@ def _read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> _In
         head = os.pread(fd, SNIFF_BYTES, 0)
         binary = is_binary(head) and (raw or wide_encoding(head) is None)
         if binary:
-            raise NotText("the file is binary, not text", hint="convert it to text first")
+            raise NotText("The file is binary, not text.", hint="Convert it to text first.")
         position = 0
         while position < before.st_size:
             data = os.pread(fd, min(CHUNK, before.st_size - position), position)
@@ -328,7 +330,7 @@ def _read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> _In
             position += len(data)
         intake.finish()
     except OSError as error:
-        raise SourceUnreadable(f"reading the file failed: {errno.errorcode.get(error.errno or 0, 'error')}") from error
+        raise SourceUnreadable(f"Reading the file failed: {errno.errorcode.get(error.errno or 0, 'error')}.") from error
     after = os.fstat(fd)
     if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (
         before.st_size,
@@ -355,21 +357,21 @@ def _open_named(path: str, identity: FileIdentity | None) -> int:
         NotVisible: The client told the file's identity, and here is another or none.
         SourceMissing, SourceUnreadable: No identity was told.
     """
-    shown = printable(path)
+    shown = _shown(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         if identity is not None:
             raise _not_visible(shown) from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise SourceMissing(f"{shown} does not exist", hint="check the path") from error
+            raise SourceMissing(f"{shown} does not exist.", hint="Check the path.") from error
         raise _unreadable(shown, error) from error
     status = os.fstat(fd)
     problem: RlmdError | None = None
     if identity is not None and identity_of(status) != identity:
         problem = _not_visible(shown)
     elif not stat.S_ISREG(status.st_mode):
-        problem = SourceUnreadable(f"{shown} is not a regular file", hint="pipe its output in instead")
+        problem = SourceUnreadable(f"{shown} is not a regular file.", hint="Pipe its output in instead.")
     if problem is not None:
         os.close(fd)
         raise problem
@@ -379,29 +381,37 @@ def _open_named(path: str, identity: FileIdentity | None) -> int:
 def open_spool(folder: Path, file: str) -> int:
     """Opens a spool file: ours, regular, no link, no folder in its name."""
     if not file or file in (".", "..") or "/" in file or "\0" in file:
-        raise InvalidParams("a spool file is named by its bare file name", hint="write it into the spool folder")
+        raise InvalidParams("A spool file is named by its bare file name.", hint="Write it into the spool folder.")
     try:
         fd = os.open(folder / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
     except FileNotFoundError as error:
-        raise SourceMissing("the spool file does not exist", hint="write it into the spool folder first") from error
+        raise SourceMissing("The spool file does not exist.", hint="Write it into the spool folder first.") from error
     except OSError as error:
-        raise _unreadable("the spool file", error) from error
+        raise _unreadable("The spool file", error) from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
         os.close(fd)
-        raise SourceUnreadable("the spool file is not a regular file of ours")
+        raise SourceUnreadable("The spool file is not a regular file of ours.")
     return fd
 
 
 def _not_visible(shown: str) -> NotVisible:
     return NotVisible(
-        f"the daemon does not see {shown} as the client does", hint="send the text through the spool folder or inline"
+        f"The daemon does not see {shown} as the client does.", hint="Send the text through the spool folder or inline."
     )
 
 
 def _unreadable(shown: str, error: OSError) -> SourceUnreadable:
     reason = errno.errorcode.get(error.errno or 0, "error")
-    return SourceUnreadable(f"{shown} cannot be read ({reason})", hint="check its owner and mode")
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "Check its owner and mode." if denied else "Check the path."
+    return SourceUnreadable(f"{shown} cannot be read ({reason}).", hint=hint)
+
+
+def _shown(path: str) -> str:
+    """A path in an error's sentence: a very long one by its two ends."""
+    shown = printable(path)
+    return shown if len(shown) <= SHOWN_CHARS else f"{shown[: SHOWN_CHARS // 2]}…{shown[-SHOWN_CHARS // 2 :]}"
 
 
 def _prefixes(roots: list[str]) -> dict[str, str]:

@@ -194,7 +194,7 @@ def compiled(pattern: str) -> Any:
         if isinstance(reason, bytes):
             reason = reason.decode("utf-8", "replace")
         raise InvalidParams(
-            f"re2 refuses the pattern: {reason}", hint="re2 has no look-around and no backreferences"
+            f"re2 refuses the pattern: {reason}.", hint="re2 has no look-around and no backreferences."
         ) from None
 
 

@@ -48,7 +48,7 @@ class PinnedContext:
             return self._by_name[name]
         except KeyError as error:
             raise NotFound(
-                f"context {self.pin.context!r} has no document of that name", hint="list its documents"
+                f"Context {self.pin.context!r} has no document of that name.", hint="List its documents."
             ) from error
 
     def open_blob(self, blob: str) -> int:

@@ -83,7 +83,7 @@ class Shelf:
             try:
                 fd = os.open(self._blobs_folder / blob[:2] / blob, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             except OSError as error:
-                raise NotFound("the context's text is no longer stored", hint="load the context again") from error
+                raise NotFound("The context's text is no longer stored.", hint="Load the context again.") from error
             try:
                 self._maps[blob] = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
             finally:

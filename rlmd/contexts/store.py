@@ -164,7 +164,7 @@ class ContextStore:
         if document is None:
             if len(pinned.documents) != 1:
                 raise InvalidParams(
-                    f"context {name!r} has {len(pinned.documents)} documents", hint="name the one to read"
+                    f"Context {name!r} has {len(pinned.documents)} documents.", hint="Name the one to read."
                 )
             document = pinned.documents[0].name
         size = pinned.document(document).chars
@@ -292,7 +292,8 @@ class ContextStore:
         before = self._rows.get(name)
         if before is not None and before.info.kind != loaded.kind:
             raise Conflict(
-                f"{name!r} is a {before.info.kind}, the source a {loaded.kind}", hint="choose another name, or drop it"
+                f"{name!r} is a {before.info.kind}, the source a {loaded.kind}.",
+                hint="Choose another name, or drop it.",
             )
         documents = loaded.documents()
         there = {d.name for d in documents} if loaded.kind == "collection" else {documents[0].name}
@@ -328,7 +329,7 @@ class ContextStore:
     def _row(self, name: str, egress: bool) -> ContextRow:
         row = self._rows.get(name)
         if row is None or (egress and row.info.private):
-            raise NotFound(f"there is no context {name!r}", hint="context/list shows those that there are")
+            raise NotFound(f"There is no context {name!r}.", hint="context/list shows those that there are.")
         return row
 
     async def _pinned(self, row: ContextRow, revision: int | None = None) -> PinnedContext:
@@ -346,7 +347,9 @@ class ContextStore:
     def _read_pin(self, row: ContextRow, revision: int) -> PinnedContext:
         known = self._open_one.revision(row.id, revision)
         if known is None:
-            raise NotFound(f"context {row.info.name!r} has no revision {revision}", hint="it was dropped and made anew")
+            raise NotFound(
+                f"Context {row.info.name!r} has no revision {revision}.", hint="It was dropped and made anew."
+            )
         digest, count, chars = known
         documents = self._open_one.documents(row.id, revision)
         pin = Pin(
@@ -408,12 +411,12 @@ class ContextStore:
 def _checked(source: Source) -> Source:
     if isinstance(source, PathSource):
         if not source.paths:
-            raise InvalidParams("no path was given", hint="name a file or a directory")
+            raise InvalidParams("No path was given.", hint="Name a file or a directory.")
         for path in source.paths:
             if not path.startswith("/") or "\0" in path:
-                raise InvalidParams("a path must be absolute", hint="the daemon does not know the client's folder")
+                raise InvalidParams("A path must be absolute.", hint="The daemon does not know the client's folder.")
         if source.identity is not None and len(source.paths) != 1:
-            raise InvalidParams("identity is of one file", hint="leave it out for several paths")
+            raise InvalidParams("Identity is of one file.", hint="Leave it out for several paths.")
     return source
 
 

@@ -159,9 +159,11 @@ class Connection:
     async def _take_batch(self, messages: list[Any], group: asyncio.TaskGroup) -> None:
         try:
             if not messages:
-                raise InvalidRequest("A batch must hold at least one request.")
+                raise InvalidRequest("A batch must hold at least one request.", hint="Send the request itself.")
             if len(messages) > MAX_BATCH:
-                raise InvalidRequest(f"The batch has {len(messages)} requests; {MAX_BATCH} are allowed.")
+                raise InvalidRequest(
+                    f"The batch has {len(messages)} requests; {MAX_BATCH} are allowed.", hint="Send several batches."
+                )
             self._check_in_flight(len(messages))
         except RlmdError as error:
             await self._reply(error_response(None, error))

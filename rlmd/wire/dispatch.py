@@ -32,6 +32,9 @@ RequestId = int | str | None
 #: Takes the connection's context and the validated parameters.
 Handler = Callable[[ContextT, Any], Awaitable[Result]]
 
+#: The hint to whoever sent something that is no request.
+_FORM = 'Send {"jsonrpc": "2.0", "id": 1, "method": "daemon/status", "params": {}}.'
+
 log = structlog.get_logger(__name__)
 
 
@@ -48,24 +51,24 @@ class Request:
 def parse_request(message: object) -> Request:
     """Checks the envelope. Raises ``InvalidRequest``."""
     if not isinstance(message, dict):
-        raise InvalidRequest("A request is a JSON object.", hint='Send {"jsonrpc": "2.0", "id": 1, "method": …}.')
+        raise InvalidRequest("A request is a JSON object.", hint=_FORM)
     if message.get("jsonrpc") != "2.0":
-        raise InvalidRequest('The member "jsonrpc" must be "2.0".')
+        raise InvalidRequest('The member "jsonrpc" must be "2.0".', hint=_FORM)
     method = message.get("method")
     if not isinstance(method, str):
-        raise InvalidRequest('The member "method" must be a string.')
+        raise InvalidRequest('The member "method" must be a string.', hint=_FORM)
     params = message.get("params")
     if params is not None and not isinstance(params, dict | list):
-        raise InvalidRequest('The member "params" must be an object.')
+        raise InvalidRequest('The member "params" must be an object.', hint=_FORM)
     return Request(method, params if params is not None else {}, _checked_id(message), "id" in message)
 
 
 def _checked_id(message: dict[str, Any]) -> RequestId:
     request_id = message.get("id")
     if isinstance(request_id, bool) or not isinstance(request_id, int | str | None):
-        raise InvalidRequest('The member "id" must be a string, an integer or null.')
+        raise InvalidRequest('The member "id" must be a string, an integer or null.', hint=_FORM)
     if isinstance(request_id, int) and abs(request_id) > MAX_INTEGER:
-        raise InvalidRequest(f'The member "id" must be within ±{MAX_INTEGER}.')
+        raise InvalidRequest(f'The member "id" must be within ±{MAX_INTEGER}.', hint=_FORM)
     return request_id
 
 
@@ -162,7 +165,7 @@ def _bound(method: Method, handler: Handler[ContextT]) -> Callable[..., Awaitabl
     async def bound(context: ContextT, /, *positional: object, **params: object) -> Any:
         try:
             if positional:
-                raise InvalidParams(f"{method.name}: params must be an object with named fields.")
+                raise InvalidParams(f"{method.name}: params must be an object with named fields.", hint=_FORM)
             result = await handler(context, parse_params(method, params))
             return Success(result.model_dump(mode="json"))
         except Exception as error:  # noqa: BLE001  the border: every error becomes a response
