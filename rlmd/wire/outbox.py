@@ -57,6 +57,10 @@ class Outbox:
         self._closed = False
 
     @property
+    def waiting_bytes(self) -> int:
+        return self._waiting_bytes
+
+    @property
     def full(self) -> bool:
         return self._waiting_bytes >= self._room
 

@@ -93,7 +93,7 @@ def _notifications() -> Iterator[str]:
 
 def _errors() -> Iterator[str]:
     yield "## Errors\n"
-    yield "`error.message` is a sentence, `error.data.hint` says what to do next; `error.data.kind` is as stable as the code.\n"
+    yield "`error.message` is a sentence, `error.data.hint` the next step; `error.data.kind` is stable, as codes are.\n"
     yield "| code | kind | when |\n|---|---|---|"
     for error in _error_types():
         yield f"| {error.code} | `{error.kind}` | {_one_line(vars(error)['__doc__'])} |"

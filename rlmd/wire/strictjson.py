@@ -25,10 +25,10 @@ _ESCAPE = re.compile(r"\\(?:u0000|.)")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _replace_surrogates(error: UnicodeError) -> tuple[str, int]:
+def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return _REPLACEMENT * (error.end - error.start), error.end
+    return (_REPLACEMENT * (error.end - error.start)).encode(), error.end
 
 
 codecs.register_error("rlmd-replace", _replace_surrogates)
