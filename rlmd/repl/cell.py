@@ -1,0 +1,341 @@
+"""One cell as the daemon sees it: its clock, its sub-queries, its end (parent side).
+
+``CellClock`` is pure. ``Cell`` serves the frames of one running cell: it pulls prompts by credit, longest first,
+gives each to the host in a task of its own, and sends the replies down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from rlmd.errors import SessionLost
+from rlmd.events import Span
+from rlmd.repl import channel as frames
+from rlmd.repl.base import CellHost, Final, Name, SubQuery, SubQueryReply
+from rlmd.repl.channel import Breach, Header
+from rlmd.repl.worker import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SLOTS
+
+#: Sub-queries of one session that are with the host at once.
+CREDIT = 128
+#: Batches and searches that a cell may have open at once, from its threads.
+_MOST_BATCHES, _MOST_SEARCHES = 1024, 16
+_MOST_SPANS = 64
+_MOST_QUERY, _MOST_HITS = 10_000, 1000
+_VIA = ("FINAL", "FINAL_VAR", "SUBMIT", "answer")
+
+Via = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]
+assert get_args(Via) == _VIA
+
+
+class CellClock:
+    """A cell's own time. While sub-queries are out, only what the process computes counts; else the wall does.
+
+    So a cell that waits is not charged, however its threads wait, and one that computes meanwhile is. Both readings
+    come from the kernel, none from the worker.
+
+    Args:
+        wall: Seconds of a monotonic clock.
+        cpu: CPU seconds of the process so far.
+    """
+
+    def __init__(self, wall: Callable[[], float], cpu: Callable[[], float]) -> None:
+        self._wall, self._cpu = wall, cpu
+        self._own = 0.0
+        self.waiting = False
+        self._mark = wall()
+
+    def wait(self, waiting: bool) -> None:
+        """Says whether sub-queries are out from now on."""
+        if waiting != self.waiting:
+            self._own = self.seconds()
+            self.waiting = waiting
+            self._mark = self._cpu() if waiting else self._wall()
+
+    def seconds(self) -> float:
+        now = self._cpu() if self.waiting else self._wall()
+        return self._own + max(0.0, now - self._mark)
+
+
+class _Batch:
+    """A batch of the worker: what was asked, pulled, answered."""
+
+    def __init__(self, number: int, sizes: list[int], model: str | None) -> None:
+        self.number, self.model = number, model  # number: from 1 within the cell, as the host counts
+        self.remaining = len(sizes)
+        #: Slots not pulled yet, longest last.
+        self.queue = sorted(range(len(sizes)), key=lambda slot: (sizes[slot], -slot))
+        self.sizes = sizes
+        #: Slots pulled whose prompt has not come.
+        self.pulled: set[int] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+class Cell:
+    """Serves one running cell.
+
+    Args:
+        number: The cell's number within the session.
+        host: Answers its sub-queries and searches.
+        send: Sends a frame to the worker.
+        documents: (context, document) → characters; what spans are checked against.
+        on_waiting: Told whether sub-queries are out, at each change.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        host: CellHost,
+        send: Callable[[Header, bytes], None],
+        documents: dict[tuple[str, str], int],
+        on_waiting: Callable[[bool], None],
+    ) -> None:
+        self.number = number
+        #: What the worker said of the end, and what ended the cell from this side; ``woken`` at either, and at expiry.
+        self.done: Done | None = None
+        self.error: BaseException | None = None
+        self.woken, self.reported = asyncio.Event(), asyncio.Event()
+        self._host, self._send, self._documents, self._on_waiting = host, send, documents, on_waiting
+        self._batches: dict[int, _Batch] = {}
+        self._turn: deque[int] = deque()  # batches with slots to pull
+        self._credit = CREDIT
+        self._counted = 0
+        self._highest = 0
+        self._searches: dict[int, asyncio.Task[None]] = {}
+        self._stopped = False
+
+    # Frames of the worker.
+
+    def take(self, header: Header, body: bytes) -> bool:
+        """Handles a frame; False when it is of no type that a cell sends."""
+        handler = {
+            "batch": self._take_batch,
+            "prompt": self._take_prompt,
+            "cancel": self._take_cancel,
+            "search": self._take_search,
+            "done": self._take_done,
+        }.get(header["t"])
+        if handler is None:
+            return False
+        handler(header, body)
+        return True
+
+    def _new_id(self, header: Header) -> int:
+        number = frames.integer(header, "id", 1, 1 << 53)
+        if number <= self._highest and (number in self._batches or number in self._searches):
+            raise Breach("an id was used twice")
+        self._highest = max(self._highest, number)
+        return number
+
+    def _take_batch(self, header: Header, body: bytes) -> None:
+        number = self._new_id(header)
+        sizes = frames.items(header, "sizes", MOST_SLOTS)
+        if not sizes or any(type(size) is not int or not 0 <= size <= MOST_CHARS for size in sizes):
+            raise Breach("batch.sizes holds no sizes")
+        if len(self._batches) >= _MOST_BATCHES:
+            raise Breach(f"more than {_MOST_BATCHES} batches at once")
+        self._counted += 1
+        batch = _Batch(self._counted, sizes, frames.optional_text(header, "model", 200))
+        lone = self._sub_query(header, body, batch, 0) if len(sizes) == 1 else None
+        if self._stopped:
+            return
+        self._batches[number] = batch
+        self._on_waiting(True)
+        self._host.batch_started(batch.number, len(sizes))
+        if lone is not None and self._credit > 0:
+            batch.queue.clear()
+            self._credit -= 1
+            self._answer(number, batch, 0, lone)
+            return
+        self._turn.append(number)
+        self._pull()
+
+    def _pull(self) -> None:
+        """Asks for prompts as far as the credit reaches; batches take turns, longest prompts first."""
+        while self._credit > 0 and self._turn:
+            number = self._turn.popleft()
+            batch = self._batches.get(number)
+            if batch is None or not batch.queue:
+                continue
+            share = max(1, self._credit // (len(self._turn) + 1))
+            slots = [batch.queue.pop() for _ in range(min(share, len(batch.queue)))]
+            self._credit -= len(slots)
+            batch.pulled.update(slots)
+            self._send({"t": "pull", "id": number, "slots": slots}, b"")
+            if batch.queue:
+                self._turn.append(number)
+
+    def _take_prompt(self, header: Header, body: bytes) -> None:
+        number = frames.integer(header, "id", 1, 1 << 53)
+        batch = self._batches.get(number)
+        if batch is None:
+            return  # cancelled while the prompt was under way
+        slot = frames.integer(header, "slot", 0, len(batch.sizes) - 1)
+        if slot not in batch.pulled:
+            raise Breach("a prompt that was not asked for")
+        batch.pulled.discard(slot)
+        self._answer(number, batch, slot, self._sub_query(header, body, batch, slot))
+
+    def _sub_query(self, header: Header, body: bytes, batch: _Batch, slot: int) -> SubQuery:
+        prompt = frames.body_text(header, body)
+        if len(prompt) != batch.sizes[slot]:
+            raise Breach("a prompt that is not as long as its batch said")
+        return SubQuery(prompt, batch.model, self._spans(frames.items(header, "spans", _MOST_SPANS)))
+
+    def _spans(self, spans: list[Any]) -> tuple[Span, ...]:
+        """The hints, with names that exist and positions that are inside; the text itself is for the engine to check."""
+        taken = []
+        for span in spans:
+            if not isinstance(span, list) or len(span) != 4 or not all(isinstance(part, str) for part in span[:2]):
+                raise Breach("prompt.spans is malformed")
+            context, document, start, end = span
+            length = self._documents.get((context, document), 0)
+            if type(start) is not int or type(end) is not int:
+                raise Breach("prompt.spans is malformed")
+            if 0 <= start < end <= length:
+                taken.append(Span(context=context, document=document, start=start, end=end))
+        return tuple(taken)
+
+    def _answer(self, number: int, batch: _Batch, slot: int, query: SubQuery) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._answer_slot(number, batch, slot, query), name=f"sub-query {batch.number}.{slot}"
+        )
+        batch.tasks.add(task)
+        task.add_done_callback(lambda ended: self._answered(number, batch, ended))
+
+    async def _answer_slot(self, number: int, batch: _Batch, slot: int, query: SubQuery) -> None:
+        answer = await self._host.answer(query, batch=batch.number, slot=slot)
+        if isinstance(answer, SubQueryReply):
+            header, text = {"t": "reply", "id": number, "slot": slot, "ok": True, "kind": ""}, answer.text
+        else:
+            header, text = {"t": "reply", "id": number, "slot": slot, "ok": False, "kind": answer.kind}, answer.message
+        body = text.encode("utf-8", "replace")
+        if len(body) > MOST_FRAME - 1024:
+            body = f"the reply has {len(body):,} bytes; at most {MOST_FRAME - 1024:,} can be handed to a cell".encode()
+            header |= {"ok": False, "kind": "too_large"}
+        if not self._stopped and number in self._batches:
+            self._send(header, body)
+
+    def _answered(self, number: int, batch: _Batch, ended: asyncio.Task[None]) -> None:
+        batch.tasks.discard(ended)
+        self._credit += 1
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            self.fail(error)
+        if self._stopped or self._batches.get(number) is not batch:
+            return
+        batch.remaining -= 1
+        if batch.remaining == 0:
+            del self._batches[number]
+            self._report_waiting()
+        self._pull()
+
+    def _take_cancel(self, header: Header, _body: bytes) -> None:
+        batch = self._batches.pop(frames.integer(header, "id", 1, 1 << 53), None)
+        if batch is not None:
+            self._drop(batch)
+            self._report_waiting()
+            self._pull()
+
+    def _drop(self, batch: _Batch) -> None:
+        self._credit += len(batch.pulled)
+        batch.pulled.clear()
+        for task in batch.tasks:
+            task.cancel()
+
+    def _take_search(self, header: Header, body: bytes) -> None:
+        number = self._new_id(header)
+        query, k = frames.body_text(header, body), header.get("k")
+        if len(self._searches) >= _MOST_SEARCHES:
+            raise Breach(f"more than {_MOST_SEARCHES} searches at once")
+        if type(k) is not int or not 1 <= k <= _MOST_HITS or len(query) > _MOST_QUERY:
+            refusal = f"search takes k from 1 to {_MOST_HITS} and a query of at most {_MOST_QUERY:,} characters"
+            self._send({"t": "hits", "id": number, "error": refusal, "hits": []}, b"")
+            return
+        if self._stopped:
+            return
+        task = asyncio.get_running_loop().create_task(self._search(number, query, k), name="search")
+        self._searches[number] = task
+        self._on_waiting(True)
+        task.add_done_callback(lambda ended: self._searched(number, ended))
+
+    async def _search(self, number: int, query: str, k: int) -> None:
+        hits = [[h.context, h.document, h.start, h.end, h.line, h.score] for h in await self._host.search(query, k)]
+        if not self._stopped:
+            self._send({"t": "hits", "id": number, "error": None, "hits": hits}, b"")
+
+    def _searched(self, number: int, ended: asyncio.Task[None]) -> None:
+        self._searches.pop(number, None)
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            self.fail(error)
+        self._report_waiting()
+
+    def _report_waiting(self) -> None:
+        if not self._stopped:
+            self._on_waiting(bool(self._batches or self._searches))
+
+    def _take_done(self, header: Header, body: bytes) -> None:
+        if frames.integer(header, "cell", 1, 1 << 53) != self.number or self.done is not None:
+            raise Breach("the end of a cell that is not running")
+        self.done = Done.of(header, body)
+        self.reported.set()
+        self.woken.set()
+
+    # The end.
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the cell with an error of the host, or with the loss of the session; the first one counts."""
+        self.error = self.error or error
+        self.woken.set()
+        if isinstance(error, SessionLost):
+            self.reported.set()  # nothing more will be
+
+    async def stop(self) -> None:
+        """Cancels all that is out and waits until it is gone. Afterwards nothing is sent for this cell."""
+        self._stopped = True
+        for batch in self._batches.values():
+            self._drop(batch)
+        tasks = [*(task for batch in self._batches.values() for task in batch.tasks), *self._searches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._batches.clear()
+
+
+class Done:
+    """The worker's word on how a cell ended, taken apart and checked."""
+
+    def __init__(self, ok: bool, stopped: bool, error: str | None, final: Final | None, answer: str | None,
+                 names: tuple[Name, ...], threads: int) -> None:  # fmt: skip
+        self.ok, self.stopped, self.error, self.final, self.answer = ok, stopped, error, final, answer
+        self.names, self.threads = names, threads
+
+    @classmethod
+    def of(cls, header: Header, body: bytes) -> Done:
+        final, content = None, header.get("answer")
+        if header.get("final") is not None:
+            length, via, name = (*frames.items(header, "final", 3), None, None, None)[:3]
+            if type(length) is not int or not 0 <= length <= len(body) or via not in _VIA:
+                raise Breach("done.final is malformed")
+            if name is not None and not (isinstance(name, str) and name.isidentifier() and len(name) <= 200):
+                raise Breach("done.final is malformed")
+            final, body = Final(frames.body_text(header, body[:length]), via, name), body[length:]
+        if content is not None and (type(content) is not int or content != len(body)):
+            raise Breach("done.answer is malformed")
+        return cls(
+            frames.flag(header, "ok"), frames.flag(header, "stopped"), frames.optional_text(header, "error", 2000),
+            final, frames.body_text(header, body) if content is not None else None,
+            tuple(_name(one) for one in frames.items(header, "names", MOST_NAMES)),
+            frames.integer(header, "threads", 1, 1 << 20),
+        )  # fmt: skip
+
+
+def _name(one: Any) -> Name:
+    if not isinstance(one, list) or len(one) != 3 or not all(isinstance(p, str) and len(p) <= 200 for p in one):
+        raise Breach("done.names is malformed")
+    if not all(frames.encodable(part) for part in one):
+        raise Breach("done.names is malformed")
+    return Name(*one)

@@ -1,0 +1,345 @@
+"""Starts a worker process in its cage, signals it, limits it, reaps it (parent side).
+
+The worker's code is handed over as bytes through a descriptor, so that no path of ours need be visible inside. Its
+pid is the one that the kernel attests on the channel (SO_PASSCRED), the same way with and without bubblewrap, and is
+held as a pidfd at once, so that no signal reaches a stranger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import glob
+import importlib.abc
+import importlib.util
+import json
+import marshal
+import os
+import resource
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import time
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rlmd.errors import CageUnavailable
+from rlmd.repl import cage
+
+#: The worker's modules, in the order in which they are run there.
+MODULES = ("cage", "texts", "spans", "worker")
+#: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
+START_SECONDS = 20.0
+#: Address space of a worker that holds no context; the interpreter itself takes about 30 MB of it.
+BASE_BYTES = 1 << 30
+#: Shared libraries beside the interpreter that are shown one by one; beyond it their folder is shown.
+_MOST_LIBRARIES = 64
+_SYSTEM = (
+    "/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf.d",
+    "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
+)  # fmt: skip
+
+_BOOT = """
+import marshal,os,sys,types
+p,q=types.ModuleType('rlmd'),types.ModuleType('rlmd.repl')
+p.__path__=q.__path__=[]
+p.repl=q
+sys.modules.update({'rlmd':p,'rlmd.repl':q})
+for n,c in marshal.loads(os.pread(0,os.fstat(0).st_size,0)):
+ m=types.ModuleType('rlmd.repl.'+n)
+ m.__file__=c.co_filename
+ sys.modules[m.__name__]=m
+ setattr(q,n,m)
+ exec(c,m.__dict__)
+m.main(int(sys.argv[1]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CagePlan:
+    """Which layers a worker gets. Only tests turn seccomp off."""
+
+    bubblewrap: bool
+    landlock: bool
+    seccomp: bool = True
+
+    @property
+    def enough(self) -> bool:
+        return self.seccomp and (self.bubblewrap or self.landlock)
+
+
+class WorkerStartFailed(Exception):
+    """The worker did not come up under this plan; the message says what the system said."""
+
+
+class WorkerProcess:
+    """A running, sealed worker: its channel's socket, its output pipe, its pid."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], end: socket.socket, output: int, pid: int, layers: tuple[str, ...]
+    ) -> None:
+        self.socket, self.output, self.layers, self.pid = end, output, layers, pid
+        self._popen = popen
+        self._pidfd = os.pidfd_open(pid)
+        self._exit_fd = os.pidfd_open(popen.pid)
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(self._exit_fd, self._reap)
+
+    @property
+    def ended(self) -> bool:
+        return self._exited.done()
+
+    def interrupt(self) -> None:
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL to the worker; inside bubblewrap it is PID 1, so that everything there goes with it."""
+        self._signal(signal.SIGKILL)
+        if not self.ended:
+            self._popen.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Waits for the end; the exit status, negative for a signal."""
+        return await asyncio.shield(self._exited)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the whole process so far, by its own clock; the last known when it has ended."""
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:
+            return 0.0
+
+    def threads(self) -> int | None:
+        """Threads of the worker by the kernel's count; None where /proc hides it."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:")), None)
+
+    def limit_memory(self, soft: int) -> None:
+        """Moves the soft limit of the address space, within the hard one."""
+        if not self.ended:
+            hard = resource.prlimit(self.pid, resource.RLIMIT_AS)[1]
+            resource.prlimit(self.pid, resource.RLIMIT_AS, (min(soft, hard), hard))
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.ended:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    def _reap(self) -> None:
+        status = self._popen.poll()
+        if status is None:
+            return
+        self._loop.remove_reader(self._exit_fd)
+        os.close(self._exit_fd)
+        os.close(self._pidfd)
+        self._exited.set_result(status)
+
+
+async def start_worker(
+    plan: CagePlan, *, memory_bytes: int, packages: Sequence[str], hash_seed: int, random_seed: int
+) -> WorkerProcess:
+    """Starts a worker and waits until it is sealed.
+
+    Raises:
+        WorkerStartFailed: It did not come up, and is gone.
+    """
+    ours, theirs = socket.socketpair()
+    output, output_theirs = os.pipe2(os.O_CLOEXEC)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    try:
+        command = _command(plan, theirs.fileno(), packages)
+        environment = {
+            "PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2",
+        }  # fmt: skip
+        # On the loop's own thread: PR_SET_PDEATHSIG follows the thread that spawns. vfork and exec take 1 to 2 ms.
+        popen = subprocess.Popen(
+            command, stdin=_program(), stdout=output_theirs, stderr=output_theirs, env=environment, cwd="/",
+            pass_fds=(theirs.fileno(),), start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        ours.close()
+        os.close(output)
+        raise WorkerStartFailed(str(error)) from error
+    finally:
+        theirs.close()
+        os.close(output_theirs)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            pid, layers = await _handshake(ours, _start_frame(plan, memory_bytes, packages, random_seed))
+        return WorkerProcess(popen, ours, output, pid, ("bubblewrap", *layers) if plan.bubblewrap else layers)
+    except BaseException as error:
+        # The whole group: a bubblewrap killed while it sets up leaves a child that waits for ever.
+        _kill_group(popen)
+        said = _last_words(output)
+        ours.close()
+        os.close(output)
+        popen.wait()
+        if isinstance(error, OSError | EOFError | TimeoutError | WorkerStartFailed):
+            raise WorkerStartFailed(str(error) or said or type(error).__name__) from error
+        raise
+
+
+def _start_frame(plan: CagePlan, memory_bytes: int, packages: Sequence[str], random_seed: int) -> bytes:
+    header = {
+        "t": "start",
+        # The parent as the child sees it: inside a pid namespace bubblewrap's own --die-with-parent does the work.
+        "parent": 0 if plan.bubblewrap else os.getpid(),
+        "random_seed": random_seed,
+        "packages": list(packages),
+        "readable": [*readable_paths(), *packages],
+        "landlock": plan.landlock,
+        "seccomp": plan.seccomp,
+        "limits": _limits(plan, memory_bytes),
+    }
+    head = json.dumps(header).encode()
+    return struct.pack(">II", len(head), 0) + head
+
+
+def _limits(plan: CagePlan, memory_bytes: int) -> list[tuple[int, int, int]]:
+    limits = [
+        (resource.RLIMIT_AS, min(BASE_BYTES, memory_bytes), memory_bytes),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_NOFILE, 256, 256),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+    ]
+    if plan.bubblewrap:  # counted in its own user namespace; outside it would count all of the user's processes
+        limits.append((resource.RLIMIT_NPROC, 256, 256))
+    return limits
+
+
+async def _handshake(ours: socket.socket, start: bytes) -> tuple[int, tuple[str, ...]]:
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(ours, start)
+    data, pid = b"", 0
+    while len(data) < 8 or len(data) < 8 + sum(struct.unpack_from(">II", data)):
+        await _wait_readable(ours)
+        piece, ancillary, _, _ = ours.recvmsg(4096, socket.CMSG_SPACE(12))
+        if not piece:
+            raise EOFError
+        for _, kind, raw in ancillary:
+            if kind == socket.SCM_CREDENTIALS:
+                pid = struct.unpack("iii", raw[:12])[0]
+        data += piece
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    header = json.loads(data[8:])
+    if header.get("t") != "ready":
+        raise WorkerStartFailed(str(header.get("message", "no word from the worker"))[:500])
+    return pid, tuple(header["layers"])
+
+
+async def _wait_readable(end: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(end.fileno(), lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(end.fileno())
+
+
+def _kill_group(popen: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(popen.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _last_words(output: int) -> str:
+    os.set_blocking(output, False)
+    try:
+        lines = os.read(output, 1 << 14).decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
+
+
+# --- what a worker sees ------------------------------------------------------------------------------------------
+
+
+@cache
+def interpreter() -> str:
+    """The interpreter itself, not a virtual environment's link to it."""
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    return os.path.realpath(base)
+
+
+@cache
+def readable_paths() -> tuple[str, ...]:
+    """What a worker may read: the standard library, the interpreter's shared libraries, those of the system."""
+    paths = [interpreter(), os.path.realpath(sysconfig.get_path("stdlib")), sysconfig.get_path("stdlib")]
+    paths.append(os.path.realpath(sysconfig.get_path("platstdlib")))
+    prefix = os.path.realpath(sys.base_prefix)
+    for store in ("/nix/store", "/gnu/store"):  # there, libraries are packages of their own
+        if prefix.startswith(store):
+            paths.append(store)
+    library = os.path.join(prefix, "lib")
+    shared = [] if prefix == "/usr" else glob.glob(os.path.join(glob.escape(library), "*.so*"))
+    paths += shared if len(shared) <= _MOST_LIBRARIES else [library]
+    return tuple(dict.fromkeys(path for path in (*paths, *_SYSTEM) if os.path.exists(path)))
+
+
+def _command(plan: CagePlan, descriptor: int, packages: Sequence[str]) -> list[str]:
+    # -s -S -P: no site, no user site, no current folder; not -I, which would ignore the hash seed.
+    python = [interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, str(descriptor)]
+    if not plan.bubblewrap:
+        return python
+    found = shutil.which("bwrap")
+    if found is None:
+        raise WorkerStartFailed("bubblewrap is not installed")
+    return [found, *_bubblewrap_options((*readable_paths(), *packages)), "--", *python]
+
+
+def _bubblewrap_options(paths: Sequence[str]) -> list[str]:
+    # --unshare-user always: as root bubblewrap would do without. --as-pid-1: the worker's end is everybody's end.
+    options = [
+        "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
+        "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "repl", "--size", str(1 << 20), "--tmpfs", "/",
+    ]  # fmt: skip
+    for path in paths:
+        if os.path.islink(path) and os.path.dirname(path) == "/":  # /lib -> usr/lib
+            options += ["--symlink", os.readlink(path), path]
+        else:
+            options += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
+    # No --proc, no --dev, no /tmp: they are writable memory or windows, and nothing here needs them.
+    return [*options, "--remount-ro", "/", "--chdir", "/"]
+
+
+@cache
+def _program() -> int:
+    """A sealed descriptor with the worker's code; made once a process."""
+    modules = []
+    for name in MODULES:
+        spec = importlib.util.find_spec(f"rlmd.repl.{name}")
+        loader = spec.loader if spec is not None else None
+        code = loader.get_code(f"rlmd.repl.{name}") if isinstance(loader, importlib.abc.InspectLoader) else None
+        if code is None:
+            raise CageUnavailable(f"The worker's module {name} cannot be read", hint="Reinstall rlmd.")
+        modules.append((name, _renamed(code, f"<rlmd {name}>")))
+    descriptor = os.memfd_create("rlmd-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(descriptor, marshal.dumps(modules))
+    fcntl.fcntl(
+        descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    )
+    return descriptor
+
+
+def _renamed(code: types.CodeType, name: str) -> types.CodeType:
+    """The code with another file name throughout: tracebacks in a cell do not show where rlmd is installed."""
+    constants = tuple(_renamed(c, name) if isinstance(c, types.CodeType) else c for c in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)

@@ -1,0 +1,178 @@
+"""The supply of REPL workers: chooses the layers once, keeps spares warm, holds the cap (parent side)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlmd.errors import CageUnavailable, Draining
+from rlmd.repl.process import CagePlan, WorkerStartFailed, start_worker
+from rlmd.repl.proof import Proof, prove
+from rlmd.repl.session import ReplSession
+
+#: Preferred first; the first that comes up is kept for the life of the daemon.
+PLANS = (
+    CagePlan(bubblewrap=True, landlock=True),
+    CagePlan(bubblewrap=True, landlock=False),
+    CagePlan(bubblewrap=False, landlock=True),
+)
+_REMEDY = "Install bubblewrap (bwrap) and allow user namespaces, or use a kernel with Landlock (5.13 or later)."
+
+
+class Workers:
+    """Starts workers and counts them.
+
+    Args:
+        max_workers: Sessions in use at once; ``acquire`` waits for one to be closed.
+        spare_workers: Sealed workers kept ready beside those in use (11 MB each).
+        memory_bytes: Address space of a worker at most; spares are born with it as their hard limit.
+        bubblewrap: False leaves bubblewrap out even where it works.
+        plans: Tests hand in others.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_workers: int = 16,
+        spare_workers: int = 1,
+        memory_bytes: int = 4 << 30,
+        bubblewrap: bool = True,
+        plans: Sequence[CagePlan] = PLANS,
+    ) -> None:
+        self._memory_bytes, self._spare_workers = memory_bytes, spare_workers
+        self._plans = [plan for plan in plans if bubblewrap or not plan.bubblewrap]
+        self._chosen: CagePlan | None = None
+        self._choosing = asyncio.Lock()
+        self._slots = asyncio.Semaphore(max_workers)
+        self._spares: deque[ReplSession] = deque()
+        self._sessions: set[ReplSession] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Warms the spares in the background; a machine without a cage is told at the first ``acquire``."""
+        self._warm()
+
+    async def acquire(
+        self,
+        *,
+        memory_bytes: int | None = None,
+        environment: Path | None = None,
+        hash_seed: int | None = None,
+        random_seed: int | None = None,
+    ) -> ReplSession:
+        """A fresh session; the caller closes it. Waits while ``max_workers`` are in use.
+
+        Args:
+            memory_bytes: Its address space at most; by default that of all workers.
+            environment: A virtual environment whose packages cells may import.
+            hash_seed: For a replay: that of the recorded session.
+            random_seed: The same for ``random``.
+
+        Raises:
+            CageUnavailable: This machine offers too few layers to run model-written code.
+            Draining: ``close`` was called.
+        """
+        await self._slots.acquire()
+        try:
+            if self._closed:
+                raise Draining("The daemon is stopping")
+            plain = environment is None and hash_seed is None and random_seed is None
+            spare = self._take_spare() if plain and (memory_bytes or 0) <= self._memory_bytes else None
+            session = spare or await self._start(
+                memory_bytes or self._memory_bytes, environment, hash_seed, random_seed
+            )
+        except BaseException:
+            self._slots.release()
+            raise
+        if memory_bytes is not None:
+            session.allow_memory(memory_bytes)
+        session.when_ended(lambda _: self._slots.release())
+        self._warm()
+        return session
+
+    async def prove_layers(self) -> list[Proof]:
+        """Tries from inside what each layer forbids; for ``doctor``. Each proof is (layer, ok, message, hint)."""
+        try:
+            session = await self._start(self._memory_bytes, None, None, None)
+        except CageUnavailable as error:
+            return [Proof("cage", False, error.message, error.hint)]
+        try:
+            return await prove(session)
+        finally:
+            await session.close()
+
+    async def close(self) -> None:
+        """Ends all workers, in use or not."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(session.close() for session in list(self._sessions)))
+        self._spares.clear()
+
+    # Starting.
+
+    async def _start(
+        self, memory_bytes: int, environment: Path | None, hash_seed: int | None, random_seed: int | None
+    ) -> ReplSession:
+        hash_seed = 1 + secrets.randbelow((1 << 32) - 1) if hash_seed is None else hash_seed
+        random_seed = secrets.randbelow(1 << 53) if random_seed is None else random_seed
+        process = None
+        packages = _packages(environment)
+        async with self._choosing:
+            reasons = []
+            for plan in [self._chosen] if self._chosen is not None else self._plans:
+                try:
+                    process = await start_worker(
+                        plan, memory_bytes=memory_bytes, packages=packages,
+                        hash_seed=hash_seed, random_seed=random_seed,
+                    )  # fmt: skip
+                except WorkerStartFailed as failure:
+                    reasons.append(f"{plan}: {failure}")
+                    continue
+                self._chosen = plan
+                break
+        if process is None:
+            raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
+        session = ReplSession(process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=memory_bytes)
+        self._sessions.add(session)
+        session.when_ended(self._sessions.discard)
+        return session
+
+    def _take_spare(self) -> ReplSession | None:
+        while self._spares:
+            spare = self._spares.popleft()
+            if spare.alive:
+                return spare
+        return None
+
+    def _warm(self) -> None:
+        if not self._closed and not self._tasks and len(self._spares) < self._spare_workers:
+            task = asyncio.get_running_loop().create_task(self._fill(), name="warm REPL spares")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fill(self) -> None:
+        while not self._closed and len(self._spares) < self._spare_workers:
+            try:
+                self._spares.append(await self._start(self._memory_bytes, None, None, None))
+            except CageUnavailable:
+                return  # the next acquire tries again, and tells
+
+
+def _packages(environment: Path | None) -> list[str]:
+    if environment is None:
+        return []
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folder = environment / "lib" / version / "site-packages"
+    if not folder.is_dir():
+        raise CageUnavailable(
+            f"The REPL's environment has no {version} packages", hint=f"Make it with {version}, or leave it out."
+        )
+    return [os.path.realpath(folder)]
