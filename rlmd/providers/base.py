@@ -31,8 +31,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """``estimated``: the server did not tell, so the counts are from the number of bytes."""
+
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,21 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself; ``slots`` only where it tells."""
+    """What a server says of itself; ``slots`` only where it tells. ``software`` is the program behind the protocol
+    where it can be told (ollama, llama.cpp, vllm): a proxy to servers elsewhere has none."""
 
     provider: str
     version: str | None
     models: tuple[ServedModel, ...] = ()
     slots: int | None = None
     notes: tuple[str, ...] = field(default=())
+    software: str | None = None
 
 
 class Provider(Protocol):
     """One server. ``complete`` always streams upstream; cancelling it closes the stream, which frees the slot.
+
+    ``on_delta`` gets the answer's text as it comes, and "" when the model thinks: a sign of life without text.
 
     Raises (``complete``):
         HostFailed, HostOverloaded: retry, elsewhere first.

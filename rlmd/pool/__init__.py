@@ -1,0 +1,17 @@
+"""The pool: who completes which prompt, when, and what is remembered of it."""
+
+from rlmd.pool.choosing import Candidate
+from rlmd.pool.dispatcher import Deadlines
+from rlmd.pool.host import settings_for
+from rlmd.pool.pool import CompletionRequest, HostStatus, Pool, PooledCompletion, PoolStatistics
+
+__all__ = [
+    "Candidate",
+    "CompletionRequest",
+    "Deadlines",
+    "HostStatus",
+    "Pool",
+    "PoolStatistics",
+    "PooledCompletion",
+    "settings_for",
+]

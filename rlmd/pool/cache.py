@@ -1,0 +1,246 @@
+"""Finished completions on disk: a small protocol, and diskcache behind it on one thread of its own.
+
+**Why there is a ``Disk`` subclass.** diskcache 5.6.3 unpickles what it reads (CVE-2025-69872), with its ``JSONDisk``
+too: whoever can write a row into the database runs code in the daemon. There is no fixed version. ``BytesDisk`` stores
+and returns bytes only, refuses rows of any other kind, and follows no file name that it did not make itself. diskcache
+also translates line ends in long ``str`` values and returns cut files without an error; so values are bytes of our
+own, led by their digest.
+
+The cache is a convenience: every fault of it is a miss, and the journal is what a run's truth rests on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import diskcache
+import structlog
+from diskcache.core import MODE_BINARY, MODE_RAW, UNKNOWN
+
+from rlmd.providers.base import Completion, Message, Sampling, Usage
+
+T = TypeVar("T")
+
+VERSION = 1
+#: How long a reader waits for another process's lock; beyond it, a miss. (diskcache's own default is 60 s.)
+LOCK_SECONDS = 1.0
+_FILE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedCompletion:
+    completion: Completion
+    host: str
+    model: str
+
+
+class CompletionCache(Protocol):
+    """What the pool needs of a cache."""
+
+    async def get(self, keys: Sequence[str]) -> CachedCompletion | None:
+        """The first of the keys that is there."""
+        ...
+
+    def put(self, key: str, value: CachedCompletion) -> None:
+        """Stores; a ``get`` that is asked later finds it."""
+        ...
+
+    def statistics(self) -> tuple[int, int]:
+        """Entries and bytes."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class NoCache:
+    """For a daemon without a cache folder."""
+
+    async def get(self, keys: Sequence[str]) -> CachedCompletion | None:
+        return None
+
+    def put(self, key: str, value: CachedCompletion) -> None:
+        return None
+
+    def statistics(self) -> tuple[int, int]:
+        return 0, 0
+
+    async def close(self) -> None:
+        return None
+
+
+def cache_key(identity: str, messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int) -> str:
+    """Digest of all that decides an answer. ``identity`` is the model's; a request has one key for each model that may
+    answer it, so that a new host does not empty the cache."""
+    hashed = hashlib.sha256()
+    fixed = [VERSION, identity, sampling.temperature, sampling.max_tokens, sampling.seed, list(sampling.stop)]
+    for part in (json.dumps([*fixed, private, sample]), *(text for m in messages for text in (m.role, m.content))):
+        data = part.encode("utf-8", "surrogatepass")
+        hashed.update(b"%d:" % len(data))
+        hashed.update(data)
+    return hashed.hexdigest()
+
+
+def is_cacheable(completion: Completion) -> bool:
+    """Whole and of use: a reply that ran into its token limit is not the answer, and an empty one is none."""
+    return completion.finish == "stop" and bool(completion.text.strip())
+
+
+class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Stores bytes and cannot unpickle; see the module's docstring."""
+
+    def put(self, key: str) -> tuple[str, bool]:
+        if not isinstance(key, str):
+            raise TypeError("keys are str")
+        return key, True
+
+    def get(self, key: object, raw: bool) -> object:
+        if not raw or not isinstance(key, str):
+            raise ValueError("a key that was not written by us")
+        return key
+
+    def store(self, value: bytes, read: bool, key: object = UNKNOWN) -> tuple[int, int, str | None, bytes | None]:
+        if not isinstance(value, bytes) or read:
+            raise TypeError("values are bytes")
+        size, mode, filename, stored = super().store(value, False, key=key)
+        return size, mode, filename, stored
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:
+        if mode == MODE_RAW and isinstance(value, bytes) and not read:
+            return value
+        if mode == MODE_BINARY and filename is not None and not read:
+            name = filename.replace(os.sep, "/")
+            if not _FILE_NAME.fullmatch(name):
+                raise ValueError("a file name that was not made by us")
+            with open(os.path.join(self._directory, filename), "rb") as file:
+                return file.read()
+        raise ValueError("a row of a kind that we do not write")
+
+
+class DiskCache:
+    """diskcache on one thread: no two operations at once, none on the event loop."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit = limit_bytes
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rlmd-cache")
+        self._cache: Any = None
+        self._statistics = (0, 0)
+        self._warned = False
+
+    async def open(self) -> None:
+        await self._call(self._open)
+
+    async def get(self, keys: Sequence[str]) -> CachedCompletion | None:
+        return await self._call(lambda: self._get(keys))
+
+    def put(self, key: str, value: CachedCompletion) -> None:
+        data = _to_bytes(value)
+        self._thread.submit(self._guarded, lambda: self._put(key, data))
+
+    def statistics(self) -> tuple[int, int]:
+        return self._statistics
+
+    async def close(self) -> None:
+        await self._call(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[], T]) -> T | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+
+    # ── on the thread ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _guarded(self, work: Callable[[], T]) -> T | None:
+        """A fault of the cache is a miss, said once."""
+        try:
+            return work()
+        except (diskcache.Timeout, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("cache_fault", error=type(error).__name__, folder=str(self._folder))
+            return None
+
+    def _open(self) -> None:
+        try:
+            self._cache = self._make()
+        except sqlite3.DatabaseError:
+            aside = self._folder.with_name(f"{self._folder.name}.damaged-{int(time.time())}")
+            self._folder.rename(aside)
+            log.warning("cache_set_aside", folder=str(aside))
+            self._cache = self._make()
+        self._count()
+
+    def _make(self) -> Any:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.chmod(0o700)
+        return diskcache.Cache(
+            str(self._folder),
+            timeout=LOCK_SECONDS,
+            disk=BytesDisk,
+            size_limit=self._limit,
+            eviction_policy="least-recently-stored",
+        )
+
+    def _get(self, keys: Sequence[str]) -> CachedCompletion | None:
+        if self._cache is None:
+            return None
+        for key in keys:
+            data = self._cache.get(key)
+            if data is None:
+                continue
+            if (value := _from_bytes(data)) is not None:
+                return value
+            self._cache.delete(key)
+        return None
+
+    def _put(self, key: str, data: bytes) -> None:
+        if self._cache is not None:
+            self._cache.set(key, data)
+            self._count()
+
+    def _count(self) -> None:
+        self._statistics = (len(self._cache), self._cache.volume())
+
+    def _close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+
+def _to_bytes(value: CachedCompletion) -> bytes:
+    completion = value.completion
+    record = {
+        "version": VERSION,
+        "host": value.host,
+        "model": value.model,
+        "text": completion.text,
+        "thinking": completion.thinking,
+        "usage": [completion.usage.prompt_tokens, completion.usage.completion_tokens, completion.usage.estimated],
+    }
+    data = json.dumps(record).encode()
+    return hashlib.sha256(data).digest() + data
+
+
+def _from_bytes(data: bytes) -> CachedCompletion | None:
+    """None for anything that is not exactly what was stored."""
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        return None
+    record = json.loads(data[32:])
+    if record["version"] != VERSION:
+        return None
+    prompt, written, estimated = record["usage"]
+    usage = Usage(prompt, written, estimated)
+    completion = Completion(record["text"], record["thinking"], "stop", usage)
+    return CachedCompletion(completion, record["host"], record["model"])

@@ -1,0 +1,340 @@
+"""Does what the scheduler decides: each ``Dispatch`` is a named task that streams from a host; its end is reported.
+
+Owns attempts' tasks, their deadlines and the deltas of the attempt that speaks. Decides nothing: which host, which
+retry, which copy wins is the scheduler's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from rlmd.errors import (
+    CompletionCut,
+    CompletionError,
+    Draining,
+    HostFailed,
+    HostOverloaded,
+    HostRefused,
+    InternalError,
+    MalformedReply,
+    ModelMissing,
+    NoHost,
+    PromptTooLong,
+    PromptTruncated,
+    RlmdError,
+)
+from rlmd.pool.host import Host
+from rlmd.pool.scheduler import Abort, Action, Dispatch, Ending, Scheduler, Settle, Verdict, WakeAt, Work
+from rlmd.pool.slots import Target
+from rlmd.providers.base import Completion, Message, Sampling
+from rlmd.providers.failures import is_final_for_host
+
+OnDelta = Callable[[int, str], None]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds without a token. A cold model loads for up to 300 s (Ollama's own limit) before its first."""
+
+    first_token: float = 330.0
+    between_tokens: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A whole completion and how it came about; durations in seconds."""
+
+    completion: Completion
+    target: Target
+    queued: float
+    first_token: float | None
+    seconds: float
+    attempts: int
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt's task, and what it has said so far."""
+
+    dispatch: Dispatch
+    started: float
+    task: asyncio.Task[None] | None = None
+    first_token: float | None = None
+    said: list[str] = field(default_factory=list)
+    completion: Completion | None = None
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """A request that somebody waits for. ``speaker``: the attempt whose text is passed on."""
+
+    work: Work
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    on_delta: OnDelta | None
+    submitted: float
+    future: asyncio.Future[Won]
+    speaker: int | None = None
+    passed_on: int = 0
+    attempts: int = 0
+    error: RlmdError | None = None
+
+
+class Dispatcher:
+    """Give it a scheduler and a way to find hosts; ``run`` owns all tasks until it is cancelled."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        host_named: Callable[[str], Host | None],
+        *,
+        window_learned: Callable[[Host], None],
+        deadlines: Deadlines,
+    ) -> None:
+        self._scheduler = scheduler
+        self._host_named = host_named
+        self._window_learned = window_learned
+        self._deadlines = deadlines
+        self._tickets: dict[int, _Ticket] = {}
+        self._running: dict[int, _Running] = {}
+        self._next_id = 1
+        self._group: asyncio.TaskGroup | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """``group`` owns every attempt from now on."""
+        self._group = group
+
+    def stop(self) -> None:
+        """Nothing is sent any more; whoever waits is told. The attempts end with their group."""
+        self._group = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for ticket in list(self._tickets.values()):
+            if not ticket.future.done():
+                ticket.future.set_exception(Draining("The daemon is stopping."))
+
+    def next_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    async def complete(
+        self, work: Work, messages: tuple[Message, ...], sampling: Sampling, on_delta: OnDelta | None
+    ) -> Won:
+        """Waits for a whole completion. Cancelled: aborts the attempts; their slots are free when they have ended."""
+        loop = asyncio.get_running_loop()
+        if self._group is None:
+            raise Draining("The pool is not running.")
+        ticket = _Ticket(work, messages, sampling, on_delta, loop.time(), loop.create_future())
+        self._tickets[work.id] = ticket
+        try:
+            self.do(self._scheduler.submit(work, loop.time()))
+            return await ticket.future
+        finally:
+            if ticket.future.done() and not ticket.future.cancelled():
+                ticket.future.exception()  # seen, even if we were cancelled at the same moment
+            del self._tickets[work.id]
+            self.do(self._scheduler.cancel(work.id, loop.time()))
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Dispatch():
+                    self._dispatch(action)
+                case Abort(attempt):
+                    running = self._running[attempt]
+                    if running.task is not None:
+                        running.task.cancel()
+                case Settle():
+                    self._settle(action)
+                case WakeAt(time):
+                    self._wake(time)
+
+    # ── attempts ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _dispatch(self, dispatch: Dispatch) -> None:
+        running = self._running[dispatch.attempt] = _Running(dispatch, asyncio.get_running_loop().time())
+        self._tickets[dispatch.request].attempts += 1
+        if self._group is None:
+            return  # stopping: the attempt never begins, and the scheduler goes with us
+        name = f"attempt {dispatch.attempt} at {dispatch.target.host}/{dispatch.target.model}"
+        running.task = self._group.create_task(self._attempt(running), name=name)
+        # a task that is cancelled before its first step runs no line of its own
+        running.task.add_done_callback(lambda _: self._ended(running, Ending("aborted")))
+
+    async def _attempt(self, running: _Running) -> None:
+        ending = Ending("aborted")
+        ticket = self._tickets.get(running.dispatch.request)
+        try:
+            if ticket is not None:
+                running.completion = await self._stream(running, ticket)
+                ending = Ending("whole")
+        except RlmdError as error:
+            ending = self._judge(error, running, ticket)
+        except Exception as error:  # noqa: BLE001  a fault of ours must not end the group that owns all attempts
+            # the place and not the traceback: frames hold prompts
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("attempt_crashed", error=type(error).__name__, file=place.filename, line=place.lineno)
+            ending = Ending("fatal")
+            if ticket is not None:
+                ticket.error = InternalError("An attempt failed by a fault of rlmd's own.")
+        finally:
+            self._ended(running, ending)
+
+    async def _stream(self, running: _Running, ticket: _Ticket) -> Completion:
+        target = running.dispatch.target
+        host = self._host_named(target.host)
+        offered = host.models((target.model,)).get(target.model) if host else None
+        if host is None or offered is None:
+            raise ModelMissing(f"Host {target.host} no longer offers {target.model}.")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadlines.first_token) as deadline:
+
+                def heard(text: str) -> None:
+                    now = loop.time()
+                    if running.first_token is None:
+                        running.first_token = now - running.started
+                    deadline.reschedule(now + self._deadlines.between_tokens)
+                    if text and ticket.on_delta is not None:
+                        self._speak(ticket, running, text)
+
+                return await host.provider.complete(
+                    target.model, offered.window, ticket.messages, ticket.sampling, heard
+                )
+        except TimeoutError:
+            silent = self._deadlines.first_token if running.first_token is None else self._deadlines.between_tokens
+            raise HostFailed(f"Host {target.host} sent no token for {silent:g} s.") from None
+
+    def _speak(self, ticket: _Ticket, running: _Running, text: str) -> None:
+        """Passes on the text of one attempt at a time; another's begins anew at offset 0."""
+        number = running.dispatch.attempt
+        running.said.append(text)
+        if ticket.future.done() or ticket.on_delta is None:
+            return
+        if ticket.speaker is None:
+            ticket.speaker, ticket.passed_on = number, 0
+            text = "".join(running.said)
+        if ticket.speaker == number:
+            ticket.on_delta(ticket.passed_on, text)
+            ticket.passed_on += len(text)
+
+    def _judge(self, error: RlmdError, running: _Running, ticket: _Ticket | None) -> Ending:
+        target = running.dispatch.target
+        host = self._host_named(target.host)
+        if ticket is not None:
+            ticket.error = _worse(ticket.error, error)
+        if host is not None:
+            host.last_error = error.message
+            window = error.details.get("window")
+            if isinstance(error, PromptTooLong) and isinstance(window, int) and host.learn_window(target.model, window):
+                self._window_learned(host)
+        ending = ending_of(error)
+        log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
+        return ending
+
+    def _ended(self, running: _Running, ending: Ending) -> None:
+        number = running.dispatch.attempt
+        if self._running.get(number) is not running:
+            return
+        ticket = self._tickets.get(running.dispatch.request)
+        if ticket is not None and ticket.speaker == number and ending.verdict != "whole":
+            ticket.speaker = None
+        actions = self._scheduler.attempt_ended(number, ending, asyncio.get_running_loop().time())
+        self.do(actions)
+        del self._running[number]
+
+    # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle(self, settle: Settle) -> None:
+        ticket = self._tickets.get(settle.request)
+        if ticket is None or ticket.future.done():
+            return
+        if settle.attempt is None:
+            ticket.future.set_exception(self._failure(ticket, settle))
+            return
+        running = self._running[settle.attempt]
+        completion = running.completion
+        assert completion is not None, "only a whole attempt wins"
+        now = asyncio.get_running_loop().time()
+        if ticket.on_delta is not None and ticket.speaker != settle.attempt:
+            ticket.on_delta(0, completion.text)
+        ticket.future.set_result(
+            Won(
+                completion=completion,
+                target=running.dispatch.target,
+                queued=running.started - ticket.submitted,
+                first_token=running.first_token,
+                seconds=now - running.started,
+                attempts=ticket.attempts,
+            )
+        )
+
+    def _failure(self, ticket: _Ticket, settle: Settle) -> RlmdError:
+        if settle.outcome != "no_host" and ticket.error is not None:
+            return ticket.error
+        if isinstance(ticket.error, CompletionError):
+            return ticket.error
+        names = dict.fromkeys(target.host for target in ticket.work.targets)
+        hosts = [host for name in names if (host := self._host_named(name)) is not None]
+        said = "; ".join(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts)
+        return NoHost(
+            f"No host that may take this request is up ({said or 'none is left'})".replace(".)", ")") + ".",
+            hint="`rlmctl host list` shows their states.",
+        )
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _wake(self, time: float) -> None:
+        if self._timer is not None:
+            if self._wake_at <= time:
+                return
+            self._timer.cancel()
+        if self._group is not None:
+            self._wake_at = time
+            self._timer = asyncio.get_running_loop().call_at(time, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.do(self._scheduler.tick(asyncio.get_running_loop().time()))
+
+
+#: What an error says to the scheduler; the first class that fits counts.
+_VERDICTS: tuple[tuple[type[RlmdError], Verdict], ...] = (
+    (HostOverloaded, "overloaded"),
+    (HostFailed, "failed"),
+    (PromptTooLong, "unfit"),
+    (PromptTruncated, "unfit"),
+    (ModelMissing, "barred"),
+    (HostRefused, "unfit"),
+    (CompletionCut, "cut"),
+    (MalformedReply, "cut"),
+)
+
+
+def ending_of(error: RlmdError) -> Ending:
+    verdict: Verdict = next((verdict for kind, verdict in _VERDICTS if isinstance(error, kind)), "fatal")
+    window = error.details.get("window")
+    window = window if isinstance(window, int) else None
+    if isinstance(error, HostOverloaded):
+        return Ending("overloaded", retry_after=error.retry_after)
+    if isinstance(error, HostFailed) and error.details.get("refused"):
+        verdict = "refused"
+    elif isinstance(error, HostRefused) and is_final_for_host(error):
+        verdict = "barred"
+    elif isinstance(error, CompletionCut) and window is not None:
+        verdict = "unfit"  # the window ran out: only a larger one helps
+    return Ending(verdict, window=window)
+
+
+def _worse(earlier: RlmdError | None, later: RlmdError) -> RlmdError:
+    """What the caller can act on is kept: that the prompt does not fit outweighs a host that failed later."""
+    return earlier if isinstance(earlier, (PromptTooLong, PromptTruncated)) else later

@@ -1,0 +1,179 @@
+"""A host as the pool knows it: its settings, what its server said of itself, and the provider that speaks to it.
+
+Owns which models it offers with which windows, and whether text may go there (trust).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from rlmd.config import HostSettings, ModelSettings, Trust
+from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
+from rlmd.pool.slots import HostView, ModelView
+from rlmd.providers.base import Provider, ServedModel, ServerFacts
+from rlmd.providers.detect import make_provider
+from rlmd.providers.http import is_local_address
+from rlmd.providers.ollama import DEFAULT_WINDOW
+
+#: Programs that complete prompts themselves; a proxy on this machine may send them anywhere.
+_OWN_SOFTWARE = {"ollama", "llama.cpp", "vllm"}
+#: Connections beyond the slots: the loser of a copy closes while the next request opens; probes.
+SPARE_CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that the pool may use on a host. ``identity``: of the weights where the server tells, else the place."""
+
+    name: str
+    window: int
+    useful_window: int
+    max_tokens: int
+    temperature: float
+    trust: Trust
+    identity: str
+    digest: str | None
+
+
+class Host:
+    """One configured (or found) server."""
+
+    def __init__(self, name: str, settings: HostSettings, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.settings = settings
+        self.slots = settings.slots
+        self.provider: Provider = make_provider(
+            settings.provider,
+            settings.url,
+            api_key=read_key(name, settings, environment),
+            connections=settings.slots + SPARE_CONNECTIONS,
+        )
+        self.facts: ServerFacts | None = None
+        self.ready = False
+        #: Set once it has been asked what it is, whatever came of it.
+        self.asked = asyncio.Event()
+        self.last_error: str | None = None
+        #: Windows that the server turned out to have, where they are smaller than thought.
+        self._learned: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Host({self.name})"
+
+    async def probe(self) -> None:
+        """Asks the server what it is. Afterwards it is ``ready`` unless nothing answered: a server without a list of
+        models can still complete. Raises nothing of the server's."""
+        try:
+            self.facts = await self.provider.probe()
+            self.ready = True
+        except Unavailable as failure:
+            self.last_error = failure.message
+        except RlmdError as failure:
+            self.last_error = failure.message
+            self.ready = True
+        finally:
+            self.asked.set()
+
+    def learn_window(self, model: str, window: int) -> bool:
+        """The server said that its window is this; True when that is news."""
+        offered = self.models().get(model)
+        if offered is None or window >= offered.window:
+            return False
+        self._learned[model] = window
+        return True
+
+    def models(self, extra: tuple[str, ...] = ()) -> dict[str, OfferedModel]:
+        """Those of the config, else every chat model that the server lists; and ``extra``, which a role names."""
+        served = {model.name: model for model in self.facts.models} if self.facts else {}
+        names = [*self.settings.models] or [name for name, model in served.items() if model.chat]
+        names += [name for name in extra if name not in names and f"{name}:latest" not in names]
+        return {name: self._offer(name, _find(served, name)) for name in names}
+
+    def view(self, extra: tuple[str, ...] = ()) -> HostView:
+        models = {name: ModelView(model.window, model.trust) for name, model in self.models(extra).items()}
+        return HostView(self.name, self.slots, models, ready=self.ready)
+
+    def _offer(self, name: str, served: ServedModel | None) -> OfferedModel:
+        settings = self.settings.models.get(name)
+        if settings is None:
+            settings = ModelSettings(window=max(256, (served.window if served else None) or DEFAULT_WINDOW))
+        window = min(settings.window, self._learned.get(name, settings.window))
+        digest = served.digest if served else None
+        return OfferedModel(
+            name=name,
+            window=window,
+            useful_window=min(window, settings.useful_window or window // 2),
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            trust=self.settings.trust or self._default_trust(served),
+            identity=digest or f"{self.settings.url} {name}",
+            digest=digest,
+        )
+
+    def _default_trust(self, served: ServedModel | None) -> Trust:
+        """Mine: a program that completes prompts itself, on this machine or in a private range by address, with a
+        model that it does not send elsewhere. Before the server has told, its address counts; nothing is sent
+        before it has."""
+        if not is_local_address(self.settings.url):
+            return "cloud"
+        if self.facts is None:
+            return "cloud" if self.ready else "mine"
+        if self.facts.software not in _OWN_SOFTWARE:
+            return "cloud"
+        if served is None:  # llama.cpp serves its one model under any name; Ollama may pass an unlisted one on
+            return "cloud" if self.facts.software == "ollama" else "mine"
+        return "cloud" if served.remote else "mine"
+
+
+def _find(served: Mapping[str, ServedModel], name: str) -> ServedModel | None:
+    """Ollama lists ``name:latest`` for a model that is called ``name``."""
+    return served.get(name) or served.get(f"{name}:latest")
+
+
+def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) -> SecretStr | None:
+    """The key that the settings point to. A relative ``api_key_file`` is below ``$CREDENTIALS_DIRECTORY`` (systemd's
+    LoadCredential). Raises ``ConfigInvalid`` when it is not there."""
+    if settings.api_key_env:
+        if not (key := environment.get(settings.api_key_env, "").strip()):
+            raise ConfigInvalid(f"Host {name}: the environment variable {settings.api_key_env} is not set.")
+        return SecretStr(key)
+    if settings.api_key_file:
+        path = Path(environment.get("CREDENTIALS_DIRECTORY", "."), os.path.expanduser(settings.api_key_file))
+        try:
+            return SecretStr(path.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise ConfigInvalid(f"Host {name}: {settings.api_key_file} could not be read: {reason}.") from None
+    return None
+
+
+def settings_for(
+    url: str,
+    facts: ServerFacts,
+    *,
+    models: tuple[str, ...] = (),
+    slots: int | None = None,
+    window: int | None = None,
+    trust: Trust | None = None,
+    api_key_env: str | None = None,
+) -> HostSettings:
+    """Settings for a server that was just asked what it is, with the given choices instead of its own."""
+    served = {model.name: model for model in facts.models}
+    names = models or tuple(model.name for model in facts.models if model.chat)
+    chosen: dict[str, ModelSettings] = {}
+    for name in names:
+        known = _find(served, name)
+        chosen[name] = ModelSettings(window=max(256, window or (known.window if known else None) or DEFAULT_WINDOW))
+    return HostSettings(
+        url=url,
+        provider="ollama" if facts.provider == "ollama" else "openai",
+        slots=slots or facts.slots or 1,
+        trust=trust,
+        api_key_env=api_key_env,
+        models=chosen,
+    )

@@ -1,0 +1,513 @@
+"""Who goes where next: takes what happened, returns what to do. Pure: no asyncio, clock, HTTP or prompt text.
+
+A central queue from which hosts pull: work is handed out only against a free slot. The order of decision is that of the
+design: who may take it (targets, trust, breaker, avoided hosts), class, run, prefix group, longest first; then the
+tail: a slow host leaves work that a faster one would finish sooner, and a free slot takes a second copy of a request
+that is far beyond its estimate. The dispatcher executes the actions and reports every attempt's end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlmd.pool.slots import Attempt, HostView, Slots, Target, remaining_of, units_of
+from rlmd.pool.waiting import Bucket, Key, Waiting
+
+MAX_ATTEMPTS = 4
+#: Pauses that a host asked for do not count as attempts, but end somewhere.
+MAX_OVERLOADS = 20
+#: Seconds after which a request gives up when every host that could take it is down: short for hosts that have never
+#: answered (a wrong URL), long enough for a restart of one that has.
+PATIENCE_UNSEEN, PATIENCE_SEEN = 10.0, 60.0
+#: A pause longer than this, asked for by the only host, is not waited for.
+MAX_PAUSE_WAITED = 120.0
+#: An attempt is far beyond its estimate at this multiple of it.
+FAR_BEYOND = 3.0
+#: A copy must be expected to save this many times its own duration, and at least this many seconds: it costs a prompt.
+COPY_GAIN, COPY_SECONDS = 1.0, 0.3
+
+#: How an attempt ended: with a whole answer; by transport (``refused``: nothing listens); told to wait; cut or
+#: malformed (tried again, elsewhere first); ``unfit``: this target cannot take this request; ``barred``: nor any other
+#: request for a while; ``aborted`` by us; ``fatal``: trying again cannot help.
+Verdict = Literal["whole", "failed", "refused", "overloaded", "cut", "unfit", "barred", "aborted", "fatal"]
+#: Why a request is settled.
+Outcome = Literal["whole", "no_host", "given_up", "unfit", "fatal", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request as the scheduler sees it. ``ordered``: earlier targets are preferred (a root), not just allowed."""
+
+    id: int
+    run: str
+    targets: tuple[Target, ...]
+    chars: int
+    interactive: bool = False
+    ordered: bool = False
+    private: bool = False
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``window``: for an unfit target, tokens; targets with no larger one are left out too."""
+
+    verdict: Verdict
+    retry_after: float | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    attempt: int
+    request: int
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """``attempt`` is the winner's, when there is one."""
+
+    request: int
+    outcome: Outcome
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    time: float
+
+
+Action = Dispatch | Abort | Settle | WakeAt
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request that is not settled yet: queued, or with one or two attempts in flight."""
+
+    work: Work
+    units: int
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    tries: int = 0
+    overloads: int = 0
+    unfit: set[Target] = field(default_factory=set)
+    avoided: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    queued: int
+    in_flight: int
+    copies: int
+    settled: int
+    queued_for: dict[str, int]
+
+
+class Scheduler:
+    """See the module's docstring. Every public method returns the actions to execute, in order."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Slots] = {}
+        self._requests: dict[int, _Request] = {}
+        self._attempts: dict[int, Attempt] = {}
+        self._waiting = Waiting()
+        #: Fair share: units handed out to each run that has work, on a common scale.
+        self._served: dict[str, float] = {}
+        self._scale = 0.0
+        self._next_attempt = 1
+        self._settled = 0
+        self._copies = 0
+
+    # ── events ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, work: Work, now: float) -> list[Action]:
+        assert work.id not in self._requests, "a request is submitted once"
+        request = self._requests[work.id] = _Request(work, units_of(work.chars))
+        self._served[work.run] = max(self._served.get(work.run, 0.0), self._scale)
+        actions: list[Action] = []
+        self._queue(request, actions)
+        return self._advance(actions, now)
+
+    def cancel(self, request_id: int, now: float) -> list[Action]:
+        """Nobody waits for it any more. Its attempts hold their slots until their ends are reported."""
+        actions: list[Action] = []
+        if request_id in self._requests:
+            self._settle(self._requests[request_id], "cancelled", None, actions)
+        return self._advance(actions, now)
+
+    def attempt_ended(self, attempt_id: int, ending: Ending, now: float) -> list[Action]:
+        attempt = self._attempts.pop(attempt_id)
+        self._account(attempt, ending, now)
+        actions: list[Action] = []
+        request = self._requests.get(attempt.request)
+        if request is not None and request.attempts.pop(attempt_id, None) is not None:
+            if ending.verdict == "whole":
+                self._settle(request, "whole", attempt_id, actions)
+            else:
+                self._after_failure(request, attempt, ending, actions)
+        return self._advance(actions, now)
+
+    def host_changed(self, view: HostView, now: float) -> list[Action]:
+        """A host is new, or differs: slots, models, trust, readiness, pause."""
+        host = self._hosts.get(view.name)
+        if host is None:
+            self._hosts[view.name] = Slots(view, now)
+        else:
+            host.removed = False
+            host.change(view, now)
+        actions: list[Action] = []
+        self._recall(actions)
+        return self._advance(actions, now)
+
+    def host_removed(self, name: str, now: float) -> list[Action]:
+        """It gets nothing more; what is in flight there is aborted and goes elsewhere."""
+        actions: list[Action] = []
+        if name in self._hosts:
+            host = self._hosts[name]
+            host.change(HostView(name, host.view.slots, {}, ready=False), now)
+            host.removed = True
+            self._recall(actions)
+            self._drop_if_removed(host)
+        return self._advance(actions, now)
+
+    def tick(self, now: float) -> list[Action]:
+        return self._advance([], now)
+
+    # ── settling ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _account(self, attempt: Attempt, ending: Ending, now: float) -> None:
+        """What the end says of the host."""
+        host = self._hosts[attempt.target.host]
+        host.end(attempt)
+        match ending.verdict:
+            case "whole":
+                host.succeed(attempt, now)
+            case "failed" | "refused":
+                host.fail(attempt, now, refused=ending.verdict == "refused")
+            case "overloaded":
+                host.overload(attempt, now, ending.retry_after)
+            case "barred":
+                host.recover(attempt)
+                host.bar(attempt.target.model, now)
+            case "cut" | "unfit" | "fatal":
+                host.recover(attempt)
+            case "aborted":
+                host.give_up_trial(attempt)
+        self._drop_if_removed(host)
+
+    def _drop_if_removed(self, host: Slots) -> None:
+        if host.removed and not host.in_flight:
+            del self._hosts[host.view.name]
+
+    def _after_failure(self, request: _Request, attempt: Attempt, ending: Ending, actions: list[Action]) -> None:
+        target = attempt.target
+        match ending.verdict:
+            case "fatal":
+                self._settle(request, "fatal", None, actions)
+                return
+            case "unfit":
+                request.unfit |= {target} | self._no_larger(request, ending.window)
+            case "overloaded":
+                request.overloads += 1
+                request.tries -= 1
+            case "aborted" | "barred":
+                request.tries -= 1
+            case _:
+                request.avoided.add(target.host)
+        if not request.attempts:
+            self._queue(request, actions)
+
+    def _no_larger(self, request: _Request, window: int | None) -> set[Target]:
+        if window is None:
+            return set()
+        views = ((target, self._hosts.get(target.host)) for target in request.work.targets)
+        return {
+            target
+            for target, host in views
+            if host and target.model in host.view.models and host.view.models[target.model].window <= window
+        }
+
+    def _queue(self, request: _Request, actions: list[Action]) -> None:
+        """Puts it (back) into the queue, or settles it when nothing is left to try."""
+        work = request.work
+        targets = tuple(target for target in work.targets if target not in request.unfit)
+        if not targets:
+            self._settle(request, "unfit" if request.unfit else "no_host", None, actions)
+        elif request.tries >= MAX_ATTEMPTS or request.overloads >= MAX_OVERLOADS:
+            self._settle(request, "given_up", None, actions)
+        else:
+            avoided = frozenset(request.avoided)
+            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private)
+            self._waiting.add(work.id, key, request.units, work.prefix)
+
+    def _settle(self, request: _Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
+        if request.work.id in self._waiting:
+            self._waiting.remove(request.work.id)
+        del self._requests[request.work.id]
+        self._settled += 1
+        actions.append(Settle(request.work.id, outcome, winner))
+        for attempt in request.attempts.values():
+            self._abort(attempt, actions)
+
+    def _abort(self, attempt: Attempt, actions: list[Action]) -> None:
+        if not attempt.aborting:
+            attempt.aborting = True
+            actions.append(Abort(attempt.id))
+
+    def _recall(self, actions: list[Action]) -> None:
+        """Aborts attempts that may no longer be where they are: a model gone, a host removed, trust withdrawn."""
+        for attempt in self._attempts.values():
+            request = self._requests.get(attempt.request)
+            if request is not None and not self._allowed(
+                self._hosts[attempt.target.host], attempt.target, request.work.private
+            ):
+                self._abort(attempt, actions)
+
+    # ── handing out ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _advance(self, actions: list[Action], now: float) -> list[Action]:
+        """Fills free slots, then ends what waits in vain, then says when to look again."""
+        wake: list[float] = []
+        hosts = sorted(self._hosts.values(), key=lambda host: (self._second(host), host.view.name))
+        for host in hosts:
+            while host.free(now) and (found := self._next_for(host, now, wake)) is not None:
+                self._start(self._requests[found[0]], found[1], now, actions)
+        for host in hosts:
+            while host.free(now) and (copy := self._copy_for(host, now, wake)) is not None:
+                self._start(self._requests[copy[0]], copy[1], now, actions)
+        if len(self._waiting):
+            self._expire(now, actions, wake)
+            wake += (time for host in hosts if (time := host.opens_at(now)) is not None)
+        if later := [time for time in wake if now < time < math.inf]:
+            actions.append(WakeAt(min(later)))
+        self._forget_idle_runs()
+        return actions
+
+    def _second(self, host: Slots) -> float:
+        """Seconds for a request of one size, to compare hosts; unmeasured ones first, so that they are measured."""
+        return min(host.pace.values(), default=0.0)
+
+    def _next_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
+        """The request that this host should take next: class, then run, then prefix, then longest."""
+        may = [(bucket, target) for bucket in self._waiting if (target := self._eligible(bucket.key, host, now))]
+        may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
+        for bucket, target in may:
+            request = bucket.head(host.prefix)
+            if not self._better_elsewhere(bucket, request, target, host, now, wake):
+                return request, target
+        return None
+
+    def _rank(self, bucket: Bucket, target: Target, host: Slots) -> tuple[bool, float, str, bool, int]:
+        key = bucket.key
+        swap = host.resident is not None and target.model != host.resident
+        longest = bucket.members[bucket.head(host.prefix)]
+        return (not key.interactive, self._served[key.run], key.run, swap, -longest)
+
+    def _eligible(self, key: Key, host: Slots, now: float) -> Target | None:
+        """The target by which this host may take what waits under ``key``."""
+        mine = [target for target in key.targets if target.host == host.view.name]
+        mine = [t for t in mine if self._allowed(host, t, key.private) and host.offers(t.model, now)]
+        if not mine:
+            return None
+        chosen = next((target for target in mine if target.model == host.resident and not key.ordered), mine[0])
+        if host.view.name in key.avoided and any(self._fit_elsewhere(key, host, now)):
+            return None
+        if key.ordered and any(self._preferred_before(key, chosen, now)):
+            return None
+        return chosen
+
+    def _allowed(self, host: Slots, target: Target, private: bool) -> bool:
+        return target.model in host.view.models and (not private or host.trusted(target.model))
+
+    def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
+        for target in key.targets:
+            other = self._hosts.get(target.host)
+            if other is not None and other is not host and target.host not in key.avoided:
+                yield self._serves(other, target, key.private, now)
+
+    def _preferred_before(self, key: Key, chosen: Target, now: float) -> Iterator[bool]:
+        for target in key.targets[: key.targets.index(chosen)]:
+            other = self._hosts.get(target.host)
+            if other is not None and target.host != chosen.host and target.host not in key.avoided:
+                yield self._serves(other, target, key.private, now)
+
+    def _serves(self, host: Slots, target: Target, private: bool, now: float) -> bool:
+        return self._allowed(host, target, private) and host.serviceable(now) and host.offers(target.model, now)
+
+    def _start(self, request: _Request, target: Target, now: float, actions: list[Action]) -> None:
+        work, host = request.work, self._hosts[target.host]
+        copy = bool(request.attempts)
+        attempt = Attempt(self._next_attempt, work.id, target, now, request.units, backup=copy)
+        self._next_attempt += 1
+        request.tries += 1
+        request.attempts[attempt.id] = self._attempts[attempt.id] = attempt
+        host.begin(attempt, prefix=work.prefix, root_run=work.run if work.ordered else None)
+        if copy:
+            self._copies += 1
+        else:
+            self._waiting.remove(work.id)
+            self._scale = max(self._scale, self._served[work.run])
+            self._served[work.run] += request.units
+        actions.append(Dispatch(attempt.id, work.id, target))
+
+    # ── the tail ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _better_elsewhere(
+        self, bucket: Bucket, request: int, target: Target, host: Slots, now: float, wake: list[float]
+    ) -> bool:
+        """Whether the request would be done sooner if this free host left it to the others.
+
+        A slow host that takes one of the last requests makes everybody wait for it; and a one-slot host that gives up
+        a root's cached prompt must read that prompt again.
+        """
+        units = self._requests[request].units
+        here = host.estimate(target.model, units)
+        if here is None or bucket.key.ordered:
+            return False
+        if host.root_prefix is not None and host.root_prefix[0] in self._served and not bucket.key.interactive:
+            here += host.estimate(target.model, host.root_prefix[1]) or 0.0
+        elsewhere = self._done_elsewhere(bucket, units, host, now)
+        if elsewhere >= here:
+            return False
+        wake.append(now + max(0.05, here - elsewhere))
+        return True
+
+    def _done_elsewhere(self, bucket: Bucket, units: int, host: Slots, now: float) -> float:
+        """Seconds after which the other hosts would have done all that waits beside this host, and this request."""
+        key = bucket.key
+        speed = backlog = 0.0
+        slots = 0
+        best = math.inf
+        seen: set[str] = {host.view.name}
+        for target in key.targets:
+            other = self._hosts.get(target.host)
+            if other is None or target.host in seen or target.host in key.avoided:
+                continue
+            seen.add(target.host)
+            single = other.estimate(target.model, 1)
+            if single is None or other.free(now) or not self._serves(other, target, key.private, now):
+                continue  # one with a free slot has just left this request to us, or is not measured
+            slots += other.usable
+            speed += other.usable / single
+            best = min(best, single * units)
+            backlog += sum(self._remaining(attempt, now) or 0.0 for attempt in other.in_flight.values())
+        if not slots:
+            return math.inf
+        ahead = sum(bucket.units for bucket in self._waiting) - units
+        return ahead / speed + backlog / slots + best
+
+    def _remaining(self, attempt: Attempt, now: float) -> float | None:
+        expected = self._hosts[attempt.target.host].estimate(attempt.target.model, attempt.units)
+        if expected is None:
+            expected = self._typical(attempt.units)
+        return None if expected is None else remaining_of(expected, now - attempt.started)
+
+    def _typical(self, units: int) -> float | None:
+        """For hosts that have not finished anything: the slowest measured one's time."""
+        paces = [pace for host in self._hosts.values() for pace in host.pace.values()]
+        return max(paces) * units if paces else None
+
+    def _copy_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
+        """The straggler whose second copy here would save most. Only trusted hosts run copies, as theirs cost no
+        money."""
+        best: tuple[float, int, Target] | None = None
+        for attempt in self._attempts.values():
+            found = self._copy_target(attempt, host, now)
+            remaining = self._remaining(attempt, now)
+            if found is None or remaining is None:
+                continue
+            here = host.estimate(found.model, attempt.units) or self._typical(attempt.units) or math.inf
+            gain = remaining - here
+            if gain > max(COPY_GAIN * here, COPY_SECONDS):
+                if best is None or gain > best[0]:
+                    best = (gain, attempt.request, found)
+            else:
+                wake.append(now + max(0.05, (1 + COPY_GAIN) * here + COPY_SECONDS - remaining))
+        return None if best is None else best[1:]
+
+    def _copy_target(self, attempt: Attempt, host: Slots, now: float) -> Target | None:
+        request = self._requests.get(attempt.request)
+        if request is None or attempt.aborting or attempt.target.host == host.view.name:
+            return None
+        if len(request.attempts) > 1 or request.tries >= MAX_ATTEMPTS or host.view.name in request.avoided:
+            return None
+        work = request.work
+        for target in work.targets:
+            if target.host != host.view.name or target in request.unfit or not host.offers(target.model, now):
+                continue
+            if target.model in host.view.models and host.trusted(target.model):
+                return target
+        return None
+
+    # ── giving up ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expire(self, now: float, actions: list[Action], wake: list[float]) -> None:
+        """Settles what waits for hosts that are all down for longer than is worth waiting."""
+        for bucket in list(self._waiting):
+            deadline = self._deadline(bucket.key, now)
+            if deadline > now:
+                wake.append(deadline)
+                continue
+            for request in list(bucket.members):
+                self._settle(self._requests[request], "no_host", None, actions)
+
+    def _deadline(self, key: Key, now: float) -> float:
+        """When to give up waiting under ``key``: never while one of its hosts is fit."""
+        latest = -math.inf
+        for target in key.targets:
+            host = self._hosts.get(target.host)
+            if host is None or not self._allowed(host, target, key.private):
+                continue
+            if not host.offers(target.model, now):
+                continue
+            if host.closed_until > now + MAX_PAUSE_WAITED:
+                continue
+            if host.down_since is None:
+                return math.inf
+            latest = max(latest, host.down_since + (PATIENCE_SEEN if host.was_up else PATIENCE_UNSEEN))
+        return latest
+
+    def _forget_idle_runs(self) -> None:
+        if len(self._served) > 2 * len(self._requests) + 8:
+            alive = {request.work.run for request in self._requests.values()}
+            self._served = {run: served for run, served in self._served.items() if run in alive}
+
+    # ── showing and checking ────────────────────────────────────────────────────────────────────────────────
+
+    def hosts(self) -> dict[str, Slots]:
+        return self._hosts
+
+    def statistics(self) -> Statistics:
+        queued_for = dict.fromkeys(self._hosts, 0)
+        for bucket in self._waiting:
+            for name in {target.host for target in bucket.key.targets} & queued_for.keys():
+                queued_for[name] += len(bucket.members)
+        return Statistics(len(self._waiting), len(self._attempts), self._copies, self._settled, queued_for)
+
+    def check(self) -> None:
+        """The invariants; raises ``AssertionError``."""
+        for host in self._hosts.values():
+            assert len(host.in_flight) <= host.ceiling, f"{host.view.name} holds {len(host.in_flight)}"
+            for attempt in host.in_flight.values():
+                assert self._attempts.get(attempt.id) is attempt, "a host's attempt is unknown"
+        assert sum(len(host.in_flight) for host in self._hosts.values()) == len(self._attempts), "a slot leaked"
+        for number, request in self._requests.items():
+            assert (number in self._waiting) != bool(request.attempts), f"{number} is not in exactly one place"
+            assert len(request.attempts) <= 2, f"{number} has more than one copy"
+            assert request.tries <= MAX_ATTEMPTS, f"{number} was tried too often"
+            for attempt in request.attempts.values():
+                assert self._attempts[attempt.id] is attempt, "a request's attempt is unknown"
+                view = self._hosts[attempt.target.host].view.models.get(attempt.target.model)
+                trusted = view is not None and view.trust == "mine"
+                assert trusted or attempt.aborting or not request.work.private, f"{number} is private"
+        for attempt in self._attempts.values():
+            assert attempt.request in self._requests or attempt.aborting, f"attempt {attempt.id} has no purpose"
+        assert set(self._waiting.requests()) <= self._requests.keys(), "a settled request waits"

@@ -1,0 +1,246 @@
+"""One host as the scheduler sees it: slots, breaker, pace. Pure: no clock, no HTTP; times are handed in.
+
+Owns when a host may be given another request, and how long a request would take there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from rlmd.config import Trust
+
+#: Transport failures in a row that open the breaker; a refused connection opens it at once.
+STRIKES = 2
+#: Seconds for which the breaker first stays open, doubled up to the cap each time that the trial fails.
+OPEN_SECONDS, MAX_OPEN_SECONDS = 2.0, 60.0
+#: How long a wrong key or a missing model keeps a target out before it is tried again.
+BARRED_SECONDS = 60.0
+#: An overloaded host that names no pause gets this one, doubled up to the cap.
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+#: Weight of the newest measurement of a host's pace.
+PACE_WEIGHT = 0.3
+#: What a request costs beyond its prompt, in characters: generating a typical short reply.
+BASE_CHARS = 1000
+#: The cap on a learned pace's sample, against one stalled request spoiling the estimates for long.
+MAX_SAMPLE_RATIO = 8.0
+
+HostState = Literal["ok", "busy", "down", "paused", "unknown"]
+
+
+class Target(NamedTuple):
+    """A model on a host."""
+
+    host: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    window: int
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What the scheduler is told of a host. ``ready``: it has answered what it is (until then nothing is sent)."""
+
+    name: str
+    slots: int
+    models: Mapping[str, ModelView]
+    ready: bool = True
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request at one host. ``aborting``: cancelled, but its slot is not free before its end is reported."""
+
+    id: int
+    request: int
+    target: Target
+    started: float
+    units: int
+    backup: bool = False
+    aborting: bool = False
+
+
+def units_of(chars: int) -> int:
+    """The size of a request for estimates: prompt characters and a typical reply."""
+    return chars + BASE_CHARS
+
+
+@dataclass(slots=True)
+class Slots:
+    """A host's slots. ``permits``: how many are used at present, halved when the host says that it is overloaded."""
+
+    view: HostView
+    since: float
+    in_flight: dict[int, Attempt] = field(default_factory=dict)
+    permits: int = 1
+    smooth: int = 0
+    failures: int = 0
+    level: int = 0
+    open_until: float | None = None
+    trial: int | None = None
+    pauses: int = 0
+    closed_until: float = -math.inf
+    barred: dict[str, float] = field(default_factory=dict)
+    pace: dict[str, float] = field(default_factory=dict)
+    #: None while the host is fit, else when it stopped being so.
+    down_since: float | None = None
+    was_up: bool = False
+    resident: str | None = None
+    prefix: str = ""
+    #: The run whose root prompt is cached on a one-slot host, and the prompt's units.
+    root_prefix: tuple[str, int] | None = None
+    completed: int = 0
+    failed: int = 0
+    removed: bool = False
+    #: The most that may be in flight: the slots, or what was in flight when they were lowered.
+    ceiling: int = 1
+
+    def __post_init__(self) -> None:
+        self.permits = self.ceiling = self.view.slots
+        self.down_since = None if self.view.ready else self.since
+        self.was_up = self.view.ready
+
+    def change(self, view: HostView, now: float) -> None:
+        if view.slots != self.view.slots:
+            self.permits = view.slots
+            self.ceiling = max(view.slots, len(self.in_flight))
+        if view.ready and not self.view.ready and self.open_until is None:
+            self.down_since, self.was_up = None, True
+        elif self.view.ready and not view.ready and self.down_since is None:
+            self.down_since = now
+        self.view = view
+
+    # ── may it be given work ────────────────────────────────────────────────────────────────────────────────
+
+    def serviceable(self, now: float) -> bool:
+        """Whether it takes work at all, now or as soon as a slot is free."""
+        if not self.view.ready or self.view.paused or now < self.closed_until:
+            return False
+        return self.open_until is None or (now >= self.open_until and self.trial is None)
+
+    @property
+    def usable(self) -> int:
+        return min(self.permits, self.view.slots)
+
+    def free(self, now: float) -> int:
+        if not self.serviceable(now):
+            return 0
+        if self.open_until is not None:
+            return min(1, max(0, self.view.slots - len(self.in_flight)))
+        return max(0, self.usable - len(self.in_flight))
+
+    def offers(self, model: str, now: float) -> bool:
+        return model in self.view.models and now >= self.barred.get(model, -math.inf)
+
+    def trusted(self, model: str) -> bool:
+        return self.view.models[model].trust == "mine"
+
+    def opens_at(self, now: float) -> float | None:
+        """When it may be asked again by the passing of time alone; None if time does not decide."""
+        times = [self.closed_until] if self.closed_until > now else []
+        if self.open_until is not None and self.trial is None:
+            times.append(self.open_until)
+        times += [until for until in self.barred.values() if until > now]
+        return max(times) if times else None
+
+    def state(self, now: float) -> HostState:
+        if self.view.paused:
+            return "paused"
+        if self.open_until is not None or now < self.closed_until:
+            return "down"
+        if not self.view.ready:
+            return "down" if self.was_up else "unknown"
+        return "ok" if self.free(now) else "busy"
+
+    # ── what happened ───────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, attempt: Attempt, *, prefix: str, root_run: str | None) -> None:
+        self.in_flight[attempt.id] = attempt
+        if self.open_until is not None:
+            self.trial = attempt.id
+        self.resident = attempt.target.model
+        self.prefix = prefix
+        if self.view.slots == 1:
+            self.root_prefix = (root_run, attempt.units) if root_run else None
+
+    def end(self, attempt: Attempt) -> None:
+        del self.in_flight[attempt.id]
+
+    def succeed(self, attempt: Attempt, now: float) -> None:
+        self.completed += 1
+        self.recover(attempt)
+        self.learn(attempt, now - attempt.started)
+        self.smooth += 1
+        if self.smooth >= self.permits and self.permits < self.view.slots:
+            self.permits += 1
+            self.smooth = 0
+
+    def recover(self, attempt: Attempt) -> None:
+        """It answered, whatever it answered: the transport works."""
+        if self.open_until is None or self.trial == attempt.id:
+            self.failures = self.level = self.pauses = 0
+            self.open_until = self.trial = self.down_since = None
+            self.was_up = True
+
+    def give_up_trial(self, attempt: Attempt) -> None:
+        if self.trial == attempt.id:
+            self.trial = None
+
+    def fail(self, attempt: Attempt, now: float, *, refused: bool) -> None:
+        """A transport failure. Those of attempts that began before the breaker opened do not open it further."""
+        self.failed += 1
+        self.failures += 1
+        on_trial = self.trial == attempt.id
+        if on_trial or (self.open_until is None and (refused or self.failures >= STRIKES)):
+            self.open_until = now + min(MAX_OPEN_SECONDS, OPEN_SECONDS * 2.0**self.level)
+            self.level = min(self.level + 1, 10)
+            self.trial = None
+            self.root_prefix = None
+            if self.down_since is None:
+                self.down_since = now
+
+    def overload(self, attempt: Attempt, now: float, retry_after: float | None) -> None:
+        """Fewer at a time from now on, and none before the pause is over."""
+        self.give_up_trial(attempt)
+        if now >= self.closed_until:
+            self.permits = max(1, self.permits // 2)
+            self.pauses = min(self.pauses + 1, 10)
+        self.smooth = 0
+        pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** (self.pauses - 1)) if retry_after is None else retry_after
+        self.closed_until = max(self.closed_until, now + pause)
+
+    def bar(self, model: str, now: float) -> None:
+        """A wrong key, no balance, a model that is gone: not asked again for a while."""
+        self.failed += 1
+        self.barred[model] = now + BARRED_SECONDS
+
+    # ── how long it would take ──────────────────────────────────────────────────────────────────────────────
+
+    def learn(self, attempt: Attempt, seconds: float) -> None:
+        sample = max(seconds, 1e-6) / attempt.units
+        known = self.pace.get(attempt.target.model)
+        if known is None:
+            self.pace[attempt.target.model] = sample
+        else:
+            sample = min(sample, known * MAX_SAMPLE_RATIO)
+            self.pace[attempt.target.model] = known + PACE_WEIGHT * (sample - known)
+
+    def estimate(self, model: str, units: int) -> float | None:
+        """Seconds for a request; None as long as nothing was measured here."""
+        pace = self.pace.get(model)
+        if pace is None and self.pace:
+            pace = sum(self.pace.values()) / len(self.pace)
+        return None if pace is None else pace * units
+
+
+def remaining_of(expected: float, elapsed: float) -> float:
+    """Seconds that an attempt may still take. One that is over its time has as long to go as it is late: the longer
+    it hangs, the less it is believed."""
+    return max(expected - elapsed, elapsed - expected, 0.1 * expected)

@@ -1,0 +1,280 @@
+"""Any server that speaks ``/v1/chat/completions``: llama.cpp, vLLM, DeepSeek, GLM, OpenRouter and their kin.
+
+They differ, and nothing that differs is relied on: usage may be absent, in the last chunk or in one of its own;
+``[DONE]`` may be missing; ``content`` may be null; a server may answer a JSON body though a stream was asked. What
+makes an answer whole is its ``finish_reason``. A parameter that a server does not know is left out from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rlmd.errors import CompletionCut, HostFailed, HostRefused, MalformedReply, PromptTruncated, RlmdError
+from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
+from rlmd.providers.failures import classify, refusal_of
+from rlmd.providers.http import Http, Response
+from rlmd.providers.reading import (
+    ReplyText,
+    byte_count,
+    estimated_tokens,
+    integer,
+    parsed,
+    read_too_little,
+    record,
+    records,
+)
+
+_STOP = {"stop", "eos", "eos_token", "end_turn", "stop_sequence"}
+_LENGTH = {"length", "max_tokens"}
+#: Thinking is on by default there and would be paid for each sub-query.
+_NO_THINKING: dict[str, dict[str, Any]] = {
+    "api.deepseek.com": {"thinking": {"type": "disabled"}},
+    "api.z.ai": {"thinking": {"type": "disabled"}},
+    "open.bigmodel.cn": {"thinking": {"type": "disabled"}},
+}
+#: Programs whose chat templates take this switch; the others' ignore it.
+_TEMPLATE_SWITCH = {"chat_template_kwargs": {"enable_thinking": False}}
+_TEMPLATE_SOFTWARE = {"llama.cpp", "vllm"}
+#: Parameters that some server refuses, and what is sent instead.
+_REPLACEMENTS: dict[str, str | None] = {
+    "stream_options": None,
+    "max_tokens": "max_completion_tokens",
+    "temperature": None,
+    "seed": None,
+    "chat_template_kwargs": None,
+    "thinking": None,
+}
+_UNSUPPORTED = r"unsupported|not support|unknown|unrecognized|unrecognised|unexpected|extra|not permitted|invalid param"
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What has come of one reply; ``done`` after ``[DONE]``."""
+
+    reply: ReplyText
+    finish_reason: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
+
+
+class OpenAI:
+    """One server. A URL without a path gets ``/v1``."""
+
+    kind = "openai"
+
+    def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
+        base = url.rstrip("/")
+        if not urlsplit(base if "//" in base else "//" + base).path:
+            base += "/v1"
+        self._http = Http(base, api_key=api_key, connections=connections)
+        self._left_out: set[str] = set()
+        self._software: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAI({self._http.server})"
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def probe(self) -> ServerFacts:
+        status, answer = await self._http.get("/models")
+        if status != 200:
+            raise classify(refusal_of(self._http.server, status, answer, {}, secrets=self._http.secrets))
+        listed = parsed(self._http.server, answer)
+        if not isinstance(listed.get("data"), list):
+            raise HostFailed(f"{self._http.server} does not answer as an OpenAI-compatible server.")
+        models = records(listed, "data")
+        owners = {str(model.get("owned_by")) for model in models}
+        self._software = next((name for owner, name in _OWNERS.items() if owner in owners), None)
+        props = await self._props() if self._software == "llama.cpp" else {}
+        served = tuple(_served(model, props) for model in models if isinstance(model.get("id"), str))
+        slots = integer(props, "total_slots") or None
+        return ServerFacts("openai", _build(props), served, slots=slots, software=self._software)
+
+    async def _props(self) -> dict[str, Any]:
+        """llama-server's own page: slots, and the window of one slot."""
+        try:
+            status, answer = await self._http.get("/props", root=True)
+            return parsed(self._http.server, answer) if status == 200 else {}
+        except RlmdError:
+            return {}
+
+    # ── completing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def complete(
+        self,
+        model: str,
+        window: int,
+        messages: tuple[Message, ...],
+        sampling: Sampling,
+        on_delta: Callable[[str], None],
+    ) -> Completion:
+        """Adapts to a server that refuses a parameter, once for each parameter, and remembers it."""
+        for _ in range(len(_REPLACEMENTS)):
+            body = self._body(model, messages, sampling)
+            stream = await self._try(body, messages, ReplyText(on_delta))
+            if stream is not None:
+                return self._whole(stream, window, messages, sampling)
+        raise HostRefused(f"{self._http.server} refuses every form of the request.", status=400)
+
+    def _body(self, model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        body |= _NO_THINKING.get(urlsplit(self._http.base).hostname or "", {})
+        if self._software in _TEMPLATE_SOFTWARE:
+            body |= _TEMPLATE_SWITCH
+        for name in self._left_out & body.keys():
+            value = body.pop(name)
+            if instead := _REPLACEMENTS[name]:
+                body[instead] = value
+        return body
+
+    async def _try(self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText) -> _Stream | None:
+        """One request; None when a parameter was refused that the next try leaves out."""
+        async with self._http.stream("/chat/completions", body) as response:
+            if response.status != 200:
+                answer = await response.body()
+                if response.status in (400, 422) and self._adapt(body, answer):
+                    return None
+                raise self._refusal(response.status, answer, messages, response)
+            stream = _Stream(reply)
+            if response.content_type == "application/json":
+                self._take(await response.body(), stream, messages, response)
+            else:
+                await self._read(response, stream, messages)
+            return stream
+
+    def _adapt(self, body: dict[str, Any], answer: bytes) -> bool:
+        said = answer[:4000].decode("utf-8", "replace").lower()
+        if not re.search(_UNSUPPORTED, said):
+            return False
+        for name in _REPLACEMENTS:
+            if name in body and name not in self._left_out and re.search(rf"\b{name}\b", said):
+                self._left_out.add(name)
+                return True
+        return False
+
+    def _refusal(self, status: int, body: bytes, messages: tuple[Message, ...], response: Response) -> RlmdError:
+        prompt = tuple(message.content for message in messages)
+        server, headers = self._http.server, response.headers
+        return classify(refusal_of(server, status, body, headers, secrets=self._http.secrets, prompt=prompt))
+
+    async def _read(self, response: Response, stream: _Stream, messages: tuple[Message, ...]) -> None:
+        """Server-sent events: data lines are taken, comments (``: keep-alive``) and other fields passed over. A line
+        that is not JSON ends it: what stood there would be missing from the answer."""
+        try:
+            async with contextlib.aclosing(response.lines()) as lines:
+                async for line in lines:
+                    if line.startswith(b"data:"):
+                        self._take(line[5:].strip(), stream, messages, response)
+                    elif line.startswith(b"{"):  # an error body sent bare into the stream
+                        self._take(line, stream, messages, response)
+                    if stream.done:
+                        await response.drain()
+                        return
+        except HostFailed:
+            if stream.finish_reason is None:
+                raise  # else the answer is whole; only the trailer is missing
+
+    def _take(self, data: bytes, stream: _Stream, messages: tuple[Message, ...], response: Response) -> None:
+        if not data:
+            return
+        if data == b"[DONE]":
+            stream.done = True
+            return
+        chunk = parsed(self._http.server, data)
+        if chunk.get("error") or chunk.get("object") == "error" or (chunk.get("detail") and "choices" not in chunk):
+            raise self._refusal(200, data, messages, response)
+        stream.usage = record(chunk, "usage") or stream.usage
+        for choice in records(chunk, "choices"):
+            if choice.get("index", 0) != 0:
+                continue
+            part = record(choice, "delta") or record(choice, "message")
+            thinking = part.get("reasoning_content") or part.get("reasoning")
+            if isinstance(thinking, str) and thinking:
+                stream.reply.add_thinking(thinking)
+            content = part.get("content")
+            if content is not None and not isinstance(content, str):
+                raise MalformedReply(f"{self._http.server} sent content that is not text.")
+            if content:
+                stream.reply.add_text(content)
+            reason = choice.get("finish_reason")
+            if isinstance(reason, str) and reason:
+                stream.finish_reason = reason
+
+    # ── whole or not ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _whole(self, stream: _Stream, window: int, messages: tuple[Message, ...], sampling: Sampling) -> Completion:
+        finish = self._finish(stream, window, sampling)
+        text, thinking = stream.reply.close()
+        read, written = integer(stream.usage, "prompt_tokens"), integer(stream.usage, "completion_tokens")
+        estimate = estimated_tokens(byte_count(messages), len(messages))
+        if not read:
+            guessed = estimated_tokens(len((text + thinking).encode("utf-8", "replace")), 0)
+            return Completion(text, thinking, finish, Usage(estimate, guessed, estimated=True))
+        if read_too_little(messages, window, read):
+            raise PromptTruncated(
+                f"{self._http.server} read {read} tokens of the prompt, which has about {estimate}.",
+                hint="Send smaller pieces, or set the host's real window.",
+                tokens=estimate,
+                window=window,
+            )
+        return Completion(text, thinking, finish, Usage(read, written))
+
+    def _finish(self, stream: _Stream, window: int, sampling: Sampling) -> Finish:
+        server, reason = self._http.server, stream.finish_reason
+        if reason is None:
+            raise CompletionCut(f"{server} ended the stream without a finish reason.", hint="Its log says why.")
+        if reason in _STOP:
+            return "stop"
+        if reason == "content_filter":
+            raise HostRefused(f"{server} withheld the reply (content filter).")
+        if reason not in _LENGTH:
+            raise CompletionCut(f"{server} ended the reply for a reason that is neither stop nor length.")
+        read, written = integer(stream.usage, "prompt_tokens"), integer(stream.usage, "completion_tokens")
+        if 0 < written < sampling.max_tokens and read + written >= window - 1:
+            raise CompletionCut(
+                f"{server} ran out of its window of {window} tokens after {written} of up to {sampling.max_tokens}.",
+                hint="Send a smaller piece.",
+                window=window,
+            )
+        return "length"
+
+
+_OWNERS = {"llamacpp": "llama.cpp", "vllm": "vllm"}
+
+
+def _served(model: dict[str, Any], props: dict[str, Any]) -> ServedModel:
+    window = (
+        integer(record(props, "default_generation_settings"), "n_ctx")
+        or integer(record(model, "meta"), "n_ctx")
+        or integer(model, "max_model_len")
+        or integer(model, "context_length")
+        or integer(model, "context_window")
+    )
+    name = str(model["id"])
+    return ServedModel(name=name, window=window or None, chat="embed" not in name.lower())
+
+
+def _build(props: dict[str, Any]) -> str | None:
+    build = props.get("build_info")
+    return build if isinstance(build, str) else None

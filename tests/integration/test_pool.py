@@ -1,0 +1,233 @@
+"""The pool over fake Ollama hosts: whole completions, candidates, cache, flights, cancellation, failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings
+from rlmd.errors import CompletionCut, NoHost, NotFound, PromptTooLong
+from rlmd.pool import CompletionRequest, Deadlines, Pool
+from rlmd.providers.base import Message, Sampling
+from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
+
+
+def host(fake: FakeOllama, **changes: Any) -> HostSettings:
+    return HostSettings(url=fake.url, provider="ollama", **{"slots": fake.slots, **changes})
+
+
+def ask(prompt: str, **changes: Any) -> CompletionRequest:
+    changes = {"role": "sub", "run_id": "run", "sampling": Sampling(), **changes}
+    return CompletionRequest(messages=(Message("user", prompt),), **changes)
+
+
+@asynccontextmanager
+async def pool_of(hosts: dict[str, HostSettings], folder: Path | None = None, **more: Any) -> AsyncIterator[Pool]:
+    roles = more.pop("roles", RoleSettings())
+    more = {"default_url": None, "environment": {}, **more}
+    pool = Pool(Settings(hosts=hosts, roles=roles), cache_folder=folder, **more)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def test_a_prompt_comes_back_whole_with_its_record_and_deltas() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        fake.answer = lambda _: Scripted("one two three four", chunk=4)
+        heard: list[tuple[int, str]] = []
+        got = await pool.complete(ask("hello"), lambda offset, text: heard.append((offset, text)))
+        assert got.completion.text == "one two three four"
+        assert "".join(text for _, text in heard) == got.completion.text
+        assert [offset for offset, _ in heard] == [0, 4, 8, 12, 16]
+        assert (got.record.host, got.record.model, got.record.source) == ("gpu", "sub:latest", "model")
+        assert got.record.attempts == 1
+        body = fake.seen[0].body
+        assert body["truncate"] is False
+        assert body["stream"] is True
+        assert body["options"]["num_ctx"] == 8192
+        assert body["options"]["num_predict"] == 1024
+
+
+async def test_equal_requests_in_flight_are_sent_once_and_later_ones_come_from_disk(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"], slots=2) as fake:
+        async with pool_of({"gpu": host(fake)}, tmp_path / "cache") as pool:
+            got = await asyncio.gather(*(pool.complete(ask("same")) for _ in range(5)))
+            assert sorted(one.record.source for one in got) == ["flight"] * 4 + ["model"]
+            assert (await pool.complete(ask("same"))).record.source == "cache"
+            assert (await pool.complete(ask("same", fresh=True))).record.source == "model"
+            assert (await pool.complete(ask("same", private=True))).record.source == "model"
+            assert len(fake.seen) == 3
+        async with pool_of({"gpu": host(fake)}, tmp_path / "cache") as pool:
+            heard: list[tuple[int, str]] = []
+            again = await pool.complete(ask("same"), lambda offset, text: heard.append((offset, text)))
+            assert again.record.source == "cache"
+            assert heard == [(0, echo("same"))]
+            assert len(fake.seen) == 3
+
+
+async def test_slots_are_never_exceeded_and_every_prompt_is_answered() -> None:
+    async with AsyncExitStack() as stack:
+        fakes = [await stack.enter_async_context(FakeOllama(["sub"], slots=n, latency=0.01)) for n in (2, 4, 2)]
+        hosts = {f"h{number}": host(fake) for number, fake in enumerate(fakes)}
+        pool = await stack.enter_async_context(pool_of(hosts))
+        got = await asyncio.gather(*(pool.complete(ask(f"prompt {number}", batch=True)) for number in range(60)))
+        assert [one.completion.text for one in got] == [echo(f"prompt {number}") for number in range(60)]
+        assert [fake.max_held for fake in fakes] == [2, 4, 2]
+        assert sum(len(fake.seen) for fake in fakes) == 60
+
+
+async def test_cancelling_the_last_waiter_hangs_up_upstream_and_frees_the_slot() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        fake.answer = lambda prompt: Scripted("x", fault="hang") if prompt == "hang" else "done"
+        one, two = (asyncio.create_task(pool.complete(ask("hang"))) for _ in range(2))
+        await fake.until(lambda: fake.serving == 1)
+        one.cancel()
+        await asyncio.wait([one])
+        assert fake.aborted == 0
+        two.cancel()
+        await fake.until(lambda: fake.aborted == 1)
+        assert (await pool.complete(ask("next"))).completion.text == "done"
+        assert pool.hosts()[0].slots_used == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset", "error_line", "garbage"])
+async def test_a_broken_stream_is_tried_elsewhere_and_begins_anew(fault: Any) -> None:
+    async with FakeOllama(["sub"]) as bad, FakeOllama(["sub"]) as good:
+        bad.answer = lambda _: Scripted("wrong answer", fault=fault, after=5)
+        good.answer = lambda _: "right answer"
+        roles = RoleSettings(root=("bad/sub", "good/sub"))
+        async with pool_of({"bad": host(bad), "good": host(good)}, roles=roles) as pool:
+            heard: list[tuple[int, str]] = []
+            got = await pool.complete(ask("q", role="root"), lambda offset, text: heard.append((offset, text)))
+            assert got.completion.text == "right answer"
+            assert (got.record.host, got.record.attempts) == ("good", 2)
+            assert heard == [(0, "wrong"), (0, "right answer")]
+
+
+async def test_a_host_that_dies_in_the_middle_of_a_batch_costs_nothing() -> None:
+    async with (
+        FakeOllama(["sub"], slots=2, latency=0.02) as a,
+        FakeOllama(["sub"], slots=2, latency=0.02) as b,
+        pool_of({"a": host(a), "b": host(b)}) as pool,
+    ):
+        asked = [asyncio.create_task(pool.complete(ask(f"p{number}", batch=True))) for number in range(40)]
+        await b.until(lambda: len(b.seen) >= 4)
+        await b.die()
+        got = await asyncio.gather(*asked)
+        assert [one.completion.text for one in got] == [echo(f"p{number}") for number in range(40)]
+        states = {status.name: status.state for status in pool.hosts()}
+        assert states == {"a": "ok", "b": "down"}
+
+
+async def test_a_host_that_comes_back_is_used_again() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        await pool.complete(ask("one"))
+        await fake.die()
+        waiting = asyncio.create_task(pool.complete(ask("two")))
+        await _until(lambda: pool.hosts()[0].state == "down")
+        await fake.revive()
+        assert (await waiting).completion.text == echo("two")
+        assert pool.hosts()[0].state == "ok"
+
+
+async def test_nobody_home_is_an_error_that_names_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlmd.pool.scheduler.PATIENCE_UNSEEN", 0.05)
+    fake = FakeOllama(["sub"])
+    await fake.http.start()
+    await fake.http.stop()
+    async with pool_of({"gpu": host(fake, models={"sub": ModelSettings()})}) as pool:
+        with pytest.raises(NoHost, match=r"gpu: .*refused the connection"):
+            await pool.complete(ask("anyone?"))
+
+
+async def test_model_chooses_among_the_candidates_only() -> None:
+    async with FakeOllama(["small", "large"]) as fake:
+        roles = RoleSettings(sub=("gpu/small:latest", "gpu/large:latest"), root=("gpu/large:latest",))
+        async with pool_of({"gpu": host(fake)}, roles=roles) as pool:
+            for name in ("large", "gpu/large", "large:latest"):
+                assert (await pool.complete(ask("q", model=name))).record.model == "large:latest"
+            assert (await pool.complete(ask("q", model="gpu"))).record.host == "gpu"
+            with pytest.raises(NotFound, match=r"'small' is no candidate for root; .*: gpu/large:latest"):
+                await pool.complete(ask("q", role="root", model="small"))
+
+
+async def test_a_prompt_beyond_every_window_is_refused_before_it_is_sent() -> None:
+    small = {"sub": ModelSettings(window=1000)}
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake, models=small)}) as pool:
+        with pytest.raises(PromptTooLong, match=r"about 2\d\d\d tokens; .* 1000 tokens") as caught:
+            await pool.complete(ask("word " * 2000))
+        assert caught.value.details["window"] == 1000
+        assert not fake.seen
+
+
+async def test_private_text_goes_to_trusted_hosts_only() -> None:
+    models = [FakeModel("mine"), FakeModel("afar-cloud", remote_host="https://ollama.com")]
+    async with FakeOllama(models) as near, FakeOllama(["sub"]) as cloud:
+        hosts = {"near": host(near), "cloud": host(cloud, trust="cloud")}
+        async with pool_of(hosts) as pool:
+            assert {candidate.trust for candidate in pool.candidates("sub")} == {"mine", "cloud"}
+            assert [candidate.name for candidate in pool.candidates("sub", private=True)] == ["near/mine:latest"]
+            await asyncio.gather(*(pool.complete(ask(f"secret {n}", private=True)) for n in range(8)))
+            assert not cloud.seen
+            assert set(near.prompts("afar-cloud")) == set()
+            with pytest.raises(NoHost, match="private"):
+                await pool.complete(ask("secret", private=True, candidates=("cloud",)))
+
+
+async def test_silence_is_ended_by_the_deadline_and_a_length_cut_is_not_cached(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        silent = Deadlines(first_token=0.05, between_tokens=0.05)
+        async with pool_of({"gpu": host(fake)}, tmp_path / "cache", deadlines=silent) as pool:
+            fake.script("sub", [Scripted("x", fault="hang"), "heard"])
+            got = await pool.complete(ask("speak"))
+            assert (got.completion.text, got.record.attempts) == ("heard", 2)
+            text = "word " * 1024
+            fake.script("sub", [Scripted(text, finish="length"), Scripted(text, finish="length")])
+            sampling = Sampling(max_tokens=1024)
+            assert (await pool.complete(ask("long", sampling=sampling))).completion.finish == "length"
+            assert (await pool.complete(ask("long", sampling=sampling))).record.source == "model"
+
+
+async def test_cut_everywhere_is_an_error_never_an_answer(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}, tmp_path / "cache") as pool:
+        fake.answer = lambda _: Scripted("half an answer", fault="cut", after=4)
+        with pytest.raises(CompletionCut):
+            await pool.complete(ask("q"))
+        assert len(fake.seen) == 4
+        assert pool.statistics().cache_entries == 0
+
+
+async def test_default_host_is_found_with_a_usable_chat_model_only() -> None:
+    embedder = FakeModel("embedder", capabilities=("embedding",))
+    async with FakeOllama([embedder]) as fake, pool_of({}, default_url=fake.url) as pool:
+        assert pool.candidates("root") == ()
+        with pytest.raises(NoHost, match="No host is configured"):
+            await pool.complete(ask("q"))
+    async with FakeOllama([embedder, "chat"]) as fake, pool_of({}, default_url=fake.url) as pool:
+        assert [candidate.name for candidate in pool.candidates("root")] == ["local/chat:latest"]
+        assert (await pool.complete(ask("q"))).record.host == "local"
+
+
+async def test_hosts_come_and_go() -> None:
+    async with FakeOllama(["sub"]) as one, FakeOllama(["sub"]) as two, pool_of({"one": host(one)}) as pool:
+        status = await pool.add_host("two", host(two))
+        assert (status.state, [model.name for model in status.models]) == ("ok", ["sub:latest"])
+        one.answer = lambda _: Scripted("x", fault="hang")
+        asked = asyncio.create_task(pool.complete(ask("q", candidates=("one", "two"), role="root")))
+        await one.until(lambda: one.serving == 1)
+        await pool.remove_host("one")
+        assert (await asked).record.host == "two"
+        with pytest.raises(NotFound):
+            await pool.remove_host("one")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.002)
