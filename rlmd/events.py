@@ -285,7 +285,10 @@ class Searched(Fact):
 
 
 class CellEnded(Fact):
-    """Closes ``stream``. ``digest`` is of the whole output; ``cut`` counts characters kept from the model."""
+    """Closes ``stream``. ``digest`` is of the whole output; ``cut`` counts characters kept from the model.
+
+    ``shown``: stretches of contexts that stand in the output, and so reach the root.
+    """
 
     type: Literal["cell_ended"] = "cell_ended"
     turn: int
@@ -298,6 +301,7 @@ class CellEnded(Fact):
     error: str | None
     seconds: float
     names_lost: bool = False
+    shown: tuple[Span, ...] = ()
 
 
 class FinalRefused(Fact):

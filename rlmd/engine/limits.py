@@ -20,7 +20,7 @@ _WORDS = {"turns": "turns", "sub_queries": "sub-queries", "seconds": "seconds", 
 class Purse:
     """Args:
     limits: What is allowed.
-    clock: Monotonic seconds; the run's time begins now.
+    clock: Monotonic seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
@@ -29,6 +29,10 @@ class Purse:
         self._started = clock()
         self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0}
         self._errors = 0
+
+    def begin(self) -> None:
+        """The run's time counts from now: it may have waited for its session."""
+        self._started = self._clock()
 
     def claim(self, what: Claimed) -> None:
         """Takes one. Raises ``LimitReached`` when none is left, and takes nothing then."""

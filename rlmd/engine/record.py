@@ -86,7 +86,7 @@ class RunRecord:
             case StrategyChosen():
                 return replace(self, last_seq=fact.seq, strategy=fact.strategy)
             case TurnStarted():
-                return replace(self, last_seq=fact.seq, turns=self.turns + 1)
+                return replace(self, last_seq=fact.seq, turns=max(self.turns, fact.turn))
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
             case RunInterrupted():

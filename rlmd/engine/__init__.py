@@ -1,0 +1,20 @@
+"""Runs: a question asked of pinned contexts, from its first fact to its answer, citations and receipt."""
+
+from rlmd.engine.feed import Subscription
+from rlmd.engine.record import RunRecord
+from rlmd.engine.requests import ExecuteRequest, LimitRequest, RunRequest, Sink
+from rlmd.engine.runs import Engine, EngineStatistics, ExecuteReport
+from rlmd.engine.sessions import SessionRecord
+
+__all__ = [
+    "Engine",
+    "EngineStatistics",
+    "ExecuteReport",
+    "ExecuteRequest",
+    "LimitRequest",
+    "RunRecord",
+    "RunRequest",
+    "SessionRecord",
+    "Sink",
+    "Subscription",
+]

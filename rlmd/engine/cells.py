@@ -1,0 +1,229 @@
+"""What a cell may ask while it runs: sub-queries, searches, output. One ``RunCellHost`` a cell.
+
+A sub-query is claimed from the purse, sent to the pool, journalled with its reply, and only then answered; a failure
+is a typed slot, never an exception in the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rlmd.engine.journal import clean
+from rlmd.engine.limits import Purse
+from rlmd.engine.parts import Parts, PinnedContext
+from rlmd.engine.recorder import Recorder
+from rlmd.errors import CompletionCut, LimitReached, NotFound, PromptTooLong, RlmdError
+from rlmd.events import (
+    PREVIEW_CHARS,
+    BatchStarted,
+    ErrorRecord,
+    LimitHit,
+    Searched,
+    Span,
+    SubQueryFailed,
+    SubQueryReplied,
+    digest_of,
+)
+from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
+from rlmd.providers.base import Message, Sampling
+from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+
+#: A hinted stretch longer than this is not checked; no model's useful window is larger.
+_HINT_CHARS = 2_000_000
+_MOST_SPANS = 64
+_MOST_PASSAGES = 1000
+
+
+@dataclass(slots=True)
+class Asking:
+    """What all cells of a run share when they ask models.
+
+    ``seen`` counts equal prompts within the run: at a temperature above 0 each repeat is another sample.
+    """
+
+    run_id: str
+    parts: Parts
+    purse: Purse
+    contexts: Sequence[PinnedContext]
+    private: Callable[[], bool]
+    sub: tuple[str, ...] | None
+    fresh: bool
+    piece_chars: int
+    seen: Counter[str] = field(default_factory=Counter)
+    limit: LimitReached | None = None
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        return self.parts.pool.candidates("sub", private=self.private(), narrowed_to=self.sub)
+
+
+class RunCellHost:
+    """Args:
+    cell: The cell's number in its run.
+    stream: Where its output is told.
+    asking: What the run's cells share.
+    recorder: Where facts go.
+    """
+
+    def __init__(self, cell: int, stream: str, asking: Asking, recorder: Recorder) -> None:
+        self._cell = cell
+        self._stream = stream
+        self._asking = asking
+        self._recorder = recorder
+        self._offset = 0
+        self._batches: dict[int, int] = {}
+        self._occurrences: Counter[str] = Counter()
+        self.passages: list[SearchPassage] = []
+        self.asked = 0
+        self.failures: Counter[str] = Counter()
+
+    # ── CellHost ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def batch_started(self, batch: int, total: int) -> None:
+        self._batches[batch] = total
+        self._recorder.add(BatchStarted, cell=self._cell, batch=batch, total=total)
+
+    def output(self, text: str) -> None:
+        self._recorder.delta(self._stream, self._offset, text)
+        self._offset += len(text)
+
+    async def search(self, query: str, k: int) -> list[SearchPassage]:
+        """The best passages of the run's contexts, best first."""
+        limit = max(1, min(k, _MOST_PASSAGES))
+        passages: list[SearchPassage] = []
+        for context in self._asking.contexts:
+            hits, _ = await self._asking.parts.contexts.search(context, query, "bm25", limit)
+            passages.extend(
+                SearchPassage(hit.context, hit.document, hit.start, hit.end, hit.text, hit.score, hit.line)
+                for hit in hits
+            )
+        passages.sort(key=lambda passage: -passage.score)
+        del passages[limit:]
+        self.passages.extend(passages)
+        self._recorder.add(
+            Searched,
+            cell=self._cell,
+            contexts=tuple(context.pin.context for context in self._asking.contexts),
+            chars=sum(context.pin.chars for context in self._asking.contexts),
+            hits=tuple(_span(passage) for passage in passages),
+        )
+        return passages
+
+    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        prompt = clean(query.prompt)
+        digest = digest_of(prompt)
+        self.asked += 1
+        self._occurrences[digest] += 1
+        self._asking.seen[digest] += 1
+        which = {
+            "cell": self._cell,
+            "batch": batch,
+            "slot": slot,
+            "prompt_digest": digest,
+            "occurrence": self._occurrences[digest],
+            "prompt_chars": len(prompt),
+            "prompt_preview": prompt[:PREVIEW_CHARS],
+            "spans": verified(query.spans, prompt, self._asking.contexts),
+        }
+        try:
+            done = await self._complete(prompt, query.model, self._asking.seen[digest], batch)
+        except RlmdError as error:
+            self.failures[error.kind] += 1
+            self._recorder.add(SubQueryFailed, **which, error=error_record(error))
+            return SubQueryFailure(kind=error.kind, message=_for_a_cell(error, self._asking.piece_chars))
+        text = clean(done.completion.text)
+        self._recorder.add(SubQueryReplied, **which, reply=await self._recorder.text(text), completion=done.record)
+        return SubQueryReply(text)
+
+    async def _complete(self, prompt: str, model: str | None, sample: int, batch: int) -> PooledCompletion:
+        """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
+        asking = self._asking
+        candidates = asking.candidates()
+        first = candidates[0] if candidates else None
+        temperature = first.temperature if first else 0.0
+        self._claim()
+        try:
+            done = await asking.parts.pool.complete(
+                CompletionRequest(
+                    role="sub",
+                    messages=(Message("user", prompt),),
+                    sampling=Sampling(temperature=temperature, max_tokens=first.max_tokens if first else 1024),
+                    run_id=asking.run_id,
+                    candidates=asking.sub,
+                    model=model,
+                    private=asking.private(),
+                    sample=sample if temperature > 0 else 1,
+                    fresh=asking.fresh,
+                    batch=self._batches.get(batch, 1) > 1,
+                )
+            )
+        except asyncio.CancelledError:
+            asking.purse.refund("sub_queries")
+            raise
+        if done.record.source != "model":
+            asking.purse.refund("sub_queries")
+        if done.completion.finish == "length":
+            raise CompletionCut(
+                f"The reply was cut at {done.record.completion_tokens:,} tokens.",
+                hint="Ask for a shorter reply, or raise max_tokens of the model.",
+            )
+        return done
+
+    def _claim(self) -> None:
+        """Takes a sub-query from the purse; the first refusal of a run is a fact."""
+        try:
+            self._asking.purse.claim("sub_queries")
+        except LimitReached as error:
+            if self._asking.limit is None:
+                self._asking.limit = error
+                hit_limit(self._recorder, error)
+            raise
+
+
+def hit_limit(recorder: Recorder, error: LimitReached) -> None:
+    """Records that a limit was reached."""
+    recorder.add(
+        LimitHit,
+        limit=str(error.details.get("limit", "")),
+        allowed=float(error.details.get("allowed") or 0),
+        why=error.message,
+    )
+
+
+def error_record(error: RlmdError) -> ErrorRecord:
+    return ErrorRecord(code=error.code, kind=error.kind, message=error.message, hint=error.hint)
+
+
+def verified(spans: Sequence[Span], prompt: str, contexts: Sequence[PinnedContext]) -> tuple[Span, ...]:
+    """Those hinted stretches whose text really stands in the prompt; the hints come from the cell's process."""
+    by_name = {context.pin.context: context for context in contexts}
+    return tuple(span for span in spans[:_MOST_SPANS] if _stands_in(span, prompt, by_name))
+
+
+def _stands_in(span: Span, prompt: str, contexts: dict[str, PinnedContext]) -> bool:
+    context = contexts.get(span.context)
+    length = span.end - span.start
+    if context is None or span.start < 0 or not 0 < length <= min(len(prompt), _HINT_CHARS):
+        return False
+    try:
+        text = context.read(span.document, span.start, span.end)
+    except NotFound:
+        return False
+    return len(text) == length and clean(text) in prompt
+
+
+def _span(passage: SearchPassage) -> Span:
+    return Span(context=passage.context, document=passage.document, start=passage.start, end=passage.end)
+
+
+def shown_in(output: str, passages: Sequence[SearchPassage]) -> tuple[Span, ...]:
+    """Those passages that were printed, and so reach the root."""
+    return tuple(dict.fromkeys(_span(passage) for passage in passages if clean(passage.text) in output))
+
+
+def _for_a_cell(error: RlmdError, piece_chars: int) -> str:
+    if isinstance(error, PromptTooLong):
+        return f"{error.message} Put at most {piece_chars:,} characters of text into one prompt."
+    return error.message

@@ -1,0 +1,113 @@
+"""What the engine needs of its neighbours, as Protocols with only the methods that it uses.
+
+``daemon.py`` hands in the real ones of ``rlmd.contexts``, ``rlmd.pool`` and ``rlmd.repl``; ``Parts`` holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from rlmd.config import Settings
+from rlmd.events import Pin, Span
+from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
+from rlmd.repl import CellHost, CellReport, ContextSource
+
+Role = Literal["root", "sub"]
+
+
+class PinnedDocument(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> str | None: ...
+    @property
+    def chars(self) -> int: ...
+
+
+class PinnedContext(Protocol):
+    """One context at one revision."""
+
+    @property
+    def pin(self) -> Pin: ...
+    @property
+    def documents(self) -> Sequence[PinnedDocument]: ...
+    def document(self, name: str) -> PinnedDocument: ...
+    def read(self, document: str, start: int, end: int) -> str: ...
+    def line_of(self, document: str, start: int) -> int: ...
+    async def find(self, quote: str, *, hint: Span | None, limit: int = 3) -> list[Span]: ...
+    async def find_normalised(self, quote: str) -> list[Span]: ...
+
+
+class Hit(Protocol):
+    """A passage that a search found."""
+
+    @property
+    def context(self) -> str: ...
+    @property
+    def document(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def line(self) -> int: ...
+
+
+class ContextsPart(Protocol):
+    async def pin(self, name: str, *, egress: bool) -> PinnedContext: ...
+    async def search(
+        self, context: PinnedContext, query: str, mode: Literal["bm25"], limit: int
+    ) -> tuple[Sequence[Hit], bool]: ...
+
+
+class PoolPart(Protocol):
+    def candidates(
+        self, role: Role, *, private: bool = False, narrowed_to: tuple[str, ...] | None = None
+    ) -> tuple[Candidate, ...]: ...
+    async def find_default_host(self) -> object: ...
+    async def complete(
+        self, request: CompletionRequest, on_delta: Callable[[int, str], None] | None = None
+    ) -> PooledCompletion: ...
+
+
+class ReplPart(Protocol):
+    """A session's worker."""
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+    @property
+    def hash_seed(self) -> int: ...
+    @property
+    def random_seed(self) -> int: ...
+    @property
+    def alive(self) -> bool: ...
+    async def load_contexts(self, contexts: Sequence[ContextSource]) -> None: ...
+    async def run_cell(
+        self, source: str, host: CellHost, *, seconds: float, cpu_seconds: float | None, output_chars: int
+    ) -> CellReport: ...
+    async def value_of(self, name: str) -> str | None: ...
+    async def close(self) -> None: ...
+
+
+class WorkersPart(Protocol):
+    async def acquire(self, *, memory_bytes: int | None = None) -> ReplPart: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The collaborators of every run. ``now`` gives seconds since the epoch, ``monotonic`` seconds that never jump."""
+
+    contexts: ContextsPart
+    pool: PoolPart
+    workers: WorkersPart
+    settings: Settings
+    threads: Executor
+    now: Callable[[], float]
+    monotonic: Callable[[], float]

@@ -1,0 +1,83 @@
+"""The program ``map``: asks the question of every piece of the text, then combines what was found.
+
+Runs in the REPL, so it imports the standard library alone and is handed the scaffold's functions. A piece's prompt
+holds the piece and the question and nothing of where it stands, so that an edit elsewhere leaves its reply cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+NOTHING = "NOTHING"
+PIECE = """{text}
+
+From the text above alone, find everything that helps to answer this question. Quote the exact words in double quotes. \
+If the text holds nothing that helps, reply only {nothing}.
+
+Question: {question}"""
+COMBINE = """{text}
+
+Above are findings from the pieces of one long text. Answer the question from them alone. Keep the quotes exactly as \
+they are, in double quotes; where findings contradict each other, say so.
+
+Question: {question}"""
+
+Ask = Callable[[list[str]], Sequence[Any]]
+Chunks = Callable[[Any, int], Iterable[str]]
+
+
+def answer_by_map(question: str, documents: Sequence[str], piece_chars: int, chunks: Chunks, ask: Ask) -> str:
+    """The answer: findings of all pieces, combined until they fit one prompt.
+
+    Args:
+        question: What is asked.
+        documents: All texts.
+        piece_chars: How much text one prompt may hold.
+        chunks: Cuts documents into pieces of at most that size.
+        ask: Asks many prompts at once; a failed reply is falsy.
+    """
+    texts = packed(chunks(list(documents), piece_chars), piece_chars)
+    replies = ask([PIECE.format(text=text, nothing=NOTHING, question=question) for text in texts])
+    findings = [str(reply).strip() for reply in replies if reply and not says_nothing(str(reply))]
+    failed = sum(1 for reply in replies if not reply)
+    if failed == len(texts):
+        raise RuntimeError(f"none of the {len(texts)} pieces could be read: {replies[0]!r}" if texts else "no text")
+    if not findings:
+        missing = f" {failed} could not be read." if failed else ""
+        return f"The text does not answer the question: nothing was found in its {len(texts)} pieces.{missing}"
+    while len(findings) > 1:
+        findings = combined(question, findings, piece_chars, ask)
+    return findings[0]
+
+
+def combined(question: str, findings: list[str], piece_chars: int, ask: Ask) -> list[str]:
+    """Fewer findings: as many together as one prompt holds. Where combining fails they stand side by side."""
+    groups = packed((finding[:piece_chars] for finding in findings), piece_chars)
+    if len(groups) == len(findings):  # two do not fit together: shorten, so that this comes to an end
+        half = piece_chars // 2 - 2
+        groups = packed((finding[:half] for finding in findings), piece_chars)
+    replies = ask([COMBINE.format(text=group, question=question) for group in groups])
+    if not any(replies):
+        return ["\n\n".join(findings)]
+    return [str(reply).strip() or group if reply else group for reply, group in zip(replies, groups, strict=True)]
+
+
+def packed(pieces: Iterable[str], size: int) -> list[str]:
+    """Neighbours joined as long as they fit, so that a thousand small files are not a thousand prompts."""
+    texts: list[list[str]] = []
+    room = 0
+    for piece in pieces:
+        if texts and len(piece) + 2 <= room:
+            texts[-1].append(piece)
+            room -= len(piece) + 2
+        else:
+            texts.append([piece])
+            room = size - len(piece)
+    # A piece alone is handed on as it is: it knows its place, which a copy would not.
+    return [text[0] if len(text) == 1 else "\n\n".join(text) for text in texts]
+
+
+def says_nothing(reply: str) -> bool:
+    """Whether a reply says that its piece holds nothing of use."""
+    return reply.strip().strip("\"'`*.").upper() == NOTHING

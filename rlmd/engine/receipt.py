@@ -1,0 +1,201 @@
+"""The receipt: what an answer rests on and what it cost, folded from the run's facts.
+
+``Tally`` takes facts in; ``receipt`` sets them against the pinned contexts. Only spans that the engine has verified
+are in the facts, so that model-written code cannot claim to have read what it did not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rlmd.engine.parts import PinnedContext
+from rlmd.events import (
+    AnyFact,
+    CellEnded,
+    CompletionRecord,
+    LimitHit,
+    ModelUse,
+    Receipt,
+    RootReplied,
+    Searched,
+    Span,
+    StrategyChosen,
+    SubQueryFailed,
+    SubQueryReplied,
+    TurnStarted,
+)
+
+#: Unread stretches named in a receipt; their number is told in full.
+_MOST_UNREAD = 20
+
+Place = tuple[str, str]
+Stretch = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts, as the facts give them."""
+
+    turns: int = 0
+    sub_queries: int = 0
+    cached: int = 0
+    limit: str | None = None
+    direct: bool = False
+    root_replied: bool = False
+    searched: set[str] = field(default_factory=set)
+    #: Stretches that reached a model, by context and document; unordered, overlapping.
+    read: dict[Place, list[Stretch]] = field(default_factory=lambda: defaultdict(list))
+    asked: set[Span] = field(default_factory=set)
+    answered: set[Span] = field(default_factory=set)
+    uses: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
+
+    def apply(self, fact: AnyFact) -> None:
+        match fact:
+            case StrategyChosen():
+                self.direct = fact.strategy == "direct"
+            case TurnStarted():
+                self.turns = max(self.turns, fact.turn)
+            case RootReplied():
+                self.root_replied = True
+                self._used("root", fact.completion)
+            case SubQueryReplied():
+                self.sub_queries += 1
+                self.cached += fact.completion.source != "model"
+                self._used("sub", fact.completion)
+                self.asked.update(fact.spans)
+                self.answered.update(fact.spans)
+                self._reached(fact.spans)
+            case SubQueryFailed():
+                self.sub_queries += 1
+                self.asked.update(fact.spans)
+            case Searched():
+                self.searched.update(fact.contexts)
+            case CellEnded():
+                self._reached(fact.shown)
+            case LimitHit():
+                self.limit = self.limit or fact.limit
+
+    def hints(self) -> list[Span]:
+        """Stretches that models were shown, the shortest first: the likeliest places of a quote."""
+        spans = [
+            Span(context=place[0], document=place[1], start=start, end=end)
+            for place, stretches in self.read.items()
+            for start, end in set(stretches)
+        ]
+        return sorted(spans, key=lambda span: span.end - span.start)
+
+    def _reached(self, spans: Iterable[Span]) -> None:
+        for span in spans:
+            self.read[span.context, span.document].append((span.start, span.end))
+
+    def _used(self, role: str, completion: CompletionRecord) -> None:
+        if completion.source != "model":
+            return
+        use = self.uses.setdefault((role, completion.host, completion.model), [0, 0, 0])
+        use[0] += 1
+        use[1] += completion.prompt_tokens
+        use[2] += completion.completion_tokens
+
+
+def receipt(
+    tally: Tally, contexts: Sequence[PinnedContext], wall_seconds: float, *, model_used: bool = True
+) -> Receipt:
+    """Sets the tally against the contexts. Walks every document: thousands are a matter for a thread."""
+    total = sum(context.pin.chars for context in contexts)
+    chars_read, unread, stretches = _coverage(tally, contexts)
+    if tally.direct and tally.root_replied:
+        chars_read, unread, stretches = total, [], 0
+    made = Receipt(
+        chars_total=total,
+        chars_searched=sum(context.pin.chars for context in contexts if context.pin.context in tally.searched),
+        chars_read=chars_read,
+        pieces=len(tally.asked),
+        pieces_failed=len(tally.asked - tally.answered),
+        unread=tuple(unread),
+        unread_stretches=stretches,
+        sub_queries=tally.sub_queries,
+        sub_queries_cached=tally.cached,
+        turns=tally.turns,
+        models=tuple(
+            ModelUse(
+                role="root" if role == "root" else "sub",
+                host=host,
+                model=model,
+                calls=calls,
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+            )
+            for (role, host, model), (calls, prompt, completion) in tally.uses.items()
+        ),
+        wall_seconds=wall_seconds,
+        limit=tally.limit,
+        summary="",
+    )
+    return made.model_copy(update={"summary": summary(made, model_used=model_used)})
+
+
+def union(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """The same code points as sorted stretches that do not touch."""
+    merged: list[Stretch] = []
+    for start, end in sorted(stretches):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        elif end > start:
+            merged.append((start, end))
+    return merged
+
+
+def _coverage(tally: Tally, contexts: Sequence[PinnedContext]) -> tuple[int, list[Span], int]:
+    """Code points read, the first unread stretches, and how many there are."""
+    read, count = 0, 0
+    unread: list[Span] = []
+    for context in contexts:
+        name = context.pin.context
+        for document in context.documents:
+            position = 0
+            for start, end in [*union(tally.read.get((name, document.name), ())), (document.chars, document.chars)]:
+                if start > position:
+                    count += 1
+                    if len(unread) < _MOST_UNREAD:
+                        unread.append(Span(context=name, document=document.name, start=position, end=start))
+                read += max(0, min(end, document.chars) - max(position, start))
+                position = max(position, end)
+    return read, unread, count
+
+
+def summary(made: Receipt, *, model_used: bool = True) -> str:
+    """One line for a person."""
+    parts = []
+    if made.chars_searched:
+        parts.append(f"searched {_share(made.chars_searched, made.chars_total)}")
+    if model_used:
+        parts.append(f"models read {_share(made.chars_read, made.chars_total)}")
+    else:
+        parts.append("no model used")
+    if made.pieces:
+        failed = f", {made.pieces_failed:,} failed" if made.pieces_failed else ""
+        parts.append(f"{_many(made.pieces, 'piece')}{failed}")
+    if made.sub_queries:
+        cached = f" ({made.sub_queries_cached:,} from the cache)" if made.sub_queries_cached else ""
+        parts.append(f"{_many(made.sub_queries, 'sub-query', 'sub-queries')}{cached}")
+    if made.turns:
+        parts.append(_many(made.turns, "turn"))
+    parts.extend(dict.fromkeys(f"{use.model} on {use.host}" for use in made.models))
+    parts.append(f"{made.wall_seconds:.1f} s")
+    if made.limit:
+        parts.append(f"ended by the limit of {made.limit}")
+    return "; ".join(parts)
+
+
+def _share(part: int, whole: int) -> str:
+    if part >= whole:
+        return f"all {whole:,} characters"
+    percent = 100 * part / whole
+    shown = f"{percent:.0f} %" if percent >= 1 or not part else "under 1 %"
+    return f"{part:,} of {whole:,} characters ({shown})"
+
+
+def _many(count: int, one: str, several: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

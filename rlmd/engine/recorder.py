@@ -1,0 +1,65 @@
+"""The one way in which a run's facts come to be: numbered, journalled, folded, then told.
+
+Owns the order of these four steps and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rlmd.engine.feed import Feed
+from rlmd.engine.journal import Journal, clean
+from rlmd.engine.receipt import Tally
+from rlmd.engine.record import RunRecord
+from rlmd.events import AnyFact, Delta, RunStarted, Text
+
+F = TypeVar("F", bound=AnyFact)
+
+
+class Recorder:
+    """Args:
+    run_id: The run.
+    journal: Where its facts go first.
+    now: Seconds since the epoch.
+    feed: Who is told after.
+    """
+
+    def __init__(
+        self, run_id: str, journal: Journal, feed: Callable[[Recorder], Feed], now: Callable[[], float]
+    ) -> None:
+        self.run_id = run_id
+        self.tally = Tally()
+        self._journal = journal
+        self._now = now
+        self._record: RunRecord | None = None
+        self.feed = feed(self)
+
+    @property
+    def record(self) -> RunRecord:
+        assert self._record is not None, "run_started comes first"
+        return self._record
+
+    @property
+    def last_seq(self) -> int:
+        return self._record.last_seq if self._record is not None else 0
+
+    def add(self, kind: type[F], /, **fields: Any) -> F:
+        """Makes the next fact of this kind; when this returns it is on disk and everyone was told."""
+        fact = kind(run_id=self.run_id, seq=self.last_seq + 1, time=self._now(), **fields)
+        self._journal.append(fact)
+        self._record = RunRecord.begin(fact) if isinstance(fact, RunStarted) else self.record.apply(fact)
+        self.tally.apply(fact)
+        self.feed.publish(fact)
+        return fact
+
+    async def text(self, text: str) -> Text:
+        """The text as a fact holds it, stored first when it is long."""
+        return await self._journal.text(text)
+
+    def delta(self, stream: str, offset: int, text: str) -> None:
+        """Tells a piece of a stream; not journalled."""
+        self.feed.delta(Delta(run_id=self.run_id, stream=stream, offset=offset, text=clean(text)))
+
+    async def finish(self) -> None:
+        await self._journal.finish()

@@ -1,0 +1,167 @@
+"""The root model as one run asks it: a prompt within its window, a streamed reply, both journalled.
+
+A prompt that proves too long is built again for less; a reply that does not count is asked for again. Knows prompts
+only as messages and hosts only as candidates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlmd.engine.cells import error_record
+from rlmd.engine.journal import clean
+from rlmd.engine.parsing import Reply, read_reply
+from rlmd.engine.tokens import TokenMeter
+from rlmd.errors import (
+    CompletionCut,
+    MalformedReply,
+    NoHost,
+    PromptTooLong,
+    PromptTruncated,
+    RlmdError,
+    RunCancelled,
+)
+from rlmd.events import RootFailed, RootReplied, TurnStarted
+from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
+from rlmd.providers.base import Message, Sampling
+
+if TYPE_CHECKING:
+    from rlmd.engine.run import Run
+
+#: A turn's prompt is built and sent at most so often.
+_ATTEMPTS = 4
+#: Tokens kept free beside prompt and reply: what a template adds beyond the estimate.
+_MARGIN = 64
+_MARGIN_SHARE = 0.02
+
+Build = Callable[[int], tuple[Message, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RootReply:
+    """``whole``: the reply did not run into its token limit. ``stream`` equals ``raw``, the text as it was sent."""
+
+    reply: Reply
+    raw: str
+    whole: bool
+    stream: str
+    tokens: int
+
+
+class Root:
+    """Args:
+    run: The run that asks.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.meter = TokenMeter()
+        #: A window smaller than the candidate's, once a server said so.
+        self._told_window: int | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """The first choice as things stand. Raises ``NoHost``."""
+        candidates = self._run.candidates("root")
+        if not candidates:
+            raise NoHost(
+                "No model may and can be the root of this run.",
+                hint="Add one with `rlmctl host add NAME URL`, or ask with the strategy quote, which needs no model.",
+            )
+        return candidates[0]
+
+    @property
+    def window(self) -> int:
+        window = self.candidate.window
+        return min(window, self._told_window) if self._told_window else window
+
+    @property
+    def reply_tokens(self) -> int:
+        """Tokens for a reply: as configured, at most a quarter of the window."""
+        return min(self.candidate.max_tokens, self.window // 4)
+
+    @property
+    def budget(self) -> int:
+        """Tokens for a prompt."""
+        return self.window - self.reply_tokens - _MARGIN - int(self.window * _MARGIN_SHARE)
+
+    async def ask(self, turn: int, build: Build) -> RootReply:
+        """One turn: ``build(budget)`` makes the prompt, as often as needed.
+
+        Raises:
+            RlmdError: No reply that counts could be had.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            stream = f"turn-{turn}/root" if attempt == 1 else f"turn-{turn}/root-{attempt}"
+            messages = build(self.budget)
+            try:
+                return await self._attempt(turn, stream, messages)
+            except (PromptTooLong, PromptTruncated) as error:
+                if attempt == _ATTEMPTS:
+                    raise
+                self._learn(messages, error)
+            except (CompletionCut, MalformedReply):
+                if attempt == _ATTEMPTS:
+                    raise
+                self._run.purse.went_wrong()
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, turn: int, stream: str, messages: tuple[Message, ...]) -> RootReply:
+        recorder = self._run.recorder
+        recorder.add(
+            TurnStarted,
+            turn=turn,
+            stream=stream,
+            prompt_tokens_estimated=self.meter.of(messages),
+            window=self.window,
+        )
+        try:
+            done = await self._complete(stream, messages)
+        except RlmdError as error:
+            recorder.add(RootFailed, turn=turn, stream=stream, error=error_record(error))
+            raise
+        except asyncio.CancelledError:
+            stopped = RunCancelled("The reply was not waited for.")
+            recorder.add(RootFailed, turn=turn, stream=stream, error=error_record(stopped))
+            raise
+        self.meter.counted(messages, done.record.prompt_tokens)
+        raw = clean(done.completion.text)
+        reply = read_reply(raw)
+        thinking = "\n".join(part for part in (clean(done.completion.thinking).strip(), reply.thinking) if part)
+        recorder.add(
+            RootReplied,
+            turn=turn,
+            stream=stream,
+            reply=await recorder.text(raw),
+            thinking=await recorder.text(thinking) if thinking else None,
+            completion=done.record,
+        )
+        whole = done.completion.finish == "stop"
+        return RootReply(reply, raw, whole, stream, done.record.completion_tokens)
+
+    async def _complete(self, stream: str, messages: tuple[Message, ...]) -> PooledCompletion:
+        run = self._run
+        request = CompletionRequest(
+            role="root",
+            messages=messages,
+            sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self.reply_tokens),
+            run_id=run.request.run_id,
+            candidates=run.request.root,
+            private=run.private,
+            fresh=run.request.fresh,
+            prefix_group=run.request.run_id,
+        )
+        return await run.parts.pool.complete(request, lambda offset, text: run.recorder.delta(stream, offset, text))
+
+    def _learn(self, messages: tuple[Message, ...], error: RlmdError) -> None:
+        """A prompt that should have fitted did not: take the server's numbers where it gave any."""
+        tokens, window = error.details.get("tokens"), error.details.get("window")
+        if isinstance(window, int) and 0 < window < self.window:
+            self._told_window = window
+        if isinstance(tokens, int) and tokens > self.meter.of(messages):
+            self.meter.counted(messages, tokens)
+        else:
+            self.meter.was_too_low()

@@ -1,0 +1,315 @@
+"""One run from its first fact to its last: the order of the steps, and nothing else.
+
+``execute`` picks a strategy, follows it to a ``Conclusion``, and ends with citations and a receipt. Every fact goes
+through the recorder. Knows no client, no host, no process, no wording and no wall clock: these are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+
+import structlog
+
+from rlmd.engine import strategies
+from rlmd.engine.cells import Asking, RunCellHost, error_record, hit_limit, shown_in
+from rlmd.engine.citations import Finder
+from rlmd.engine.conclusion import Conclusion
+from rlmd.engine.conversation import Conversation
+from rlmd.engine.limits import Purse, time_is_over
+from rlmd.engine.parts import Parts, PinnedContext
+from rlmd.engine.prompts import sub_facts
+from rlmd.engine.receipt import receipt
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.requests import RunRequest
+from rlmd.engine.sessions import Session, not_found
+from rlmd.errors import InternalError, LimitReached, RlmdError, RunCancelled, SessionLost
+from rlmd.events import (
+    CellEnded,
+    CellStarted,
+    Note,
+    RunEnded,
+    RunInterrupted,
+    Strategy,
+    StrategyChosen,
+    Text,
+    digest_of,
+)
+from rlmd.pool import Candidate
+from rlmd.repl import CellReport
+
+log = structlog.get_logger(__name__)
+
+
+class Run:
+    """Args:
+    request: What was asked.
+    contexts: The pinned contexts.
+    session: Whose REPL is used.
+    recorder: Already holds ``run_started``.
+    purse: Of this run and its children.
+    parts: The collaborators.
+    egress: What the asking client reads may leave the machine.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        contexts: Sequence[PinnedContext],
+        session: Session,
+        recorder: Recorder,
+        purse: Purse,
+        parts: Parts,
+        *,
+        egress: bool,
+    ) -> None:
+        self.request = request
+        self.contexts = tuple(contexts)
+        self.session = session
+        self.recorder = recorder
+        self.purse = purse
+        self.parts = parts
+        #: The host of the last cell, and the conversation of the strategy ``rlm``.
+        self.host: RunCellHost | None = None
+        self.conversation: Conversation | None = None
+        #: ``answer["content"]`` as it stands: what remains when a limit is hit.
+        self.answer = ""
+        self._egress = egress
+        self._cells = 0
+        self._stopping: Literal["cancelled", "interrupted"] | None = None
+        self._why = ""
+        facts = sub_facts(self.candidates("sub"), purse.limits.sub_queries)
+        self.sub_facts = facts if facts.slots else None
+        self.asking = Asking(
+            run_id=request.run_id,
+            parts=parts,
+            purse=purse,
+            contexts=self.contexts,
+            private=lambda: self.private,
+            sub=request.sub,
+            fresh=request.fresh,
+            piece_chars=facts.piece_chars,
+        )
+
+    @property
+    def private(self) -> bool:
+        """Whether what this run handles is private, its session's past included."""
+        return self.recorder.record.private or self.session.private
+
+    @property
+    def cells_run(self) -> int:
+        return self._cells
+
+    def candidates(self, role: Literal["root", "sub"]) -> tuple[Candidate, ...]:
+        narrowed = self.request.root if role == "root" else self.request.sub
+        return self.parts.pool.candidates(role, private=self.private, narrowed_to=narrowed)
+
+    def stop(self, how: Literal["cancelled", "interrupted"], why: str) -> None:
+        """Says how the run is to end; its task is cancelled next. The first word counts."""
+        if self._stopping is None:
+            self._stopping, self._why = how, why
+
+    async def execute(self) -> None:
+        """Runs to the end. Whatever happens, the last fact is written and the session is given back."""
+        try:
+            async with self.session.lock:
+                self.session.held_by = self.request.run_id
+                try:
+                    conclusion = await self._concluded()
+                    await self._end(conclusion)
+                finally:
+                    await self._give_back()
+        except asyncio.CancelledError:
+            await self._stopped()
+        except RlmdError as error:
+            await self._end(self._failed(error))
+        except Exception as error:
+            log.exception("run failed", run_id=self.request.run_id, error=type(error).__name__)
+            await self._end(self._failed(InternalError("The run failed by a fault of rlmd.", hint="See the log.")))
+        finally:
+            await self.recorder.finish()
+
+    # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _concluded(self) -> Conclusion:
+        """Follows the strategy within the time; a limit that is hit ends in an answer too."""
+        self._enter_session()
+        self.purse.begin()
+        try:
+            async with asyncio.timeout(max(0.0, self.purse.seconds_left)) as deadline:
+                return await self._follow_strategy()
+        except LimitReached as limit:
+            return await self._at_limit(limit)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return await self._at_limit(time_is_over(self.purse.limits))
+
+    async def _follow_strategy(self) -> Conclusion:
+        strategy: Strategy = self.request.strategy
+        why = "asked for"
+        if strategy == "auto":
+            strategy, why = await strategies.choose(self)
+        self.recorder.add(StrategyChosen, strategy=strategy, why=why)
+        return await strategies.FOLLOW[strategy](self)
+
+    async def _at_limit(self, limit: LimitReached) -> Conclusion:
+        if self.asking.limit is not limit:
+            hit_limit(self.recorder, limit)
+        return await strategies.conclude(self, limit)
+
+    def _enter_session(self) -> None:
+        if self._egress and self.session.private:
+            raise not_found(self.session.name or "")
+        self.session.private = self.private
+        if not self.contexts:  # a cell run in a session goes on with what is loaded there
+            self.contexts = self.session.contexts
+            self.asking.contexts = self.contexts
+
+    # ── what strategies use ─────────────────────────────────────────────────────────────────────────────────
+
+    def note(self, text: str) -> None:
+        """A sentence for the person."""
+        self.recorder.add(Note, text=text)
+
+    async def run_cell(
+        self, source: str, turn: int, *, output_chars: int, program: str | None = None, seconds: float | None = None
+    ) -> CellReport:
+        """Runs one cell in the session. A worker that dies is a failed cell; the next cell gets a new one."""
+        repl = await self.session.worker(self.contexts, self.parts, self.recorder)
+        self._cells += 1
+        cell, stream = self._cells, f"cell-{self._cells}/output"
+        code = await self.recorder.text(source)
+        self.recorder.add(CellStarted, turn=turn, cell=cell, stream=stream, code=code, program=program)
+        host = RunCellHost(cell, stream, self.asking, self.recorder)
+        self.host = host
+        try:
+            report = await repl.run_cell(
+                source,
+                host,
+                seconds=seconds or self.parts.settings.repl.cell_seconds,
+                cpu_seconds=None,
+                output_chars=output_chars,
+            )
+        except SessionLost as error:
+            report = lost_report(error)
+        except BaseException as error:
+            self._cell_stopped(turn, cell, stream, error)
+            raise
+        await self._cell_ended(turn, cell, stream, report, host)
+        return report
+
+    async def _cell_ended(self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost) -> None:
+        self.session.cells += 1
+        self.session.names = report.names
+        self.answer = report.answer or self.answer
+        if report.lost:
+            await self.session.end_worker()
+        self.recorder.add(
+            CellEnded,
+            turn=turn,
+            cell=cell,
+            stream=stream,
+            output=await self.recorder.text(report.output),
+            digest=report.digest,
+            cut=report.cut,
+            ok=report.ok,
+            error=report.error,
+            seconds=report.seconds,
+            names_lost=report.lost,
+            shown=shown_in(report.output, host.passages),
+        )
+
+    def _cell_stopped(self, turn: int, cell: int, stream: str, error: BaseException) -> None:
+        """Closes the stream of a cell that was cancelled or could not go on."""
+        self.recorder.add(
+            CellEnded,
+            turn=turn,
+            cell=cell,
+            stream=stream,
+            output=Text(chars=0, text=""),
+            digest=digest_of(""),
+            cut=0,
+            ok=False,
+            error="cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__,
+            seconds=0.0,
+        )
+
+    async def value_of(self, name: str) -> str | None:
+        """The text of a variable; of ``answer`` its content."""
+        if name == "answer":
+            return self.answer or None
+        if self.session.repl is None or not self.session.alive:
+            return None
+        try:
+            return await self.session.repl.value_of(name)
+        except SessionLost:
+            await self.session.end_worker()
+            return None
+
+    # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _end(self, conclusion: Conclusion) -> None:
+        """Citations, receipt, and the last fact."""
+        finder = Finder(self.contexts, self.recorder.tally.hints())
+        citations = conclusion.citations
+        if citations is None:
+            citations = await finder.cite(conclusion.answer) if conclusion.answer else ()
+        answer = await self.recorder.text(conclusion.answer)
+        made = await asyncio.get_running_loop().run_in_executor(
+            self.parts.threads,
+            lambda: receipt(
+                self.recorder.tally, self.contexts, self.purse.seconds_used, model_used=conclusion.model_used
+            ),
+        )
+        if conclusion.outcome in ("answered", "partial"):
+            self.session.answered(self.request.question, conclusion.answer)
+        self.recorder.add(
+            RunEnded,
+            outcome=conclusion.outcome,
+            answer=answer,
+            stream=conclusion.stream,
+            why=conclusion.why,
+            error=error_record(conclusion.error) if conclusion.error else None,
+            citations=citations,
+            receipt=made,
+        )
+
+    async def _stopped(self) -> None:
+        """The run's task was cancelled: by a client, or because the daemon stops."""
+        if self._stopping == "interrupted" or self._stopping is None:
+            self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped")
+            return
+        error = RunCancelled(f"The run was cancelled: {self._why}.")
+        await self._end(Conclusion("cancelled", self.answer, self._why, error=error, citations=()))
+
+    def _failed(self, error: RlmdError) -> Conclusion:
+        """What was found so far is handed over even so."""
+        if self.answer:
+            return Conclusion("partial", self.answer, error.message, error=error)
+        return Conclusion("failed", "", error.message, error=error, citations=())
+
+    async def _give_back(self) -> None:
+        self.session.held_by = None
+        self.session.used = self.parts.now()
+        if self.session.name is None:
+            await self.session.end_worker()
+
+
+def lost_report(error: RlmdError) -> CellReport:
+    """The report of a cell whose worker died by itself."""
+    text = f"{error.message} Its variables are gone; the contexts are loaded again."
+    return CellReport(
+        ok=False,
+        output=text,
+        cut=0,
+        digest=digest_of(text),
+        error=f"SessionLost: {error.message}",
+        final=None,
+        answer=None,
+        names=(),
+        seconds=0.0,
+        interrupted=False,
+        lost=True,
+    )

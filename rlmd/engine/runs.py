@@ -1,0 +1,380 @@
+"""The engine's front: runs by their id, sessions by their name, and who follows them.
+
+Starting is idempotent, cancelling answers when it is done, and a run that the daemon did not end is told as
+interrupted at the next start. Knows the order of a daemon's life; the order of a run's is in ``run.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from rlmd import __version__
+from rlmd.config import Settings
+from rlmd.engine import journal as journals
+from rlmd.engine.feed import Feed, Subscription
+from rlmd.engine.journal import Journal
+from rlmd.engine.limits import Purse
+from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
+from rlmd.engine.prompts import PROMPTS
+from rlmd.engine.record import RunRecord
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.requests import ExecuteRequest, RunRequest, Sink
+from rlmd.engine.run import Run
+from rlmd.engine.sessions import Session, SessionRecord, Sessions
+from rlmd.errors import Conflict, Draining, NotFound, RlmdError
+from rlmd.events import (
+    AnyFact,
+    CancelRequested,
+    CellEnded,
+    RunEnded,
+    RunInterrupted,
+    RunStarted,
+    RunState,
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+#: Facts given at once: some 50 ms of parsing in a thread.
+_MOST_FACTS = 5000
+#: How often unused sessions are looked at, seconds.
+_SWEEP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteReport:
+    """What became of one cell that a client ran."""
+
+    run_id: str
+    ok: bool
+    output: str
+    output_cut: int
+    error: str | None
+    final: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    runs: int
+    runs_active: int
+    sessions: int
+    draining: bool
+
+
+@dataclass(slots=True)
+class _Live:
+    """A run that has not ended."""
+
+    run: Run
+    recorder: Recorder
+    task: asyncio.Task[None]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Engine:
+    """Owns runs, sessions and journals.
+
+    Args:
+        contexts: Pins and searches contexts.
+        pool: Completes prompts.
+        workers: Gives REPL workers.
+        settings: The daemon's.
+        state_folder: ``runs/`` is below it.
+        now: Seconds since the epoch.
+        monotonic: Seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        *,
+        contexts: ContextsPart,
+        pool: PoolPart,
+        workers: WorkersPart,
+        settings: Settings,
+        state_folder: Path,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
+        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic)
+        self._folder = state_folder / "runs"
+        self._records: dict[str, RunRecord] = {}
+        self._live: dict[str, _Live] = {}
+        self._sessions = Sessions()
+        self._starting = asyncio.Lock()
+        self._draining = False
+        self._feeds: set[Feed] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Reads what runs there are; those that no daemon ended are interrupted."""
+        for record in await self._in_thread(self._scan):
+            self._records[record.run_id] = record
+        self._sweeper = asyncio.create_task(self._sweep(), name="unused sessions")
+
+    async def drain(self) -> None:
+        """Refuses new runs and interrupts running ones; each has its last fact when this returns."""
+        self._draining = True
+        for live in list(self._live.values()):
+            live.run.stop("interrupted", "the daemon stopped")
+            live.task.cancel()
+        for live in list(self._live.values()):
+            await live.ended.wait()
+
+    async def close(self) -> None:
+        """Drains, then ends sessions and threads."""
+        await self.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for feed in list(self._feeds):
+            feed.close()
+        await self._sessions.close()
+        self._threads.shutdown()
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(len(self._records), len(self._live), len(self._sessions), self._draining)
+
+    # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start_run(self, request: RunRequest, *, egress: bool = False) -> RunRecord:
+        """Starts a run, or returns the one that was started by an equal request.
+
+        Raises:
+            Conflict: The id is known with other parameters.
+            NotFound: A context does not exist for this client.
+            Busy: The session is held, and ``if_busy`` is ``refuse``.
+            Draining: The daemon is stopping.
+        """
+        async with self._starting:
+            known = self._known(request, egress=egress)
+            if known is not None:
+                return known
+            if self._draining:
+                raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
+            await self._parts.pool.find_default_host()
+            contexts = [await self._parts.contexts.pin(name, egress=egress) for name in request.contexts]
+            session = self._sessions.choose(request.session, request.if_busy, self._parts.now(), egress=egress)
+            live = await self._begin(request, contexts, session, egress=egress)
+            await asyncio.sleep(0)  # its task has begun: one that is cancelled before would never write a last fact
+            return live.recorder.record
+
+    async def wait(self, run_id: str, *, egress: bool = False) -> RunRecord:
+        """The run once it has ended."""
+        record = self._find(run_id, egress=egress)
+        live = self._live.get(run_id)
+        if live is None:
+            return self._whole(record)
+        await live.ended.wait()
+        return self._whole(self._records[run_id])
+
+    async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
+        """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
+        self._find(run_id, egress=egress)
+        live = self._live.get(run_id)
+        if live is not None and live.recorder.record.active:
+            live.recorder.add(CancelRequested, why=why)
+            live.run.stop("cancelled", why)
+            live.task.cancel()
+        return await self.wait(run_id, egress=egress)
+
+    def run(self, run_id: str, *, egress: bool = False) -> RunRecord:
+        """A run with its answer, citations and receipt, as far as there are any."""
+        return self._whole(self._find(run_id, egress=egress))
+
+    def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
+        """Runs, newest first, without answers."""
+        shown = [
+            record
+            for record in map(self._current, self._records.values())
+            if (state is None or record.state == state) and not (egress and record.private)
+        ]
+        return sorted(shown, key=lambda record: record.created, reverse=True)[:limit]
+
+    async def facts(
+        self, run_id: str, from_seq: int = 1, to_seq: int | None = None, *, egress: bool = False
+    ) -> list[AnyFact]:
+        """Facts ``from_seq`` to ``to_seq`` inclusive, at most 5,000 at once."""
+        self._find(run_id, egress=egress)
+        last = from_seq + _MOST_FACTS - 1
+        to_seq = last if to_seq is None else min(to_seq, last)
+        return (await self._in_thread(lambda: journals.read_facts(self._folder / run_id, from_seq, to_seq))).facts
+
+    async def value(self, run_id: str, digest: str, *, egress: bool = False) -> str:
+        """The text named by a digest in one of the run's facts."""
+        self._find(run_id, egress=egress)
+        return await self._in_thread(lambda: journals.read_value(self._folder / run_id, digest))
+
+    async def answer(self, record: RunRecord) -> str | None:
+        """The whole answer of a run that has ended."""
+        text = self._whole(record).answer
+        if text is None:
+            return None
+        return await self._in_thread(lambda: journals.read_text(self._folder / record.run_id, text))
+
+    def subscribe(
+        self, run_id: str, from_seq: int, sink: Sink, *, deltas: bool = True, egress: bool = False
+    ) -> Subscription:
+        """Facts from ``from_seq`` on, those of the past first, then live; deltas of streams still open."""
+        record = self._find(run_id, egress=egress)
+        live = self._live.get(run_id)
+        if live is not None:
+            return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas)
+        feed = Feed(run_id, self._folder / run_id, self._threads, lambda: record.last_seq, done=self._feeds.discard)
+        self._feeds.add(feed)
+        return feed.subscribe(sink, from_seq, deltas=False)
+
+    # ── cells and sessions ──────────────────────────────────────────────────────────────────────────────────
+
+    async def execute(self, request: ExecuteRequest, *, egress: bool = False) -> ExecuteReport:
+        """Runs one cell as a run of its own; asked again under the same id, it tells how that one went."""
+        await self.start_run(request.as_run(), egress=egress)
+        record = await self.wait(request.run_id, egress=egress)
+        facts = await self.facts(request.run_id, egress=egress)
+        cell = next((fact for fact in reversed(facts) if isinstance(fact, CellEnded)), None)
+        ended = next((fact for fact in facts if isinstance(fact, RunEnded)), None)
+        if cell is None:
+            error = ended.error if ended else None
+            return ExecuteReport(
+                request.run_id, False, "", 0, error.message if error else record.why or record.state, None, 0.0
+            )
+        folder = self._folder / request.run_id
+        output = await self._in_thread(lambda: journals.read_text(folder, cell.output))
+        final = await self.answer(record)
+        return ExecuteReport(request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds)
+
+    def sessions(self, *, egress: bool = False) -> list[SessionRecord]:
+        return self._sessions.records(egress=egress)
+
+    async def drop_session(self, name: str, *, egress: bool = False) -> None:
+        """Ends a session and forgets its names. Raises ``NotFound``, ``Busy``."""
+        await self._sessions.drop(name, egress=egress)
+
+    # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _known(self, request: RunRequest, *, egress: bool) -> RunRecord | None:
+        if request.run_id not in self._records:
+            return None
+        record = self._find(request.run_id, egress=egress)
+        if record.request_digest != request.digest:
+            raise Conflict(
+                f"Run {request.run_id} is known with other parameters.",
+                hint="A new question needs a new run id.",
+                run_id=request.run_id,
+            )
+        return self._whole(record)
+
+    async def _begin(
+        self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
+    ) -> _Live:
+        """Opens the journal, writes the first fact, and sets the run going."""
+        parts = self._parts
+        private = session.private or any(context.pin.private for context in contexts)
+        root = _names(parts.pool, "root", private, request.root)
+        sub = _names(parts.pool, "sub", private, request.sub)
+        folder = self._folder / request.run_id
+        recorder = Recorder(
+            request.run_id,
+            Journal(folder, self._threads),
+            lambda made: Feed(request.run_id, folder, self._threads, lambda: made.last_seq),
+            parts.now,
+        )
+        limits = request.limits.over(parts.settings.limits)
+        recorder.add(
+            RunStarted,
+            question=await recorder.text(request.question),
+            strategy=request.strategy,
+            contexts=tuple(context.pin for context in contexts),
+            session=session.name,
+            root=root,
+            sub=sub,
+            limits=limits,
+            private=private,
+            request_digest=request.digest,
+            rlmd=__version__,
+            prompts=PROMPTS.version,
+        )
+        run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
+        task = asyncio.create_task(run.execute(), name=f"run {request.run_id}")
+        live = _Live(run, recorder, task)
+        self._records[request.run_id] = recorder.record
+        self._live[request.run_id] = live
+        task.add_done_callback(lambda done: self._over(live, done))
+        return live
+
+    def _over(self, live: _Live, task: asyncio.Task[None]) -> None:
+        """A run's task is done: only its record stays in memory."""
+        record = live.recorder.record
+        error = None if task.cancelled() else task.exception()
+        if record.active:
+            # Its last fact could not be written (a full disk): the next start will tell it as interrupted.
+            why = error.message if isinstance(error, RlmdError) else "the last fact could not be written"
+            log.error("run ended without its last fact", run_id=record.run_id, error=type(error).__name__)
+            record = replace(record, state="failed", why=why, ended=self._parts.now())
+        self._records[record.run_id] = record.slim()
+        del self._live[record.run_id]
+        live.ended.set()
+
+    def _find(self, run_id: str, *, egress: bool) -> RunRecord:
+        record = self._records.get(run_id)
+        if record is None or (egress and self._current(record).private):
+            raise NotFound(f"There is no run {run_id}.", hint="List runs with run/list.", run_id=run_id)
+        return self._current(record)
+
+    def _current(self, record: RunRecord) -> RunRecord:
+        live = self._live.get(record.run_id)
+        return live.recorder.record if live is not None else record
+
+    def _whole(self, record: RunRecord) -> RunRecord:
+        """With answer, citations and receipt, read again from the journal where they are not at hand."""
+        if record.receipt is not None or record.outcome is None:
+            return record
+        return journals.read_record(self._folder / record.run_id)
+
+    def _scan(self) -> list[RunRecord]:
+        """Records of all runs on disk. A journal that cannot be read is left as it is, and reported."""
+        records = []
+        for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
+            try:
+                record = journals.read_record(folder)
+                if record.active:
+                    record = self._interrupt(folder, record)
+            except (RlmdError, OSError) as error:
+                log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
+                continue
+            records.append(record.slim())
+        return records
+
+    def _interrupt(self, folder: Path, record: RunRecord) -> RunRecord:
+        """The daemon died while this run was going."""
+        cut = journals.mend(folder)
+        why = "the daemon ended while the run was going" + (f"; {cut} bytes of a torn line were cut" if cut else "")
+        fact = RunInterrupted(run_id=record.run_id, seq=record.last_seq + 1, time=self._parts.now(), why=why)
+        journal = Journal(folder, self._threads)
+        journal.append(fact)
+        journal.close()
+        return record.apply(fact)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            await self._sessions.end_unused(self._parts.now() - self._parts.settings.repl.idle_seconds)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _names(pool: PoolPart, role: str, private: bool, narrowed: tuple[str, ...] | None) -> tuple[str, ...]:
+    candidates = pool.candidates("root" if role == "root" else "sub", private=private, narrowed_to=narrowed)
+    return tuple(f"{candidate.host}/{candidate.model}" for candidate in candidates)
