@@ -63,6 +63,7 @@ def _serve(paths: Paths, settings: Settings) -> int:
     from rlmd.logs import configure_logging
 
     configure_logging(settings.log.level)
+    os.chdir("/")  # whatever folder it was started in can still be unmounted; all our paths are absolute
     try:
         uvloop.run(run(paths, settings))
     except RlmdError as error:
