@@ -16,7 +16,7 @@ from rlmd.events import Span
 from rlmd.repl import channel as frames
 from rlmd.repl.base import CellHost, Final, Name, SubQuery, SubQueryReply
 from rlmd.repl.channel import Breach, Header
-from rlmd.repl.worker import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SLOTS
+from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SLOTS
 
 #: Sub-queries of one session that are with the host at once.
 CREDIT = 128
@@ -185,7 +185,7 @@ class Cell:
         return SubQuery(prompt, batch.model, self._spans(frames.items(header, "spans", _MOST_SPANS)))
 
     def _spans(self, spans: list[Any]) -> tuple[Span, ...]:
-        """The hints, with names that exist and positions that are inside; the text itself is for the engine to check."""
+        """The hints, with names that exist and positions that are inside; the engine checks the text itself."""
         taken = []
         for span in spans:
             if not isinstance(span, list) or len(span) != 4 or not all(isinstance(part, str) for part in span[:2]):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlmd.repl.worker import MOST_FRAME
+from rlmd.repl.link import MOST_FRAME
 
 Header = dict[str, Any]
 

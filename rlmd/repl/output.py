@@ -38,7 +38,7 @@ class Output:
         self._reset(limit, listener)
 
     def end(self) -> tuple[str, int, str]:
-        """Ends a cell whose last byte is in the pipe. Returns what is kept, the number of characters cut, the digest."""
+        """Ends a cell whose last byte is in the pipe: what is kept, the number of characters cut, the digest."""
         self._drain()
         self._take(b"", final=True)
         kept, cut, digest = self._kept(), self._chars - len(self._head) - len(self._tail), self._digest.hexdigest()

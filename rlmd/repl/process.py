@@ -25,16 +25,15 @@ import sys
 import sysconfig
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from rlmd.errors import CageUnavailable
-from rlmd.repl import cage
 
 #: The worker's modules, in the order in which they are run there.
-MODULES = ("cage", "texts", "spans", "worker")
+MODULES = ("cage", "texts", "spans", "link", "scaffold", "worker")
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
 START_SECONDS = 20.0
 #: Address space of a worker that holds no context; the interpreter itself takes about 30 MB of it.
@@ -149,7 +148,13 @@ class WorkerProcess:
 
 
 async def start_worker(
-    plan: CagePlan, *, memory_bytes: int, packages: Sequence[str], hash_seed: int, random_seed: int
+    plan: CagePlan,
+    *,
+    memory_bytes: int,
+    packages: Sequence[str],
+    environment: Iterable[tuple[str, str]],
+    hash_seed: int,
+    random_seed: int,
 ) -> WorkerProcess:
     """Starts a worker and waits until it is sealed.
 
@@ -161,12 +166,12 @@ async def start_worker(
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     try:
         command = _command(plan, theirs.fileno(), packages)
-        environment = {
+        variables = dict(environment) | {
             "PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2",
         }  # fmt: skip
         # On the loop's own thread: PR_SET_PDEATHSIG follows the thread that spawns. vfork and exec take 1 to 2 ms.
-        popen = subprocess.Popen(
-            command, stdin=_program(), stdout=output_theirs, stderr=output_theirs, env=environment, cwd="/",
+        popen = subprocess.Popen(  # noqa: ASYNC220  see the line above
+            command, stdin=_program(), stdout=output_theirs, stderr=output_theirs, env=variables, cwd="/",
             pass_fds=(theirs.fileno(),), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
@@ -246,7 +251,7 @@ async def _handshake(ours: socket.socket, start: bytes) -> tuple[int, tuple[str,
 async def _wait_readable(end: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(end.fileno(), lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(end.fileno(), lambda: None if ready.done() else ready.set_result(None))
     try:
         await ready
     finally:
@@ -285,9 +290,8 @@ def readable_paths() -> tuple[str, ...]:
     paths = [interpreter(), os.path.realpath(sysconfig.get_path("stdlib")), sysconfig.get_path("stdlib")]
     paths.append(os.path.realpath(sysconfig.get_path("platstdlib")))
     prefix = os.path.realpath(sys.base_prefix)
-    for store in ("/nix/store", "/gnu/store"):  # there, libraries are packages of their own
-        if prefix.startswith(store):
-            paths.append(store)
+    # In these stores libraries are packages of their own.
+    paths += [store for store in ("/nix/store", "/gnu/store") if prefix.startswith(store)]
     library = os.path.join(prefix, "lib")
     shared = [] if prefix == "/usr" else glob.glob(os.path.join(glob.escape(library), "*.so*"))
     paths += shared if len(shared) <= _MOST_LIBRARIES else [library]
@@ -309,7 +313,8 @@ def _bubblewrap_options(paths: Sequence[str]) -> list[str]:
     # --unshare-user always: as root bubblewrap would do without. --as-pid-1: the worker's end is everybody's end.
     options = [
         "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "repl", "--size", str(1 << 20), "--tmpfs", "/",
+        "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "repl",
+        "--size", str(1 << 20), "--tmpfs", "/",
     ]  # fmt: skip
     for path in paths:
         if os.path.islink(path) and os.path.dirname(path) == "/":  # /lib -> usr/lib

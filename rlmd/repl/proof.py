@@ -59,7 +59,7 @@ class _NoHost:
 
 async def prove(session: ReplSession) -> list[Proof]:
     """Runs the probe and judges its findings."""
-    home = os.path.expanduser("~")
+    home = os.environ.get("HOME", "/root")
     report = await session.run_cell(
         f"HOME = {home!r}\n{_PROBE}", _NoHost(), seconds=10, cpu_seconds=5, output_chars=4000
     )

@@ -395,7 +395,7 @@ def _open_all(source: ContextSource, blobs: Sequence[str]) -> list[int]:
     opened: list[int] = []
     try:
         for blob in blobs:
-            opened.append(source.open_blob(blob))
+            opened.append(source.open_blob(blob))  # noqa: PERF401  those before a failure must be closed
     except BaseException:
         for descriptor in opened:
             os.close(descriptor)

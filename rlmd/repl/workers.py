@@ -7,7 +7,8 @@ import os
 import secrets
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlmd.errors import CageUnavailable, Draining
@@ -22,6 +23,17 @@ PLANS = (
     CagePlan(bubblewrap=False, landlock=True),
 )
 _REMEDY = "Install bubblewrap (bwrap) and allow user namespaces, or use a kernel with Landlock (5.13 or later)."
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What cannot be changed once a worker lives; seeds are drawn where they are None."""
+
+    memory_bytes: int
+    environment: tuple[tuple[str, str], ...] = ()
+    packages: Path | None = None
+    hash_seed: int | None = None
+    random_seed: int | None = None
 
 
 class Workers:
@@ -62,7 +74,8 @@ class Workers:
         self,
         *,
         memory_bytes: int | None = None,
-        environment: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        packages: Path | None = None,
         hash_seed: int | None = None,
         random_seed: int | None = None,
     ) -> ReplSession:
@@ -70,7 +83,8 @@ class Workers:
 
         Args:
             memory_bytes: Its address space at most; by default that of all workers.
-            environment: A virtual environment whose packages cells may import.
+            environment: Variables for the worker, which gets none of the daemon's.
+            packages: A virtual environment whose packages cells may import.
             hash_seed: For a replay: that of the recorded session.
             random_seed: The same for ``random``.
 
@@ -82,11 +96,11 @@ class Workers:
         try:
             if self._closed:
                 raise Draining("The daemon is stopping")
-            plain = environment is None and hash_seed is None and random_seed is None
-            spare = self._take_spare() if plain and (memory_bytes or 0) <= self._memory_bytes else None
-            session = spare or await self._start(
-                memory_bytes or self._memory_bytes, environment, hash_seed, random_seed
+            birth = Birth(
+                memory_bytes or self._memory_bytes, tuple((environment or {}).items()), packages, hash_seed, random_seed
             )
+            plain = birth == Birth(birth.memory_bytes) and birth.memory_bytes <= self._memory_bytes
+            session = (self._take_spare() if plain else None) or await self._start(birth)
         except BaseException:
             self._slots.release()
             raise
@@ -99,13 +113,18 @@ class Workers:
     async def prove_layers(self) -> list[Proof]:
         """Tries from inside what each layer forbids; for ``doctor``. Each proof is (layer, ok, message, hint)."""
         try:
-            session = await self._start(self._memory_bytes, None, None, None)
+            session = await self._start(Birth(self._memory_bytes))
         except CageUnavailable as error:
             return [Proof("cage", False, error.message, error.hint)]
         try:
             return await prove(session)
         finally:
             await session.close()
+
+    @property
+    def alive(self) -> int:
+        """Workers that live, spares included."""
+        return sum(session.alive for session in self._sessions)
 
     async def close(self) -> None:
         """Ends all workers, in use or not."""
@@ -118,19 +137,17 @@ class Workers:
 
     # Starting.
 
-    async def _start(
-        self, memory_bytes: int, environment: Path | None, hash_seed: int | None, random_seed: int | None
-    ) -> ReplSession:
-        hash_seed = 1 + secrets.randbelow((1 << 32) - 1) if hash_seed is None else hash_seed
-        random_seed = secrets.randbelow(1 << 53) if random_seed is None else random_seed
+    async def _start(self, birth: Birth) -> ReplSession:
+        hash_seed = 1 + secrets.randbelow((1 << 32) - 1) if birth.hash_seed is None else birth.hash_seed
+        random_seed = secrets.randbelow(1 << 53) if birth.random_seed is None else birth.random_seed
         process = None
-        packages = _packages(environment)
+        packages = _packages(birth.packages)
         async with self._choosing:
             reasons = []
             for plan in [self._chosen] if self._chosen is not None else self._plans:
                 try:
                     process = await start_worker(
-                        plan, memory_bytes=memory_bytes, packages=packages,
+                        plan, memory_bytes=birth.memory_bytes, packages=packages, environment=birth.environment,
                         hash_seed=hash_seed, random_seed=random_seed,
                     )  # fmt: skip
                 except WorkerStartFailed as failure:
@@ -140,7 +157,7 @@ class Workers:
                 break
         if process is None:
             raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
-        session = ReplSession(process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=memory_bytes)
+        session = ReplSession(process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=birth.memory_bytes)
         self._sessions.add(session)
         session.when_ended(self._sessions.discard)
         return session
@@ -161,7 +178,7 @@ class Workers:
     async def _fill(self) -> None:
         while not self._closed and len(self._spares) < self._spare_workers:
             try:
-                self._spares.append(await self._start(self._memory_bytes, None, None, None))
+                self._spares.append(await self._start(Birth(self._memory_bytes)))
             except CageUnavailable:
                 return  # the next acquire tries again, and tells
 

@@ -1,0 +1,262 @@
+"""The names that cells find: contexts, searching, sub-queries, finishing (child side, standard library alone)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rlmd.repl.link import MOST_CHARS, MOST_NAMES, MOST_SLOTS, Header, Parent, SubQueryError
+from rlmd.repl.spans import Tracer
+from rlmd.repl.texts import Document, Piece, chunks, grep, piece_of
+
+NAMES = (
+    "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched", "ok",
+    "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS",
+)  # fmt: skip
+
+
+class Shown(str):
+    """A text that is echoed as itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
+
+
+class Scaffold:
+    """The names that every cell finds; bound anew before each cell."""
+
+    def __init__(self, namespace: dict[str, Any], parent: Parent, tracer: Tracer) -> None:
+        self._namespace, self._parent, self._tracer = namespace, parent, tracer
+        self._documents: dict[str, list[Document]] = {}
+        self._kinds: dict[str, str] = {}
+        self._answer: dict[str, Any] = {"content": "", "ready": False}
+        self._bound: dict[str, Any] = {}
+        self.final: tuple[str, str, str | None] | None = None
+
+    # Contexts, between cells.
+
+    def add_documents(self, header: Header, descriptors: list[int]) -> None:
+        """Decodes documents out of mapped descriptors, which are closed afterwards."""
+        maps: list[mmap.mmap | bytes] = []
+        try:
+            for descriptor in descriptors:
+                size = os.fstat(descriptor).st_size
+                maps.append(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b"")
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        context = header["context"]
+        if header["first"]:
+            self._documents[context] = []
+        self._kinds[context] = header["kind"]
+        for name, origin, segments in header["docs"]:
+            self._documents[context].append(
+                Document.make(
+                    _decode(maps, segments), name=name, origin=origin, context=context, watcher=self._tracer.watch
+                )
+            )
+        for mapped in maps:
+            if isinstance(mapped, mmap.mmap):
+                mapped.close()
+
+    def keep_contexts(self, names: Sequence[str]) -> None:
+        self._documents = {name: self._documents[name] for name in names}
+        self._tracer.use(document for documents in self._documents.values() for document in documents)
+
+    # Before and after a cell.
+
+    def restore(self) -> None:
+        """Binds all scaffold names; the cell's ``answer`` stays what it was."""
+        documents = [document for several in self._documents.values() for document in several]
+        contexts = {
+            name: several[0] if self._kinds[name] == "text" and several else list(several)
+            for name, several in self._documents.items()
+        }
+        self.final = None
+        self._bound = {
+            "context": next(iter(contexts.values()), ""), "contexts": contexts, "documents": documents,
+            "search": self.search, "grep": self.grep, "chunks": chunks, "llm_query": self.llm_query,
+            "llm_query_batched": self.llm_query_batched, "ok": ok, "SubQueryError": SubQueryError,
+            "answer": self._answer, "FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SUBMIT": self.SUBMIT,
+            "SHOW_VARS": self.SHOW_VARS,
+        }  # fmt: skip
+        self._namespace.update(self._bound)
+
+    def settle_answer(self) -> str | None:
+        """Takes over what the cell made of ``answer``; tells the cell about scaffold names that it bound."""
+        now = self._namespace.get("answer", self._answer)
+        if isinstance(now, dict):
+            self._answer = now
+        else:
+            self._answer = {"content": now, "ready": False}
+            tell("`answer` is a dict again; your value is in answer['content']")
+        rebound = [n for n, v in self._bound.items() if n != "answer" and self._namespace.get(n, v) is not v]
+        if rebound:
+            tell(f"{', '.join(rebound)}: names of the REPL, restored before the next cell; use other names")
+        content = self._answer.get("content")
+        text = None if content is None or content == "" else as_text(content, "answer['content']")
+        if self._answer.get("ready"):
+            self._answer["ready"] = False
+            self.final = self.final or (text or "", "answer", None)
+        return text
+
+    def variables(self) -> list[tuple[str, str, str]]:
+        """Name, type and size of what the cells bound, modules and private names left out."""
+        shown: list[tuple[str, str, str]] = []
+        for name, value in list(self._namespace.items()):
+            private = not isinstance(name, str) or name.startswith("_") or name in NAMES
+            if not private and not isinstance(value, types.ModuleType):
+                shown.append((name[:100], type(value).__name__[:100], describe(value)))
+        return shown[-MOST_NAMES:]
+
+    def value_of(self, name: str) -> str | None:
+        if name == "answer":
+            content = self._answer.get("content")
+            return None if content is None or content == "" else as_text(content, name)
+        if name in NAMES or name not in self._namespace:
+            return None
+        return as_text(self._namespace[name], name)
+
+    # The names themselves.
+
+    def search(self, query: str, k: int = 10) -> list[Piece]:
+        """The best ``k`` passages of all contexts, as pieces with ``.score`` and ``.line``."""
+        by_name = {(d.context, d.name): d for several in self._documents.values() for d in several}
+        return [
+            piece_of(by_name[context, name], start, end, line=line, score=score)
+            for context, name, start, end, line, score in self._parent.search(str(query), int(k))
+            if (context, name) in by_name
+        ]
+
+    def grep(self, pattern: str | re.Pattern[str], docs: Any = None, *, limit: int = 200) -> list[Piece]:
+        """Lines that match a regular expression, as pieces with ``.document`` and ``.line``; "(?i)" ignores case."""
+        found, more = grep(pattern, self._chosen(docs), limit)
+        if more:
+            tell(f"grep: the first {limit:,} lines; there are more (limit=…)")
+        return found
+
+    def _chosen(self, docs: Any) -> Iterable[Document]:
+        if docs is None:
+            return [document for several in self._documents.values() for document in several]
+        several = [docs] if isinstance(docs, str) else list(docs)
+        named = {d.name: d for all_of in self._documents.values() for d in all_of}
+        return [d if isinstance(d, Document) else named.get(d) or Document.make(d, name="") for d in several]
+
+    def llm_query(self, prompt: str, model: str | None = None) -> str:
+        """Asks a sub-model once. Raises ``SubQueryError`` when it fails."""
+        result = self._parent.ask([_prompt(prompt)], _model(model))[0]
+        if isinstance(result, SubQueryError):
+            raise result
+        return str(result)
+
+    def llm_query_batched(self, prompts: Iterable[str], model: str | None = None) -> list[Any]:
+        """Asks all prompts at once; results in their order, a falsy ``SubQueryError`` in each slot that failed."""
+        if isinstance(prompts, str):
+            raise TypeError("llm_query_batched takes a list of prompts, not one str")
+        ready = [_prompt(prompt, slot) for slot, prompt in enumerate(prompts)]
+        if len(ready) > MOST_SLOTS:
+            raise ValueError(f"llm_query_batched: {len(ready):,} prompts; one batch takes {MOST_SLOTS:,}")
+        return self._parent.ask(ready, _model(model)) if ready else []
+
+    def FINAL(self, answer: Any) -> None:  # noqa: N802 -- the name that models were taught
+        """Hands over the answer."""
+        self._finish(answer, "FINAL", None)
+
+    def SUBMIT(self, answer: Any) -> None:  # noqa: N802 -- as above
+        """Hands over the answer."""
+        self._finish(answer, "SUBMIT", None)
+
+    def FINAL_VAR(self, name: Any) -> None:  # noqa: N802 -- as above
+        """Hands over the value of a variable, given by name or itself."""
+        if not isinstance(name, str) or not name.isidentifier():
+            names = [n for n, v in self._namespace.items() if v is name and n not in NAMES and not n.startswith("_")]
+            return self._finish(name, "FINAL_VAR", names[0] if names else None)
+        if name == "answer":
+            return self._finish(_content(self._namespace.get("answer")), "FINAL_VAR", name)
+        if name in NAMES or name not in self._namespace:
+            existing = ", ".join(n for n, _, _ in self.variables()) or "none yet"
+            raise NameError(f"FINAL_VAR: no variable {name!r} of yours; there are: {existing}")
+        return self._finish(self._namespace[name], "FINAL_VAR", name)
+
+    def _finish(self, value: Any, via: str, name: str | None) -> None:
+        text = as_text(value, via)
+        if not text.strip():
+            raise ValueError(f"{via}: the answer is empty")
+        self.final = (text, via, name)
+
+    def SHOW_VARS(self) -> Shown:  # noqa: N802 -- as above
+        """The variables that exist, one a line."""
+        return Shown("\n".join(f"{n}: {kind} ({size})" for n, kind, size in self.variables()) or "no variables yet")
+
+
+def ok(results: Iterable[Any]) -> list[Any]:
+    """The results of a batch that did not fail."""
+    return [result for result in results if not isinstance(result, SubQueryError)]
+
+
+def _decode(maps: list[mmap.mmap | bytes], segments: list[list[int]]) -> str:
+    if len(segments) == 1:
+        index, offset, length = segments[0]
+        with memoryview(maps[index]) as view, view[offset : offset + length] as part:
+            return str(part, "utf-8", "surrogateescape")
+    # A character may lie across two segments of a text that grew.
+    return b"".join(maps[i][offset : offset + length] for i, offset, length in segments).decode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def _prompt(prompt: Any, slot: int | None = None) -> str:
+    where = "llm_query" if slot is None else f"llm_query_batched, slot {slot}"
+    if isinstance(prompt, SubQueryError):
+        raise TypeError(f"{where}: the prompt is a failed sub-query: {prompt!s}")
+    if not isinstance(prompt, str):
+        raise TypeError(f"{where}: the prompt must be a str, not {type(prompt).__name__}")
+    if len(prompt) > MOST_CHARS:
+        raise ValueError(f"{where}: a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} can be sent")
+    return str.__str__(prompt)
+
+
+def _model(model: Any) -> str | None:
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a str, not {type(model).__name__}")
+    return model
+
+
+def _content(answer: Any) -> Any:
+    return answer.get("content") if isinstance(answer, dict) else answer
+
+
+def as_text(value: Any, what: str) -> str:
+    """``str(value)`` that fits a frame and holds no failed sub-query in place of text."""
+    if isinstance(value, SubQueryError):
+        raise TypeError(f"{what}: a failed sub-query is no answer: {value!s}")
+    text = str("" if value is None else value)
+    if len(text) > MOST_CHARS:
+        raise ValueError(f"{what}: {len(text):,} characters; at most {MOST_CHARS:,} can be handed over")
+    return text
+
+
+def describe(value: Any) -> str:
+    """A few words on a value's size."""
+    if isinstance(value, str):
+        return f"{len(value):,} characters"
+    if isinstance(value, bool | int | float) or value is None:
+        return repr(value)[:40] if not isinstance(value, int) or value.bit_length() < 100 else "a long integer"
+    if isinstance(value, list | tuple | dict | set | frozenset | bytes | bytearray | deque):
+        return f"{type(value).__name__} of {len(value):,}"
+    return type(value).__name__[:60]
+
+
+def tell(sentence: str) -> None:
+    """A line of the REPL itself in the cell's output."""
+    sys.stdout.flush()
+    sys.__stdout__.write(f"[{sentence}]\n")  # type: ignore[union-attr]  # opened in main()
+    sys.__stdout__.flush()  # type: ignore[union-attr]  # as above
