@@ -10,22 +10,26 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import structlog
 
 from rlmd import __version__
 from rlmd.claim import Claim
-from rlmd.config import Paths, Settings
+from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore
 from rlmd.errors import Unavailable
 from rlmd.manager import Manager, inherited_listener
+from rlmd.pool import Pool
+from rlmd.repl import Workers
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Dispatcher, Handler
 from rlmd.wire.handlers.contexts import ContextHandlers
 from rlmd.wire.handlers.daemon import DaemonHandlers
 from rlmd.wire.handlers.greeting import GreetingHandlers
-from rlmd.wire.handlers.parts import Parts
+from rlmd.wire.handlers.hosts import HostHandlers
+from rlmd.wire.handlers.parts import Current, Parts
 from rlmd.wire.methods import METHODS, Done
 from rlmd.wire.server import Server
 
@@ -45,9 +49,16 @@ async def run(paths: Paths, settings: Settings) -> None:
         stack.callback(claim.release)
         listener = inherited_listener() or claim.bind()
         stack.callback(listener.close)
+        threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="files"))
         contexts = await ContextStore.open(paths.state, paths.cache, paths.spool)
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
-        parts = Parts(paths, settings, contexts)
+        pool = Pool(settings, cache_folder=paths.cache / "completions")
+        await pool.start()
+        stack.push_async_callback(_step, "pool", pool.close, 5.0)
+        workers = _workers(settings.repl)
+        await workers.start()
+        stack.push_async_callback(_step, "workers", workers.close, 5.0)
+        parts = Parts(paths, Current(settings), contexts, pool, workers, threads)
         server = Server(listener, Dispatcher(_handlers(parts)))
         await server.start()
         watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
@@ -80,6 +91,15 @@ async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float
         log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
 
 
+def _workers(settings: ReplSettings) -> Workers:
+    return Workers(
+        max_workers=settings.max_workers,
+        spare_workers=settings.spare_workers,
+        memory_bytes=settings.memory_bytes,
+        bubblewrap=settings.bubblewrap,
+    )
+
+
 def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
     async def absent(_: Connection, __: object) -> Done:
         raise Unavailable("This method is not served yet.")
@@ -87,6 +107,7 @@ def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
     served = {
         **GreetingHandlers(parts.paths).table(),
         **ContextHandlers(parts.contexts).table(),
+        **HostHandlers(parts).table(),
         **DaemonHandlers(parts).table(),
     }
     return {name: served.get(name, absent) for name in METHODS}

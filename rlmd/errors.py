@@ -7,7 +7,7 @@ hold prompt text, context text or keys.
     RlmdError
     ├── RequestError          the caller must change the request
     │   ├── InvalidRequest · InvalidParams · MethodNotFound · ParseError   (codes of JSON-RPC 2.0)
-    │   ├── NotFound · Conflict · Busy · TooLarge · TooManyRequests · RequestCancelled
+    │   ├── NotFound · Conflict · Busy · TooLarge · TooManyRequests · RequestCancelled · NotAllowed
     │   ├── SourceMissing · SourceUnreadable · NotText · NotVisible
     │   └── ConfigInvalid
     ├── Unavailable           the same request may succeed later or elsewhere
@@ -136,6 +136,12 @@ class TooManyRequests(RequestError):
     """One client has more requests at work than it may."""
 
     code, kind = 1010, "too_many_requests"
+
+
+class NotAllowed(RequestError):
+    """Not for this client: what it reads may leave the machine."""
+
+    code, kind = 1012, "not_allowed"
 
 
 class RequestCancelled(RequestError):

@@ -201,6 +201,12 @@ class ContextStore:
         found, complete = await self._searcher.search(pinned.key, pinned.pin.revision, query, mode, limit)
         return [Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in found], complete
 
+    async def try_search(self) -> None:
+        """For ``daemon/doctor``: the search helper must start and answer. Raises ``Unavailable`` and its like."""
+        assert self._searcher is not None
+        with contextlib.suppress(NotFound):  # ids begin at 1
+            await self._searcher.search(0, 0, "x", "regex", 1)
+
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
-from rlmd.errors import Conflict, TooLarge
+from rlmd.errors import NotAllowed, TooLarge
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
@@ -95,8 +95,8 @@ def _path(source: m.PathSource) -> PathSource:
     return PathSource(paths=source.paths, include=source.include, exclude=source.exclude, identity=identity)
 
 
-def _hidden() -> Conflict:
-    return Conflict(
+def _hidden() -> NotAllowed:
+    return NotAllowed(
         "This client may not load into that context, or not privately: what it reads may leave the machine.",
         hint="Load it with rlmctl or from Emacs, or choose another name.",
     )

@@ -10,6 +10,7 @@ from rlmd import __version__
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.doctor import Doctor
+from rlmd.wire.handlers.hosts import host_info
 from rlmd.wire.handlers.parts import Parts
 from rlmd.wire.methods import DoctorResult, Nothing, StatusResult
 
@@ -24,8 +25,10 @@ class DaemonHandlers:
         return {"daemon/status": self.status, "daemon/doctor": self.doctor}
 
     async def status(self, client: Connection, _: Nothing) -> StatusResult:
+        """Counts are of what this client may know of."""
         parts = self._parts
-        contexts, context_bytes = parts.contexts.statistics()
+        contexts = parts.contexts.list(egress=client.egress)
+        pool = parts.pool.statistics()
         return StatusResult(
             version=__version__,
             pid=os.getpid(),
@@ -33,15 +36,15 @@ class DaemonHandlers:
             socket=str(parts.paths.socket),
             state_folder=str(parts.paths.state),
             config_files=tuple(map(str, parts.paths.config_files)),
-            contexts=contexts,
-            context_bytes=context_bytes,
+            contexts=len(contexts),
+            context_bytes=sum(context.bytes for context in contexts),
             runs_active=0,
             runs=0,
             sessions=0,
-            workers=0,
-            hosts=(),
-            cache_entries=0,
-            cache_bytes=0,
+            workers=parts.workers.alive,
+            hosts=tuple(map(host_info, parts.pool.hosts())),
+            cache_entries=pool.cache_entries,
+            cache_bytes=pool.cache_bytes,
             memory_bytes=resident_bytes(),
             draining=False,
         )

@@ -11,11 +11,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rlmd.config import check_settings
+from rlmd.errors import RlmdError
+from rlmd.pool import HostStatus
 from rlmd.wire.handlers.parts import Parts
 from rlmd.wire.methods import Check
 
 #: Below this the next large load may fail; bytes.
 LEAST_FREE = 1 << 30
+_RELOAD = "Load those contexts again; what could not be read was set aside, not deleted."
+_REINSTALL = "Reinstall rlmd; the journal has the helper's last words."
 
 
 class Doctor:
@@ -30,14 +34,14 @@ class Doctor:
         return tuple(found)
 
     def _examinations(self) -> tuple[Callable[[], Awaitable[list[Check]]], ...]:
-        return (self._config, self._socket, self._folders)
+        return (self._config, self._socket, self._folders, self._contexts, self._cage, self._hosts)
 
     async def _config(self) -> list[Check]:
         settings, problems = check_settings(self._parts.paths)
         files = ", ".join(map(str, self._parts.paths.config_files)) or "no file; everything has its default"
         if problems:
             return [Check(name="config", ok=False, message=str(problem), hint=problem.hint) for problem in problems]
-        if settings != self._parts.settings:
+        if settings != self._parts.current.settings:
             hint = "Restart the daemon to use them: systemctl --user restart rlmd"
             return [
                 Check(name="config", ok=False, message="The files have changed since the daemon started.", hint=hint)
@@ -59,7 +63,52 @@ class Doctor:
     async def _folders(self) -> list[Check]:
         paths = self._parts.paths
         named = (("state folder", paths.state), ("cache folder", paths.cache), ("spool folder", paths.spool))
-        return [await asyncio.to_thread(_folder_check, name, folder) for name, folder in named]
+        loop = asyncio.get_running_loop()
+        return [await loop.run_in_executor(self._parts.threads, _folder_check, *one) for one in named]
+
+    async def _contexts(self) -> list[Check]:
+        """Notices of the start, and the search helper, asked as a client asks it."""
+        store = self._parts.contexts
+        notices = [Check(name="contexts", ok=False, message=_sentence(n), hint=_RELOAD) for n in store.notices]
+        number, size = store.statistics()
+        found = notices or [Check(name="contexts", ok=True, message=f"{number} contexts, {size / 1e6:.1f} MB of text")]
+        try:
+            await store.try_search()
+        except RlmdError as error:
+            return [*found, Check(name="search", ok=False, message=error.message, hint=error.hint or _REINSTALL)]
+        return [*found, Check(name="search", ok=True, message="the helper process answers")]
+
+    async def _cage(self) -> list[Check]:
+        proofs = await self._parts.workers.prove_layers()
+        return [
+            Check(name=f"cage: {proof.layer}", ok=proof.ok, message=_sentence(proof.message), hint=proof.hint)
+            for proof in proofs
+        ]
+
+    async def _hosts(self) -> list[Check]:
+        await self._parts.pool.find_default_host()
+        hosts = self._parts.pool.hosts()
+        if not hosts:
+            message = "No host: questions are answered by quotes, without a language model."
+            return [Check(name="hosts", ok=True, message=message, hint="rlmctl host add NAME URL adds one.")]
+        return [_host_check(host) for host in hosts]
+
+
+def _host_check(host: HostStatus) -> Check:
+    name = f"host {host.name}"
+    if host.state in ("down", "unknown"):
+        message = f"{host.last_error or 'It has not answered yet.'}"
+        hint = f"Is the server at {host.url} running, and may this machine reach it?"
+        return Check(name=name, ok=False, message=message, hint=hint)
+    if not host.models:
+        return Check(name=name, ok=False, message="It lists no model that chats.", hint="Pull one on that machine.")
+    models = ", ".join(f"{model.name} ({model.window} tokens)" for model in host.models[:5])
+    more = f" and {len(host.models) - 5} more" if len(host.models) > 5 else ""
+    return Check(name=name, ok=True, message=f"{host.trust}, {host.slots} slots: {models}{more}")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _folder_check(name: str, folder: Path) -> Check:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from rlmd.config import Paths, Settings
+from rlmd.config import Paths, Settings, check_settings
 from rlmd.contexts import ContextStore
+from rlmd.pool import Pool
+from rlmd.repl import Workers
+
+
+class Current:
+    """The settings in use: those of the start, with the hosts that were added and removed since."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def reload(self, paths: Paths) -> None:
+        """Takes the hosts from the files as they are now; other changes wait for a restart."""
+        settings, _ = check_settings(paths)
+        if settings is not None:
+            self.settings = self.settings.model_copy(update={"hosts": settings.hosts})
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
+    """``threads`` are for short work on files."""
+
     paths: Paths
-    settings: Settings
+    current: Current
     contexts: ContextStore
+    pool: Pool
+    workers: Workers
+    threads: Executor

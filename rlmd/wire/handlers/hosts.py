@@ -1,0 +1,168 @@
+"""``host/*``: who completes prompts; adding one asks it what it is and writes a file of ``config.d``.
+
+A client whose reading may leave the machine changes no hosts: it could make its own server a trusted one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlmd.config import HostSettings, ModelSettings, check_settings
+from rlmd.errors import ConfigInvalid, Conflict, NotAllowed, NotFound
+from rlmd.pool import HostStatus, settings_for
+from rlmd.pool.host import read_key
+from rlmd.providers.base import ServerFacts
+from rlmd.providers.detect import detect
+from rlmd.tomltext import toml_of
+from rlmd.validation import nearest_of
+from rlmd.wire import methods as m
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Handler
+from rlmd.wire.handlers.parts import Parts
+
+
+class HostHandlers:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        #: One change at a time: of two that add one name, the second must find the first.
+        self._changing = asyncio.Lock()
+
+    def table(self) -> Mapping[str, Handler[Connection]]:
+        return {"host/list": self.list, "host/add": self.add, "host/remove": self.remove}
+
+    async def list(self, _: Connection, __: m.Nothing) -> m.HostListResult:
+        return m.HostListResult(hosts=tuple(map(host_info, self._parts.pool.hosts())))
+
+    async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
+        _refuse_egress(client)
+        key = read_key(params.name, _bare(params), os.environ)
+        facts = await detect(params.url, api_key=key)
+        _check_models(params, facts)
+        settings = settings_for(
+            params.url,
+            facts,
+            models=params.models,
+            slots=params.slots,
+            window=params.window,
+            trust=params.trust,
+            api_key_env=params.api_key_env,
+        )
+        async with self._changing:
+            file, status = await self._keep(params.name, settings)
+        return m.HostAddResult(host=host_info(status), file=str(file), notes=tuple(_notes(status, facts)))
+
+    async def remove(self, client: Connection, params: m.NameParams) -> m.Done:
+        _refuse_egress(client)
+        async with self._changing:
+            self._check_removable(params.name)
+            self._file(params.name).unlink()
+            self._parts.current.reload(self._parts.paths)
+            await self._parts.pool.remove_host(params.name)
+        return m.Done()
+
+    async def _keep(self, name: str, settings: HostSettings) -> tuple[Path, HostStatus]:
+        """In the config and in the pool, or in neither."""
+        if name in self._parts.current.settings.hosts:
+            raise Conflict(f"There is a host {name} already.", hint=f"rlmctl host remove {name} first.")
+        file = await self._write(name, settings)
+        try:
+            status = await self._parts.pool.add_host(name, settings)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        self._parts.current.reload(self._parts.paths)
+        return file, status
+
+    def _check_removable(self, name: str) -> None:
+        """The host must be one that ``host/add`` wrote, and no role may name it."""
+        settings = self._parts.current.settings
+        if name not in settings.hosts:
+            hint = f"Hosts: {', '.join(settings.hosts)}." if settings.hosts else "No host is configured."
+            raise NotFound(f"There is no host {name[:100]!r}.", hint=hint)
+        if not self._file(name).is_file():
+            files = ", ".join(map(str, self._parts.paths.config_files))
+            raise Conflict(
+                f"Host {name} was not added by host/add.", hint=f"Take it out of {files}, and restart the daemon."
+            )
+        for role, candidates in (("root", settings.roles.root), ("sub", settings.roles.sub)):
+            if any(candidate.partition("/")[0] == name for candidate in candidates):
+                raise Conflict(f"roles.{role} names host {name}.", hint=f"Take it out of roles.{role} in the config.")
+
+    def _file(self, name: str) -> Path:
+        return self._parts.paths.config / "config.d" / f"host-{name}.toml"
+
+    async def _write(self, name: str, settings: HostSettings) -> Path:
+        """Writes the host's file whole or not at all, and only if all files together are valid with it."""
+        file = self._file(name)
+        values = settings.model_dump(exclude_none=True)
+        for model, chosen in values["models"].items():
+            values["models"][model] = _told(chosen)
+        text = f"# Written by host/add; removed by host/remove.\n{toml_of({'hosts': {name: values}})}"
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._parts.threads, _write_atomically, file, text)
+        except OSError as error:
+            raise ConfigInvalid(f"Cannot write {file}: {error.strerror}.", hint="Check the folder's owner.") from error
+        _, problems = check_settings(self._parts.paths)
+        if problems:
+            file.unlink()
+            raise ConfigInvalid(f"{problems[0]}", hint="Nothing was added. Mend the config first: rlmctl config check")
+        return file
+
+
+def host_info(status: HostStatus) -> m.HostInfo:
+    return m.HostInfo.model_validate(status, from_attributes=True)
+
+
+def _refuse_egress(client: Connection) -> None:
+    if client.egress:
+        raise NotAllowed(
+            "This client may not change hosts: what it reads may leave the machine.",
+            hint="Use rlmctl host in a terminal.",
+        )
+
+
+def _bare(params: m.HostAddParams) -> HostSettings:
+    return HostSettings(url=params.url, provider="openai", api_key_env=params.api_key_env)
+
+
+def _check_models(params: m.HostAddParams, facts: ServerFacts) -> None:
+    served = [model.name for model in facts.models]
+    for wanted in params.models:
+        if wanted not in served and f"{wanted}:latest" not in served:
+            near = nearest_of(wanted, served)
+            hint = f"Did you mean {near}?" if near else f"It serves: {', '.join(served[:20]) or 'nothing'}."
+            raise NotFound(f"{params.name} serves no model {wanted[:100]!r}.", hint=hint)
+
+
+def _told(chosen: dict[str, object]) -> dict[str, object]:
+    """Only what differs from the defaults, and the window always: it decides what is sent."""
+    defaults = ModelSettings().model_dump()
+    return {key: value for key, value in chosen.items() if key == "window" or value != defaults[key]}
+
+
+def _notes(status: HostStatus, facts: ServerFacts) -> list[str]:
+    notes = list(facts.notes)
+    if not status.models:
+        notes.append("It lists no model that chats; pull one, or name one with --model.")
+    if status.trust == "cloud":
+        notes.append("Private contexts are not sent there; --trust mine says that the machine is yours.")
+    return notes
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
