@@ -29,6 +29,8 @@ _QUESTION_SHARE = 0.3
 #: Cells of one reply that are run; a model that writes more has not waited for any output.
 _MOST_CELLS = 6
 _MOST_NAMES = 24
+#: Share of the sub-queries below which the root is told how many are left.
+_SHORT_SHARE = 0.25
 #: The least window in which system prompt, question and one exchange have room.
 LEAST_WINDOW = 3072
 
@@ -207,8 +209,11 @@ class Conversation:
         return "\n".join(lines)
 
     def _turn_line(self, turn: int) -> str:
+        """Sub-queries left are told only when they run short: the number depends on what the cache held, and a
+        prompt that differs would keep the root's own reply from coming out of the cache."""
         purse = self._run.purse
-        return turn_line(turn, purse.limits.turns, purse.left("sub_queries") if self._run.sub_facts else None)
+        short = purse.left("sub_queries") < _SHORT_SHARE * purse.limits.sub_queries
+        return turn_line(turn, purse.limits.turns, purse.left("sub_queries") if short else None)
 
     def _session_lines(self) -> str:
         """What a continued session brings along."""

@@ -48,6 +48,11 @@ class Subscription:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
+    async def caught_up(self) -> None:
+        """Waits until all facts of the past have been told."""
+        if self._task is not None:
+            await self._task
+
     def fact(self, fact: AnyFact) -> None:
         if self._live and not self._closed:
             self._next = fact.seq + 1

@@ -2,107 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings
-from rlmd.contexts import ContextStore, InlineSource
-from rlmd.engine import Engine, ExecuteRequest, LimitRequest, RunRecord, RunRequest
-from rlmd.events import AnyFact, Delta
-from rlmd.pool import Pool
-from rlmd.repl import Workers
+from rlmd.config import RoleSettings, Settings
 from tests.fakes.ollama import FakeOllama
-
-
-class House:
-    """The daemon's parts below the wire, over a folder."""
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder = folder
-        self.settings = settings
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> House:
-        for name in ("state", "cache", "spool"):
-            (self.folder / name).mkdir(exist_ok=True)
-        self.contexts = await ContextStore.open(
-            self.folder / "state", self.folder / "cache", self.folder / "spool"
-        )
-        self._stack.push_async_callback(self.contexts.close)
-        self.pool = Pool(self.settings, cache_folder=self.folder / "cache" / "completions", default_url=None)
-        await self.pool.start()
-        self._stack.push_async_callback(self.pool.close)
-        self.workers = Workers(spare_workers=0)
-        self._stack.push_async_callback(self.workers.close)
-        self.engine = Engine(
-            contexts=self.contexts,
-            pool=self.pool,
-            workers=self.workers,
-            settings=self.settings,
-            state_folder=self.folder / "state",
-        )
-        await self.engine.start()
-        self._stack.push_async_callback(self.engine.close)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def load(self, name: str, text: str, *, private: bool = False) -> None:
-        await self.contexts.load(InlineSource(text=text, origin=None), name=name, private=private)
-
-    async def ask(self, question: str, *contexts: str, **fields: object) -> RunRecord:
-        request = RunRequest(run_id=new_id(), question=question, contexts=contexts, **fields)
-        record = await self.engine.start_run(request)
-        return await self.engine.wait(record.run_id)
-
-    async def facts(self, record: RunRecord) -> list[AnyFact]:
-        facts = await self.engine.facts(record.run_id)
-        assert [fact.seq for fact in facts] == list(range(1, len(facts) + 1)), "fact numbers have a gap"
-        return facts
-
-    async def answer(self, record: RunRecord) -> str | None:
-        return await self.engine.answer(record)
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())
-
-
-def settings_for(*fakes: tuple[str, FakeOllama], window: int = 8192, **fields: object) -> Settings:
-    hosts = {
-        name: HostSettings(
-            url=fake.url,
-            provider="ollama",
-            slots=fake.slots,
-            models={model.split(":")[0]: ModelSettings(window=window) for model in fake.models},
-        )
-        for name, fake in fakes
-    }
-    return Settings(hosts=hosts, **fields)
-
-
-class Ear:
-    """A sink that remembers."""
-
-    def __init__(self) -> None:
-        self.facts: list[AnyFact] = []
-        self.deltas: list[Delta] = []
-        self.heard = asyncio.Condition()
-
-    async def ready(self) -> None:
-        return
-
-    def fact(self, fact: AnyFact) -> None:
-        self.facts.append(fact)
-
-    def delta(self, delta: Delta) -> None:
-        self.deltas.append(delta)
+from tests.house import House, settings_for
 
 
 @pytest.fixture
@@ -142,3 +49,44 @@ async def test_without_a_model_the_best_passages_are_quoted(tmp_path: Path) -> N
         assert "treasure" in record.citations[0].quote
         assert record.receipt.chars_searched == record.receipt.chars_total
         assert record.receipt.chars_read == 0
+
+
+PROBE = "Let me look.\n```repl\nprint(len(context), context[:20])\n```"
+BATCH = """```repl
+pieces = [context[i : i + {size}] for i in range(0, len(context), {size})]
+replies = llm_query_batched([piece + "\\n\\nWhat is in it?" for piece in pieces])
+result = f"{{len(ok(replies))}} of {{len(pieces)}} pieces"
+print(result)
+```"""
+
+
+async def test_uneven_hosts_share_a_batch_and_the_cache_answers_again(tmp_path: Path) -> None:
+    """Probe, batch of 40, finish from a variable: the scripted answer, slots kept, and nothing paid twice."""
+    async with (
+        FakeOllama(["root", "sub"], slots=2, latency=0.02) as one,
+        FakeOllama(["sub"], slots=4, latency=0.01) as two,
+        FakeOllama(["sub"], slots=2, latency=0.04) as three,
+    ):
+        roles = RoleSettings(root=("one/root",), sub=("one/sub", "two/sub", "three/sub"))
+        settings = settings_for(("one", one), ("two", two), ("three", three), roles=roles)
+        text = "".join(f"Line {n} speaks of {n * 7919 % 1000} things.\n" for n in range(14_000))
+        async with House(tmp_path, settings) as house:
+            await house.load("lines", text)
+            size = -(-len(text) // 40)
+            one.script("root", [PROBE, BATCH.format(size=size), "FINAL_VAR(result)"])
+            for again in (False, True):
+                asked = sum(len(fake.seen) for fake in (one, two, three))
+                record = await house.ask("What is in it?", "lines", strategy="rlm", root=("one/root",))
+                facts = await house.facts(record)
+                batch = next(fact for fact in facts if fact.type == "batch_started")
+                assert await house.answer(record) == f"{batch.total} of {batch.total} pieces"
+                assert batch.total == 40
+                assert (record.outcome, record.turns, record.sub_queries) == ("answered", 3, batch.total)
+                assert record.receipt.pieces == batch.total
+                assert record.receipt.pieces_failed == 0
+                assert record.receipt.chars_read == record.receipt.chars_total
+                assert record.receipt.unread == ()
+                assert record.receipt.sub_queries_cached == (batch.total if again else 0)
+                new = sum(len(fake.seen) for fake in (one, two, three)) - asked
+                assert new == (0 if again else batch.total + 3), "equal questions of an equal text are paid once"
+            assert [fake.max_held <= fake.slots for fake in (one, two, three)] == [True] * 3
