@@ -34,10 +34,6 @@
   (seq-find (lambda (citation) (eql number (plist-get citation :number)))
             (rlm-run-citations run)))
 
-(defun rlm--true-p (value)
-  "Return non-nil if VALUE, as parsed from JSON, is true."
-  (and value (not (eq value :json-false))))
-
 (defun rlm--citation-verified-p (citation)
   "Return non-nil if CITATION's quote was found in the text."
   (rlm--true-p (plist-get citation :verified)))
@@ -60,31 +56,53 @@ Lines count in the whole buffer, whatever part of it was asked about."
                    (+ line (rlm-source-line source) -1)))
           (t (or (plist-get locator :label) "the text")))))
 
-(defun rlm--one-line (text width)
-  "Return TEXT as one line of at most WIDTH characters."
-  (truncate-string-to-width
-   (string-trim (replace-regexp-in-string "[[:space:]\n]+" " " text))
-   width nil nil "…"))
-
 ;;;; Finding the place
+
+(defun rlm--citations-mark (run event _data)
+  "When RUN is over, as EVENT says, mark the places that it cites.
+Markers go along with what is edited from now on; what was edited
+while the run was going is searched for, see `rlm--find-quote'."
+  (when (eq event 'ended)
+    (dolist (citation (rlm-run-citations run))
+      (let ((source (rlm--citation-source run citation))
+            (offset (plist-get citation :start)))
+        (when (and source offset
+                   (rlm-source-exact source)
+                   (rlm--source-unchanged-p source))
+          (push (cons (plist-get citation :number)
+                      (set-marker (make-marker)
+                                  (+ offset (rlm-source-start source))
+                                  (rlm-source-buffer source)))
+                (rlm-run-marks run)))))))
+
+(add-hook 'rlm-run-functions #'rlm--citations-mark)
 
 (defun rlm--citation-place (run citation)
   "Return (BUFFER BEG END MOVED) for CITATION of RUN, or nil.
-MOVED is non-nil if the quote was not where the daemon had found it."
-  (when-let* ((buffer+start (rlm--citation-buffer run citation)))
-    (pcase-let ((`(,buffer ,start ,end) buffer+start))
-      (with-current-buffer buffer
-        (save-excursion
-          (save-restriction
-            (widen)
-            (let* ((start (or start (point-min)))
-                   (near (min (+ start (or (plist-get citation :start) 0))
-                              (point-max)))
-                   (place (rlm--find-quote (plist-get citation :quote) near
-                                           start (or end (point-max)))))
-              (when place
-                (list buffer (car place) (cdr place)
-                      (/= near (car place)))))))))))
+MOVED is non-nil if the quote was not where it was expected."
+  (pcase (rlm--citation-buffer run citation)
+    (`(,buffer ,start ,end)
+     (with-current-buffer buffer
+       (save-excursion
+         (save-restriction
+           (widen)
+           (let* ((start (or start (point-min)))
+                  (end (or end (point-max)))
+                  (near (rlm--citation-expected run citation start end))
+                  (place (rlm--find-quote (plist-get citation :quote)
+                                          near start end)))
+             (when place
+               (list buffer (car place) (cdr place)
+                     (/= near (car place)))))))))))
+
+(defun rlm--citation-expected (run citation start end)
+  "Return where CITATION of RUN should stand in the current buffer.
+START and END are those of the text that was asked about."
+  (let ((mark (cdr (assoc (plist-get citation :number) (rlm-run-marks run)))))
+    (max start
+         (min end (if (and mark (eq (marker-buffer mark) (current-buffer)))
+                      (marker-position mark)
+                    (+ start (or (plist-get citation :start) 0)))))))
 
 (defun rlm--citation-buffer (run citation)
   "Return (BUFFER START END) of the text that CITATION of RUN stands in.
@@ -99,7 +117,7 @@ it if need be.  Nil if the text is in no buffer and no file."
                  (marker-position (rlm-source-end source))))
           ((and path (file-name-absolute-p path) (file-readable-p path)
                 (not (file-directory-p path)))
-           (list (find-file-noselect path))))))
+           (list (find-file-noselect path) nil nil)))))
 
 (defun rlm--find-quote (quote near start end)
   "Return (BEG . END) of QUOTE between START and END of the buffer.
@@ -158,7 +176,7 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
 ;;;; Going there
 
 (defun rlm--citation-visit (run citation)
-  "Show the place that CITATION of RUN quotes; tell in the echo area."
+  "Show the place that CITATION of RUN quotes; return what to say of it."
   (let* ((total (length (rlm-run-citations run)))
          (place (and (rlm--citation-verified-p citation)
                      (rlm--citation-place run citation)))
@@ -169,14 +187,14 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
     (pcase place
       (`(,buffer ,beg ,end ,moved)
        (rlm--show-place buffer beg end)
-       (message "%s%s: “%s”" head (if moved " (moved)" "") quote))
+       (format "%s%s: “%s”" head (if moved " (moved)" "") quote))
       (_
-       (message "%s: “%s”"
-                (propertize (if (rlm--citation-verified-p citation)
-                                (concat head ", no longer there")
-                              head)
-                            'face 'rlm-unverified)
-                quote)))))
+       (format "%s: “%s”"
+               (propertize (if (rlm--citation-verified-p citation)
+                               (concat head ", no longer there")
+                             head)
+                           'face 'rlm-unverified)
+               quote)))))
 
 (defun rlm--show-place (buffer beg end)
   "Select a window that shows BUFFER from BEG to END, and let it pulse."
@@ -219,7 +237,7 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
 (defun rlm--link-visit (run number)
   "Go to the place that citation NUMBER of RUN quotes."
   (if-let ((citation (rlm--citation run number)))
-      (rlm--citation-visit run citation)
+      (message "%s" (rlm--citation-visit run citation))
     (user-error "That answer has no citation %d" number)))
 
 (defun rlm--run-recall (id callback)

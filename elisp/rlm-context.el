@@ -262,18 +262,18 @@ the way into the current buffer."
   (or (plist-get (rlm--client-server (rlm--client socket)) :inline_bytes)
       262144))
 
-(defconst rlm--not-in-json
-  (format "[\0%c-%c%c-%c]" #xd800 #xdfff #x110000 #x3fffff)
-  "Regexp for characters that JSON text cannot hold, raw bytes among them.")
+(defun rlm--unicode-p (text)
+  "Return non-nil if TEXT can travel in JSON: no raw byte, surrogate or NUL."
+  (and (not (seq-intersection (find-charset-string text)
+                              '(eight-bit eight-bit-control emacs)))
+       (not (string-match-p (format "[\0%c-%c]" #xd800 #xdfff) text))))
 
 (defun rlm--source-inline (source limit)
   "Return SOURCE inline, or nil if it has over LIMIT bytes or is not Unicode."
   (when (<= (rlm-source-chars source) limit) ; cheap, so looked at first
     (let ((text (rlm--source-string source)))
       (when (and (<= (string-bytes text) limit)
-                 (or (multibyte-string-p text)
-                     (not (string-match-p "[^[:ascii:]]" text)))
-                 (not (string-match-p rlm--not-in-json text)))
+                 (rlm--unicode-p text))
         (list :kind "inline" :text text :origin (rlm--source-origin source))))))
 
 (defun rlm--source-origin (source)

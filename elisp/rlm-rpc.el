@@ -6,8 +6,8 @@
 ;;; Commentary:
 
 ;; One connection for each socket, kept open, over the built-in
-;; jsonrpc.el.  This file knows how to find and start the daemon, how
-;; to connect without making anyone wait, and how to send a request.
+;; jsonrpc.el.  This file knows how to connect without making anyone
+;; wait, and how to send a request.
 ;; It knows nothing of runs, contexts or buffers: notifications go to
 ;; `rlm--notification-functions', a lost connection to
 ;; `rlm--disconnect-functions'.
@@ -25,44 +25,17 @@
 
 ;;; Code:
 
+(require 'rlm-base)
+(require 'rlm-start)
 (require 'cl-lib)
 (require 'jsonrpc)
-(require 'subr-x)
-
-(defgroup rlm nil
-  "Ask questions of texts of any size."
-  :group 'applications
-  :prefix "rlm-"
-  :link '(info-link "(rlm)"))
-
-(defcustom rlm-socket nil
-  "The socket on which rlmd listens.
-If nil, it is rlmd/rlmd.sock in the folder that the environment
-variable XDG_RUNTIME_DIR names."
-  :type '(choice (const :tag "In XDG_RUNTIME_DIR" nil)
-                 (file :tag "This socket"))
-  :package-version '(rlm . "0.1.0"))
-
-(defcustom rlm-auto-start t
-  "Whether to start rlmd when none listens.
-If t, the systemd unit rlmd.socket is started where there is one,
-else the program `rlm-daemon-command', detached, so that it goes
-on when Emacs ends."
-  :type '(choice (const :tag "Yes, by systemd or else directly" t)
-                 (const :tag "Yes, directly" direct)
-                 (const :tag "No" nil))
-  :package-version '(rlm . "0.1.0"))
-
-(defcustom rlm-daemon-command '("rlmd")
-  "The command that runs the daemon, as a list of program and arguments."
-  :type '(repeat string)
-  :package-version '(rlm . "0.1.0"))
 
 (defcustom rlm-log-events nil
   "Whether to keep a buffer of all messages to and from the daemon.
 It holds the texts that were sent.  Takes effect at the next
 connection."
   :type 'boolean
+  :group 'rlm
   :package-version '(rlm . "0.1.0"))
 
 ;; A daemon that systemd starts on our connecting answers only once it
@@ -70,19 +43,8 @@ connection."
 (defconst rlm--initialize-timeout 30
   "Seconds to wait for the daemon's first answer.")
 
-(defconst rlm--start-timeout 20
-  "Seconds in which a daemon that was started has to listen.")
-
-(defconst rlm--poll-interval 0.1
-  "Seconds between two attempts to connect to a daemon that starts.")
-
 (defconst rlm--protocol 1
   "The version of the protocol that this client speaks.")
-
-(defconst rlm-version "0.1.0"
-  "The version of this package.")
-
-(define-error 'rlm-error "rlmd")
 
 (defvar rlm--notification-functions nil
   "Functions called with SOCKET, METHOD and PARAMS of each notification.")
@@ -93,65 +55,6 @@ connection."
 (defvar rlm--connect-functions nil
   "Functions called with SOCKET when a connection is ready.")
 
-;;;; Errors
-
-;; An error is a plist (:code :message :hint :kind), as the daemon
-;; sends it; faults of our own side have the code 0.
-
-(defun rlm--error (message &optional hint kind)
-  "Return an error of our own side: MESSAGE, HINT and KIND."
-  (list :code 0 :message message :hint (or hint "") :kind (or kind "client")))
-
-(defun rlm--error-from-daemon (object)
-  "Return the error that the JSON-RPC error OBJECT describes."
-  (let ((data (plist-get object :data)))
-    (list :code (or (plist-get object :code) 0)
-          :message (or (plist-get object :message) "Unknown error")
-          :hint (or (and (listp data) (plist-get data :hint)) "")
-          :kind (or (and (listp data) (plist-get data :kind)) ""))))
-
-(defun rlm-error-text (error)
-  "Return ERROR, as given to an error callback, as text for a person."
-  (let ((message (plist-get error :message))
-        (hint (plist-get error :hint)))
-    (if (or (null hint) (string-empty-p hint))
-        message
-      (concat message "  " hint))))
-
-(defvar rlm--in-callback nil
-  "Non-nil while a callback runs, where nothing may wait.")
-
-(defun rlm--guarded (function &rest args)
-  "Call FUNCTION with ARGS; an error becomes a message.
-Unlike `with-demoted-errors' this holds with `debug-on-error' too:
-the debugger inside a process filter would lose messages."
-  (condition-case err
-      (let ((rlm--in-callback t))
-        (apply function args))
-    (error (message "rlm: %s" (error-message-string err))
-           nil)))
-
-(defun rlm--run-guarded (hook &rest args)
-  "Call each function of HOOK, a symbol, with ARGS; none stops the others."
-  (run-hook-wrapped hook (lambda (function)
-                           (apply #'rlm--guarded function args)
-                           nil)))
-
-;;;; Where the daemon is
-
-(defun rlm-socket-path ()
-  "Return the absolute name of the daemon's socket."
-  (let ((default-directory temporary-file-directory))
-    (expand-file-name (or rlm-socket "rlmd.sock")
-                      (unless rlm-socket (rlm--runtime-folder)))))
-
-(defun rlm--runtime-folder ()
-  "Return the folder in which the daemon keeps its socket."
-  (let ((base (getenv "XDG_RUNTIME_DIR")))
-    (if (or (null base) (string-empty-p base))
-        (format "/tmp/rlmd-%d/rlmd" (user-uid))
-      (expand-file-name "rlmd" base))))
-
 ;;;; A client: one socket, what is known of its daemon, who waits
 
 (cl-defstruct (rlm--client (:constructor rlm--client-make) (:copier nil))
@@ -160,9 +63,7 @@ the debugger inside a process filter would lose messages."
   (state 'idle :documentation "One of idle, starting, connecting, ready.")
   (connection nil :documentation "The jsonrpc connection, when connecting or ready.")
   (server nil :documentation "What `initialize' answered, a plist, when ready.")
-  (waiting nil :documentation "List of (SUCCESS . FAILURE), last first.")
-  (timer nil :documentation "Timer that looks whether a started daemon listens.")
-  (deadline 0 :documentation "When, as by `float-time', that is given up."))
+  (waiting nil :documentation "List of (SUCCESS . FAILURE), last first."))
 
 (defvar rlm--clients (make-hash-table :test #'equal)
   "Hash table from socket names to their `rlm--client'.")
@@ -196,14 +97,26 @@ daemon that is not there and cannot be started is a `user-error'."
 
 (defun rlm--open (client)
   "Connect CLIENT, starting the daemon if need be and allowed."
-  (let ((problem (rlm--try-connect client)))
-    (cond ((null problem))
-          ((not (plist-get problem :absent))
-           (user-error "%s" (rlm-error-text problem)))
-          ((null rlm-auto-start)
-           (user-error "No rlmd listens on %s; start it, or set `rlm-auto-start'"
-                       (abbreviate-file-name (rlm--client-socket client))))
-          (t (rlm--start-daemon client)))))
+  (let ((problem (rlm--try-connect client))
+        (socket (rlm--client-socket client)))
+    (cond
+     ((null problem))
+     ((not (plist-get problem :absent))
+      (user-error "%s" (rlm-error-text problem)))
+     ((null rlm-auto-start)
+      (user-error "No rlmd listens at %s; start it, or set `rlm-auto-start'"
+                  (abbreviate-file-name socket)))
+     (t
+      (rlm--start-daemon socket
+                         (lambda () (rlm--started client))
+                         (lambda (error) (rlm--refused client error)))
+      (setf (rlm--client-state client) 'starting)))))
+
+(defun rlm--started (client)
+  "The daemon that was started for CLIENT listens."
+  (when (eq (rlm--client-state client) 'starting)
+    (when-let ((problem (rlm--try-connect client)))
+      (rlm--refused client problem))))
 
 (defun rlm--try-connect (client)
   "Connect CLIENT and begin the handshake.
@@ -211,6 +124,7 @@ Return nil, or the error that came; its :absent is non-nil if no
 daemon listens."
   (condition-case err
       (progn
+        (rlm--check-owner (rlm--client-socket client))
         (setf (rlm--client-connection client)
               (rlm--make-connection (rlm--client-socket client)
                                     (lambda (_) (rlm--guarded #'rlm--lost client)))
@@ -229,6 +143,13 @@ daemon listens."
                            (if (string-match-p "too long" (rlm--reason err))
                                "A socket's name may have 107 bytes; see `rlm-socket'."
                              "Is `rlm-socket' right?")))))))
+
+(defun rlm--check-owner (socket)
+  "Signal an error if SOCKET is another user's, who would read our texts."
+  (let* ((file-name-handler-alist nil)
+         (owner (file-attribute-user-id (file-attributes socket))))
+    (unless (memq owner (list nil 0 (user-uid)))
+      (error "The socket belongs to user %s, not to you (%d)" owner (user-uid)))))
 
 (defun rlm--reason (err)
   "Return the reason that the signalled ERR gives, without its frame."
@@ -310,7 +231,6 @@ daemon listens."
   "CLIENT cannot be made ready, for ERROR."
   (let ((waiting (nreverse (rlm--client-waiting client)))
         (connection (rlm--client-connection client)))
-    (rlm--cancel-timer client)
     (setf (rlm--client-state client) 'idle
           (rlm--client-connection client) nil
           (rlm--client-server client) nil
@@ -407,111 +327,6 @@ signal a `user-error'.  METHOD, PARAMS and SOCKET as in `rlm-call'."
       (`(t ,result) result)
       (`(nil ,error) (user-error "%s" (rlm-error-text error)))
       (_ (user-error "No answer from rlmd in %s s" timeout)))))
-
-;;;; Starting the daemon
-
-(defun rlm--start-daemon (client)
-  "Start a daemon for CLIENT and connect when it listens."
-  (let ((program (executable-find (or (car rlm-daemon-command) "")))
-        (systemctl (and (eq rlm-auto-start t)
-                        (null rlm-socket)
-                        (executable-find "systemctl"))))
-    (unless (or program systemctl)
-      (user-error "No rlmd listens, and there is no program %s; see `rlm-daemon-command'"
-                  (car rlm-daemon-command)))
-    (setf (rlm--client-state client) 'starting)
-    (rlm--await-daemon client)
-    (if systemctl
-        (rlm--start-by-systemd client systemctl program)
-      (rlm--start-directly client program))))
-
-(defun rlm--start-by-systemd (client systemctl program)
-  "Ask SYSTEMCTL for the socket unit; if CLIENT has none, start PROGRAM."
-  (rlm--spawn
-   "rlm-systemctl" (list systemctl "--user" "--quiet" "start" "rlmd.socket")
-   (lambda (status)
-     (when (eq (rlm--client-state client) 'starting)
-       (cond ((eql status 0))           ; the timer will connect
-             (program (rlm--start-directly client program))
-             (t (rlm--refused
-                 client
-                 (rlm--error (format "There is neither a unit rlmd.socket nor a program %s."
-                                     (car rlm-daemon-command))
-                             "See `rlm-daemon-command'."))))))))
-
-(defun rlm--start-directly (client program)
-  "Run PROGRAM detached, for CLIENT.
-setsid forks, so that the daemon is no child of Emacs and outlives
-it; it waits, so that we learn at once of a daemon that will not run."
-  (let ((log (make-temp-file "rlmd-start-"))
-        (command (cons program (cdr rlm-daemon-command)))
-        (setsid (executable-find "setsid")))
-    (when rlm-socket
-      (setq command (append command (list "--socket" (rlm--client-socket client)))))
-    (rlm--spawn
-     "rlm-start"
-     (append (when setsid (list setsid "--fork" "--wait"))
-             (list "sh" "-c" "exec \"$@\" >\"$0\" 2>&1 </dev/null" log)
-             command)
-     (lambda (status)
-       (let ((said (rlm--last-line log)))
-         (ignore-errors (delete-file log))
-         (when (and (eq (rlm--client-state client) 'starting)
-                    (rlm--try-connect client)) ; else another one was faster
-           (rlm--refused
-            client
-            (rlm--error (format "%s ended with status %s%s"
-                                (car rlm-daemon-command) status
-                                (if said (concat ": " said) "."))
-                        "Run it in a shell to see more."))))))))
-
-(defun rlm--spawn (name command callback)
-  "Run COMMAND as a process NAME; call CALLBACK with its exit status."
-  (let ((default-directory (expand-file-name "~/")))
-    (make-process :name name :command command :noquery t
-                  :connection-type 'pipe :buffer nil
-                  :sentinel (lambda (process _event)
-                              (unless (process-live-p process)
-                                (rlm--guarded callback
-                                              (process-exit-status process)))))))
-
-(defun rlm--last-line (file)
-  "Return the last line of FILE that holds something, or nil."
-  (with-temp-buffer
-    (ignore-errors (insert-file-contents file))
-    (goto-char (point-max))
-    (skip-chars-backward " \t\n")
-    (let ((line (buffer-substring (line-beginning-position) (point))))
-      (unless (string-empty-p line) line))))
-
-(defun rlm--await-daemon (client)
-  "Try to connect CLIENT again and again until the daemon listens."
-  (rlm--cancel-timer client)
-  (setf (rlm--client-deadline client) (+ (float-time) rlm--start-timeout)
-        (rlm--client-timer client)
-        (run-at-time rlm--poll-interval rlm--poll-interval
-                     (lambda () (rlm--guarded #'rlm--poll-daemon client)))))
-
-(defun rlm--poll-daemon (client)
-  "See whether the daemon that was started for CLIENT listens."
-  (cond
-   ((not (eq (rlm--client-state client) 'starting))
-    (rlm--cancel-timer client))
-   ((> (float-time) (rlm--client-deadline client))
-    (rlm--refused client
-                  (rlm--error (format "rlmd was started, but does not listen on %s."
-                                      (rlm--client-socket client))
-                              "Look at it with: journalctl --user -u rlmd")))
-   ((file-exists-p (rlm--client-socket client))
-    (if (rlm--try-connect client)
-        (setf (rlm--client-state client) 'starting)
-      (rlm--cancel-timer client)))))
-
-(defun rlm--cancel-timer (client)
-  "Stop looking for the daemon that was started for CLIENT."
-  (when (rlm--client-timer client)
-    (cancel-timer (rlm--client-timer client))
-    (setf (rlm--client-timer client) nil)))
 
 (provide 'rlm-rpc)
 ;;; rlm-rpc.el ends here
