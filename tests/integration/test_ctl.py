@@ -41,9 +41,9 @@ async def shell(folders: Folders) -> AsyncIterator[Shell]:
     made = Shell(folders)
     yield made
     if await listens(made.paths.socket):
-        await made.good("daemon", "stop")
+        await made("daemon", "stop")
     log = log_file(made.paths)
-    await all_end(lambda: marked(folders), lambda: log.read_text() if log.exists() else "no log")
+    await all_end(lambda: marked(folders), lambda: log.read_text() if log.is_file() else "no log")
 
 
 async def test_the_first_command_starts_a_daemon_that_outlives_it(shell: Shell) -> None:
