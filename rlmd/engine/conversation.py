@@ -15,7 +15,7 @@ from rlmd.engine.parsing import Cell
 from rlmd.engine.prompts import PROMPTS, opening, system_prompt, turn_line
 from rlmd.engine.root import Root, RootReply
 from rlmd.engine.tokens import CHARS_PER_TOKEN
-from rlmd.errors import LimitReached, PromptTooLong, TooLarge
+from rlmd.errors import CompletionCut, LimitReached, MalformedReply, PromptTooLong, TooLarge
 from rlmd.events import FinalRefused
 from rlmd.repl import CellReport
 
@@ -76,10 +76,7 @@ class Conversation:
         while True:
             self._run.purse.check_time()
             self._run.purse.claim("turns")
-            self._turn += 1
-            said = await self.root.ask(self._turn, self.history.messages)
-            self.history.replied(self._turn, said.raw if not said.reply.thinking else said.reply.text)
-            conclusion = await self._act_on(said)
+            conclusion = await self._take_turn()
             if conclusion is not None:
                 return conclusion
 
@@ -99,6 +96,18 @@ class Conversation:
 
     # ── a turn ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def _take_turn(self) -> Conclusion | None:
+        """Asks the root and acts on its reply. One that was cut or garbled is none: the root is told to mend it."""
+        self._turn += 1
+        try:
+            said = await self.root.ask(self._turn, self.history.messages)
+        except (CompletionCut, MalformedReply) as error:
+            self.history.replied(self._turn, PROMPTS.not_kept)
+            self._missed(_filled(PROMPTS.cut, why=error.message, tokens=f"{self.root.reply_tokens:,}", unrun=""))
+            return None
+        self.history.replied(self._turn, said.raw if not said.reply.thinking else said.reply.text)
+        return await self._act_on(said)
+
     async def _act_on(self, said: RootReply) -> Conclusion | None:
         """Runs the reply's cells, then looks at its final; what the root is told of both goes into the history."""
         cells, unrun = self._runnable(said)
@@ -106,7 +115,8 @@ class Conversation:
         if final is not None:
             return final
         if not said.whole:
-            self._missed(_filled(PROMPTS.cut, tokens=f"{said.tokens:,}", unrun=unrun, turn=""))
+            why = f"It ran into the limit of {self.root.reply_tokens:,} tokens."
+            self._missed(_filled(PROMPTS.cut, why=why, tokens=f"{self.root.reply_tokens:,}", unrun=unrun))
             return None
         verdict = judge(
             said.reply.finals,
@@ -121,7 +131,7 @@ class Conversation:
             self._refuse(verdict.why)
             return None
         if not reports:
-            self._missed(_filled(PROMPTS.nudge, turn=""))
+            self._missed(PROMPTS.nudge)
             return None
         self._next_turn(went_well=all(report.ok for report in reports))
         return None
@@ -131,7 +141,7 @@ class Conversation:
         """The cells to run, and what to say of one that is not: the last of a cut reply is not whole."""
         cells = said.reply.cells
         if not said.whole and cells and not cells[-1].closed:
-            return cells[:-1], "; its last block was not run"
+            return cells[:-1], " Its last block was not run."
         return cells[:_MOST_CELLS], ""
 
     async def _run_cells(self, cells: tuple[Cell, ...]) -> tuple[list[CellReport], Conclusion | None]:

@@ -21,6 +21,8 @@ _ORPHAN_THINKING_END = re.compile(r"^(.*?)</(?:think|thinking|thought|reasoning)
 #: Box tokens of GLM and end tokens that some servers leave in the text.
 _STRAY_TOKENS = re.compile(r"<\|(?:begin_of_box|end_of_box|im_end|eot_id|endoftext|end_of_text)\|>")
 _OPENING = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n]*)$")
+#: A fence that opens behind words on its line; its language says that it is one.
+_LATE_OPENING = re.compile(r"(?P<indent>)(?P<fence>`{3,})[ \t]*(?P<info>repl|python3?|py3?)[ \t]*$", re.IGNORECASE)
 #: What a scan of Python source must step over so that a backtick found is really outside of strings and comments.
 _LEXEME = re.compile(
     r"""(?P<triple>'{3}|"{3})|#[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|(?P<fence>`{3,}|^[ \t]*~{3,})""",
@@ -101,8 +103,8 @@ def _inside_fence(text: str) -> bool:
     fence = ""
     for line in text.split("\n"):
         if not fence:
-            found = _OPENING.match(line)
-            fence = found["fence"] if found and "`" not in found["info"] else ""
+            found = _opening(line)
+            fence = found["fence"] if found else ""
         elif _closes(line, fence):
             fence = ""
     return bool(fence)
@@ -120,11 +122,12 @@ def _split(text: str) -> tuple[tuple[Cell, ...], str]:
         end_of_line = text.find("\n", position)
         end_of_line = len(text) if end_of_line < 0 else end_of_line
         line = text[position:end_of_line]
-        opening = _OPENING.match(line)
-        if opening is None or "`" in opening["info"]:
+        opening = _opening(line)
+        if opening is None:
             prose.append(line)
             position = end_of_line + 1
             continue
+        prose.append(line[: opening.start()])
         start = min(end_of_line + 1, len(text))
         language = _language(opening["info"])
         is_code = language in _CODE_LANGUAGES or not language
@@ -133,8 +136,15 @@ def _split(text: str) -> tuple[tuple[Cell, ...], str]:
         runs = language in _CODE_LANGUAGES or (not language and _reads_as_code(source))
         if runs and source.strip():
             cells.append(Cell(source, closed=end < len(text)))
-        prose.append("")
     return tuple(cells), "\n".join(prose)
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    """The fence that a line opens, if it opens one."""
+    opening = _OPENING.match(line)
+    if opening is not None:
+        return opening if "`" not in opening["info"] else None
+    return _LATE_OPENING.search(line)
 
 
 def _language(info: str) -> str:

@@ -68,6 +68,7 @@ class Prompts:
     no_subs: str
     opening: str
     nudge: str
+    not_kept: str
     cut: str
     last_turn: str
     conclude: str
@@ -120,8 +121,9 @@ Question: $question
 $contexts
 ${session}\
 $turn Look at the text before you answer.""",
-    nudge="Your reply holds neither a ```repl block nor a final. Write one block, or finish with FINAL(answer). $turn",
-    cut="Your reply was cut at $tokens tokens$unrun. Write less at once. $turn",
+    nudge="Your reply holds neither a ```repl block nor a final. Write one block, or finish with FINAL(answer).",
+    not_kept="(a reply that did not count)",
+    cut="Your reply did not count. $why$unrun Write less at once: at most $tokens tokens.",
     last_turn="This is the last turn: finish now with FINAL(the answer) or FINAL_VAR(name).",
     conclude="""\
 $why You can run no more code. Answer the question now from what you have read above, in plain text, quoting the exact \

@@ -1,7 +1,6 @@
 """The root model as one run asks it: a prompt within its window, a streamed reply, both journalled.
 
-A prompt that proves too long is built again for less; a reply that does not count is asked for again. Knows prompts
-only as messages and hosts only as candidates.
+A prompt that proves too long is built again for less. Knows prompts only as messages, hosts only as candidates.
 """
 
 from __future__ import annotations
@@ -15,15 +14,7 @@ from rlmd.engine.cells import error_record
 from rlmd.engine.journal import clean
 from rlmd.engine.parsing import Reply, read_reply
 from rlmd.engine.tokens import TokenMeter
-from rlmd.errors import (
-    CompletionCut,
-    MalformedReply,
-    NoHost,
-    PromptTooLong,
-    PromptTruncated,
-    RlmdError,
-    RunCancelled,
-)
+from rlmd.errors import NoHost, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
 from rlmd.events import RootFailed, RootReplied, TurnStarted
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
@@ -103,10 +94,6 @@ class Root:
                 if attempt == _ATTEMPTS:
                     raise
                 self._learn(messages, error)
-            except (CompletionCut, MalformedReply):
-                if attempt == _ATTEMPTS:
-                    raise
-                self._run.purse.went_wrong()
         raise AssertionError("unreachable")
 
     async def _attempt(self, turn: int, stream: str, messages: tuple[Message, ...]) -> RootReply:

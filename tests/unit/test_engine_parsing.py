@@ -36,6 +36,8 @@ FENCES = {
     "CRLF": ("```repl\r\nx = 1\r\n```\r\n", ["x = 1"]),
     "four backticks around three": ("````repl\ns = 1\n```\nt = 2\n````", ["s = 1\n```\nt = 2"]),
     "longer closing": ("```repl\nx = 1\n`````\ntext", ["x = 1"]),
+    "behind words": ("Let me look: ```repl\nx = 1\n```", ["x = 1"]),
+    "inline code is no fence": ("Use ```x``` or ``` y ``` here.", []),
     "tildes": ("~~~repl\nx = 1\n~~~", ["x = 1"]),
     "fence in a triple-quoted string": (
         "```repl\ns = '''\n```\ninner\n```\n'''\nprint(s)\n```\ndone",
