@@ -1,0 +1,243 @@
+"""Runs over a daemon's life: idempotent starts, sessions, restarts, privacy, programs, cells of clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rlmd.config import ReplSettings, RoleSettings
+from rlmd.engine import ExecuteRequest, RunRequest
+from rlmd.errors import Busy, CageUnavailable, Conflict, Draining, NotFound
+from tests.fakes.ollama import FakeOllama, Scripted
+from tests.house import Ear, House, new_id, settings_for
+
+ROLES = RoleSettings(root=("box/root",), sub=("box/sub",))
+LINES = "".join(f"Entry {n}: the lamp number {n} is {'lit' if n % 3 else 'dark'}.\n" for n in range(3000))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama(["root", "sub"], slots=4) as server:
+        yield server
+
+
+def house_of(folder: Path, fake: FakeOllama) -> House:
+    return House(folder, settings_for(("box", fake), roles=ROLES, repl=ReplSettings(spare_workers=0)))
+
+
+@pytest.fixture
+async def house(tmp_path: Path, fake: FakeOllama) -> AsyncIterator[House]:
+    async with house_of(tmp_path, fake) as made:
+        await made.load("lines", LINES)
+        yield made
+
+
+def cell(code: str) -> str:
+    return f"```repl\n{code}\n```"
+
+
+async def test_the_same_id_is_the_same_run(house: House, fake: FakeOllama) -> None:
+    """Asked twice at once, while it runs, and after: one run. With other parameters: a conflict."""
+    fake.script("root", [cell("x = 7"), "FINAL_VAR(x)"])
+    request = RunRequest(run_id=new_id(), question="?", contexts=("lines",), strategy="rlm")
+    await asyncio.gather(*(house.engine.start_run(request) for _ in range(3)))
+    record = await house.engine.wait(request.run_id)
+    assert await house.engine.start_run(request) == record
+    other = RunRequest(run_id=request.run_id, question="??", contexts=("lines",), strategy="rlm")
+    with pytest.raises(Conflict):
+        await house.engine.start_run(other)
+    assert [one.run_id for one in house.engine.runs()] == [request.run_id]
+
+
+async def test_a_restart_interrupts_and_keeps(tmp_path: Path, fake: FakeOllama) -> None:
+    """Drained runs, and runs of a daemon that was killed, are told as interrupted; ended ones keep their answers."""
+    fake.script("root", ["FINAL: no", cell("x = 7"), "FINAL_VAR(x)", Scripted("long", latency=60)])
+    async with house_of(tmp_path, fake) as house:
+        await house.load("lines", LINES)
+        ended = await house.ask("a", "lines", strategy="rlm")
+        running = RunRequest(run_id=new_id(), question="b", contexts=("lines",), strategy="rlm")
+        await house.engine.start_run(running)
+        await fake.until(lambda: fake.serving == 1)
+        await house.engine.drain()
+        assert house.engine.run(running.run_id).state == "interrupted"
+        with pytest.raises(Draining):
+            await house.ask("c", "lines")
+    await fake.until(lambda: fake.serving == 0)
+    # A daemon that was killed leaves a journal without an end, perhaps with a torn line.
+    journal = tmp_path / "state" / "runs" / running.run_id / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'"run_interrupted"' in lines[-1]
+    journal.write_bytes(b"".join(lines[:-1]) + b'{"torn')
+    (tmp_path / "state" / "runs" / "damaged").mkdir()
+    (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").write_text("nonsense\n")
+    async with house_of(tmp_path, fake) as house:
+        assert {one.run_id: one.state for one in house.engine.runs()} == {
+            ended.run_id: "ended",
+            running.run_id: "interrupted",
+        }
+        assert "torn" in (house.engine.run(running.run_id).why or "")
+        assert await house.facts(house.engine.run(running.run_id))
+        assert house.engine.run(ended.run_id) == ended
+        assert await house.answer(ended) == "7"
+        assert (await house.engine.start_run(running)).state == "interrupted"
+    assert (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").read_text() == "nonsense\n"
+
+
+async def test_a_session_keeps_its_names(house: House, fake: FakeOllama) -> None:
+    """A later question builds on the variables of an earlier one, and its root is told of them."""
+    fake.script("root", [cell("kept = 41"), "FINAL_VAR(kept)", cell("kept += 1") + "\nFINAL_VAR(kept)"])
+    first = await house.ask("First?", "lines", strategy="rlm", session="work")
+    second = await house.ask("Second?", "lines", strategy="rlm", session="work")
+    assert [await house.answer(one) for one in (first, second)] == ["41", "42"]
+    assert "kept" in fake.seen[2].prompt
+    assert "First?" in fake.seen[2].prompt
+    [session] = house.engine.sessions()
+    assert (session.name, session.alive, session.held_by, session.cells) == ("work", True, None, 2)
+    await house.engine.drop_session("work")
+    assert house.engine.sessions() == []
+    with pytest.raises(NotFound):
+        await house.engine.drop_session("work")
+
+
+async def test_a_session_is_held_by_one_run(house: House, fake: FakeOllama) -> None:
+    """Another run waits, is refused, or takes a fresh session, as it asked."""
+    gate = asyncio.Event()
+    fake.answer = lambda prompt: Scripted("slow", latency=60)
+    fake.script(
+        "root", [cell("x = llm_query('wait')"), cell("y = 2") + "\nFINAL_VAR(y)", cell("y = 3") + "\nFINAL_VAR(y)"]
+    )
+    holder = RunRequest(run_id=new_id(), question="a", contexts=("lines",), strategy="rlm", session="one")
+    await house.engine.start_run(holder)
+    await fake.until(lambda: len(fake.prompts("sub")) == 1)
+    with pytest.raises(Busy):
+        await house.ask("b", "lines", strategy="rlm", session="one", if_busy="refuse")
+    with pytest.raises(Busy):
+        await house.engine.drop_session("one")
+    fresh = await house.ask("c", "lines", strategy="rlm", session="one", if_busy="fresh")
+    assert (await house.answer(fresh), fresh.session) == ("2", None)
+    queued = RunRequest(run_id=new_id(), question="d", contexts=("lines",), strategy="rlm", session="one")
+    assert (await house.engine.start_run(queued)).active
+    assert house.engine.sessions()[0].held_by == holder.run_id
+    await house.engine.cancel(holder.run_id, "make room")
+    record = await house.engine.wait(queued.run_id)
+    assert await house.answer(record) == "3"
+    gate.set()
+
+
+async def test_cancel_of_a_run_that_waits_for_its_session(house: House, fake: FakeOllama) -> None:
+    """It ends at once and leaves the holder alone."""
+    fake.answer = lambda prompt: Scripted("slow", latency=60)
+    fake.script("root", [cell("x = llm_query('wait')")])
+    holder = RunRequest(run_id=new_id(), question="a", contexts=("lines",), strategy="rlm", session="one")
+    waiter = RunRequest(run_id=new_id(), question="b", contexts=("lines",), strategy="rlm", session="one")
+    await house.engine.start_run(holder)
+    await house.engine.start_run(waiter)
+    assert (await house.engine.cancel(waiter.run_id, "no")).state == "cancelled"
+    assert house.engine.run(holder.run_id).state == "running"
+    assert (await house.engine.cancel(holder.run_id, "no")).state == "cancelled"
+
+
+async def test_a_cell_of_a_client(house: House) -> None:
+    """Output, error and final come back; names live on in a named session; asked again, it is not run again."""
+    request = ExecuteRequest(run_id=new_id(), code="n = len(context)\nprint('hi')\nn", contexts=("lines",), session="s")
+    report = await house.engine.execute(request)
+    assert (report.ok, report.output, report.error) == (True, f"hi\n{len(LINES)}\n", None)
+    assert await house.engine.execute(request) == report
+    again = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="FINAL(n + 1)", session="s"))
+    assert again.final == str(len(LINES) + 1)
+    failed = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="1/0", session="s"))
+    assert (failed.ok, failed.error) == (False, "ZeroDivisionError: division by zero")
+    assert house.engine.sessions()[0].cells == 3
+
+
+async def test_private_runs_do_not_exist_for_egress_clients(house: House, fake: FakeOllama) -> None:
+    """Contexts, runs, values and sessions that ever touched private text are hidden, whatever came after."""
+    await house.load("secret", "The code word is heliotrope, do not tell.\n" * 3, private=True)
+    fake.script("root", ["It is heliotrope.", cell("w = 1"), "FINAL_VAR(w)"])
+    engine = house.engine
+    with pytest.raises(NotFound):
+        await engine.start_run(RunRequest(run_id=new_id(), question="?", contexts=("secret",)), egress=True)
+    request = RunRequest(run_id=new_id(), question="What is it?", contexts=("secret",), session="s", strategy="direct")
+    await engine.start_run(request)
+    assert (await engine.wait(request.run_id)).private
+    later = await house.ask("?", "lines", strategy="rlm", session="s")
+    assert later.private, "a session that held private text stays private"
+    assert engine.runs(egress=True) == []
+    assert engine.sessions(egress=True) == []
+    for hidden in (
+        lambda: engine.run(request.run_id, egress=True),
+        lambda: engine.subscribe(request.run_id, 1, Ear(), egress=True),
+    ):
+        with pytest.raises(NotFound):
+            hidden()
+    with pytest.raises(NotFound):
+        await engine.facts(later.run_id, egress=True)
+    with pytest.raises(NotFound):
+        await engine.cancel(later.run_id, "x", egress=True)
+    with pytest.raises(NotFound):
+        await engine.start_run(request, egress=True)
+    asked = RunRequest(run_id=new_id(), question="?", contexts=("lines",), session="s")
+    with pytest.raises(NotFound):
+        await engine.start_run(asked, egress=True)
+
+
+async def test_map_asks_every_piece_and_combines(house: House, fake: FakeOllama) -> None:
+    """Pieces without findings are left out of the combination; asked again, only the cache answers."""
+
+    def answer(prompt: str) -> str:
+        if "findings from the pieces" in prompt:
+            return f'Combined from {prompt.count("found:")}: "the lamp number 2999 is lit" it says.'
+        return "found: something" if "number 7" in prompt or "number 2999 " in prompt else "NOTHING"
+
+    fake.answer = answer
+    record = await house.ask("Which is the last?", "lines", strategy="map")
+    assert (record.outcome, record.strategy) == ("answered", "map")
+    pieces = record.receipt.pieces
+    assert pieces > 5
+    assert record.sub_queries == pieces + 1
+    assert record.receipt.chars_read == record.receipt.chars_total == len(LINES)
+    assert (await house.answer(record)).startswith("Combined from ")
+    [citation] = record.citations
+    assert (citation.verified, citation.locator.line) == (True, 3000)
+    count = len(fake.seen)
+    again = await house.ask("Which is the last?", "lines", strategy="map")
+    assert (len(fake.seen), again.receipt.sub_queries_cached) == (count, pieces + 1)
+
+
+async def test_few_pieces_are_mapped_and_many_explored(house: House, fake: FakeOllama) -> None:
+    """The choice of auto is told with its reason."""
+    await house.load("short", LINES[:20_000])
+    fake.script("root", [cell("x = 1"), "FINAL_VAR(x)"])
+    assert (await house.ask("?", "short")).strategy == "map"
+    assert (await house.ask("?", "lines")).strategy == "rlm"
+    chosen = [fact for fact in await house.facts(house.engine.runs()[0]) if fact.type == "strategy_chosen"]
+    assert "121,780 characters" in chosen[0].why
+
+
+async def test_a_failed_host_fails_the_run_with_a_hint(house: House, fake: FakeOllama) -> None:
+    """No host reachable: the run ends as failed, with a sentence, and the engine lives on."""
+    await fake.die()
+    record = await house.ask("?", "lines", strategy="rlm")
+    assert (record.state, record.outcome) == ("failed", "failed")
+    assert record.error.kind in ("no_host", "host_failed")
+    assert record.error.message
+    await fake.revive()
+
+
+async def test_where_no_cell_can_run_quote_searches_without_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own program needs no cage; the person is told. What a model wrote is refused with the remedy."""
+
+    async def refuse(**_: object) -> None:
+        raise CageUnavailable("No seccomp here.", hint="Use a newer kernel.")
+
+    monkeypatch.setattr(house.workers, "acquire", refuse)
+    record = await house.ask("Which lamp is number 77?", "lines", strategy="quote")
+    assert record.outcome == "answered"
+    assert "number 77 " in record.citations[0].quote
+    notes = [fact.text for fact in await house.facts(record) if fact.type == "note"]
+    assert any("No seccomp here" in note for note in notes)
+    report = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="1", contexts=("lines",)))
+    assert (report.ok, report.error) == (False, "No seccomp here.")
