@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from typing import cast
 
 import structlog
 
@@ -19,7 +20,8 @@ from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore
-from rlmd.errors import Unavailable
+from rlmd.engine import Engine
+from rlmd.engine.parts import ContextsPart
 from rlmd.manager import Manager, inherited_listener
 from rlmd.pool import Pool
 from rlmd.repl import Workers
@@ -30,9 +32,12 @@ from rlmd.wire.handlers.daemon import DaemonHandlers
 from rlmd.wire.handlers.greeting import GreetingHandlers
 from rlmd.wire.handlers.hosts import HostHandlers
 from rlmd.wire.handlers.parts import Current, Parts
-from rlmd.wire.methods import METHODS, Done
+from rlmd.wire.handlers.runs import RunHandlers
+from rlmd.wire.handlers.sessions import SessionHandlers
 from rlmd.wire.server import Server
 
+#: Seconds that running runs have to write their last fact.
+DRAIN_SECONDS = 10.0
 #: Seconds that clients have to read what is left for them after the runs were seen off.
 GOODBYE_SECONDS = 3.0
 
@@ -58,7 +63,16 @@ async def run(paths: Paths, settings: Settings) -> None:
         workers = _workers(settings.repl)
         await workers.start()
         stack.push_async_callback(_step, "workers", workers.close, 5.0)
-        parts = Parts(paths, Current(settings), contexts, pool, workers, threads)
+        engine = Engine(
+            contexts=cast("ContextsPart", contexts),  # it takes back only what it gave: its own pinned contexts
+            pool=pool,
+            workers=workers,
+            settings=settings,
+            state_folder=paths.state,
+        )
+        await engine.start()
+        stack.push_async_callback(_step, "engine", engine.close, 5.0)
+        parts = Parts(paths, Current(settings), contexts, pool, workers, engine, threads)
         server = Server(listener, Dispatcher(_handlers(parts)))
         await server.start()
         watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
@@ -67,6 +81,8 @@ async def run(paths: Paths, settings: Settings) -> None:
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
         manager.tell(STOPPING=1, STATUS="stopping")
+        server.refuse_new()
+        await _step("runs", engine.drain, DRAIN_SECONDS)
         await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
     log.info("stopped")
 
@@ -101,13 +117,11 @@ def _workers(settings: ReplSettings) -> Workers:
 
 
 def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
-    async def absent(_: Connection, __: object) -> Done:
-        raise Unavailable("This method is not served yet.")
-
-    served = {
+    return {
         **GreetingHandlers(parts.paths).table(),
         **ContextHandlers(parts.contexts).table(),
+        **RunHandlers(parts.engine).table(),
+        **SessionHandlers(parts.engine).table(),
         **HostHandlers(parts).table(),
         **DaemonHandlers(parts).table(),
     }
-    return {name: served.get(name, absent) for name in METHODS}

@@ -46,7 +46,7 @@ class Connection:
     Attributes:
         egress: What this client reads may leave the machine: nothing private exists for it.
         following: Runs that it is told about, by id.
-        on_gone: Called once when the client has gone.
+        on_gone: Called once when the client has gone; the keys say what for.
     """
 
     def __init__(
@@ -67,19 +67,28 @@ class Connection:
         self.egress = False
         self.client = ""
         self.following: dict[str, Follower] = {}
-        self.on_gone: list[Callable[[], None]] = []
+        self.on_gone: dict[str, Callable[[], None]] = {}
         # requests at work
         self._tasks: dict[asyncio.Task[None], RequestId] = {}
         self._withdrawn: set[asyncio.Task[Any]] = set()
         self._quiet = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._stopping = False
         self._gone = asyncio.Event()
+
+    def stop_reading(self) -> None:
+        """Takes no more requests; those at work are answered, and what is queued is written."""
+        self._stopping = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def serve(self) -> None:
         """Until the client has gone and its requests are done. Cancelling it cancels those too."""
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write(), name=f"client-{self.number}-writer")
-                await self._read(group)
+                self._reading = group.create_task(self._read(group), name=f"client-{self.number}-reader")
+                await asyncio.wait([self._reading])
                 await self._finish()
                 writing.cancel()
         finally:
@@ -105,11 +114,15 @@ class Connection:
             return
         self._gone.set()
         self.outbox.close()
+        on_gone = list(self.on_gone.values())
+        self._stop_following()
+        for call in on_gone:
+            call()
+
+    def _stop_following(self) -> None:
         for following in list(self.following.values()):
             following.close()
         self.following.clear()
-        for call in self.on_gone:
-            call()
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -233,6 +246,8 @@ class Connection:
 
     async def _finish(self) -> None:
         """After the last request: until all is answered and followed to its end, or the client is gone."""
+        if self._stopping:
+            self._stop_following()
         while not self._gone.is_set():
             if not self._tasks and not self.following:
                 await self.outbox.wait_idle()

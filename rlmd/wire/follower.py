@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from rlmd.events import AnyFact, Delta, RunEnded
+from rlmd.events import AnyFact, Delta, RunEnded, RunInterrupted
 from rlmd.wire.methods import RunGap
 from rlmd.wire.outbox import Outbox, notification
 
@@ -27,13 +27,23 @@ class Follower:
     outbox: Where its notifications go.
     deltas: Whether the client wants text that is still being written.
     on_end: Called once, after the run's last fact or a close.
+    is_last: Whether the run did not go on after this interruption.
     """
 
-    def __init__(self, run_id: str, outbox: Outbox, *, deltas: bool, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        outbox: Outbox,
+        *,
+        deltas: bool,
+        on_end: Callable[[], None],
+        is_last: Callable[[RunInterrupted], bool] = lambda _: True,
+    ) -> None:
         self._run_id = run_id
         self._outbox = outbox
         self._deltas = deltas
         self._on_end = on_end
+        self._is_last = is_last
         self._gap: tuple[int, int] | None = None
         #: How far each open stream was sent, in code points; None once a piece was dropped.
         self._streams: dict[str, int | None] = {}
@@ -54,7 +64,7 @@ class Follower:
             self._forget_closed(fact, stream)
         if self._gap is not None or not self._offer(fact):
             self._widen(fact.seq)
-        if isinstance(fact, RunEnded):
+        if isinstance(fact, RunEnded) or (isinstance(fact, RunInterrupted) and self._is_last(fact)):
             self.close()
 
     def delta(self, delta: Delta) -> None:

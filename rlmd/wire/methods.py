@@ -28,6 +28,9 @@ PROTOCOL = 1
 #: Above this a text goes by path or spool; Emacs blocks 5 s for 40 MB of JSON (measured).
 INLINE_BYTES = 256 * 1024
 MAX_PEEK_CHARS = 65_536
+#: What one ``run/fetch`` brings at most: writing more as JSON would block the daemon (6 ms a million characters).
+MAX_FETCH_CHARS = 500_000
+MAX_FETCH_FACTS = 1000
 
 
 class Params(BaseModel):
@@ -311,7 +314,10 @@ class RunListResult(Result):
 
 
 class FetchParams(Params):
-    """Either facts ``from_seq`` to ``to_seq`` (inclusive), or the value named by a ``digest`` in a fact."""
+    """Either facts ``from_seq`` to ``to_seq`` (inclusive), or the value named by a ``digest`` in a fact.
+
+    At most 1,000 facts or 500,000 characters come at once, whatever was asked: ask again from where they end.
+    """
 
     run_id: str
     from_seq: int | None = Field(None, ge=1)

@@ -31,18 +31,24 @@ class Server:
         self._listener = listener
         self._dispatcher = dispatcher
         self._accepted = 0
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], Connection] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, backlog=128)
 
-    async def stop(self, seconds: float) -> None:
-        """Takes no more connections, gives those at work so long, then ends them."""
+    def refuse_new(self) -> None:
+        """Takes no more connections: under socket activation the next daemon gets them."""
         if self._server is not None:
             self._server.close()
+
+    async def stop(self, seconds: float) -> None:
+        """Reads no more requests, gives those at work so long, then ends them."""
+        self.refuse_new()
+        for connection in self._serving.values():
+            connection.stop_reading()
         if self._serving:
-            _, late = await asyncio.wait(self._serving, timeout=seconds)
+            _, late = await asyncio.wait(list(self._serving), timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -59,8 +65,8 @@ class Server:
         self._accepted += 1
         connection = Connection(reader, writer, self._dispatcher, self._accepted)
         task = asyncio.create_task(self._serve(connection, pid), name=f"client-{connection.number}")
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving[task] = connection
+        task.add_done_callback(self._serving.pop)
 
     async def _serve(self, connection: Connection, pid: int) -> None:
         with structlog.contextvars.bound_contextvars(client=connection.number):

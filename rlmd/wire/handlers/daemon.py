@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 
@@ -28,6 +29,7 @@ class DaemonHandlers:
         """Counts are of what this client may know of."""
         parts = self._parts
         contexts = parts.contexts.list(egress=client.egress)
+        runs = parts.engine.runs(limit=sys.maxsize, egress=client.egress)
         pool = parts.pool.statistics()
         return StatusResult(
             version=__version__,
@@ -38,15 +40,15 @@ class DaemonHandlers:
             config_files=tuple(map(str, parts.paths.config_files)),
             contexts=len(contexts),
             context_bytes=sum(context.bytes for context in contexts),
-            runs_active=0,
-            runs=0,
-            sessions=0,
+            runs_active=sum(run.active for run in runs),
+            runs=len(runs),
+            sessions=len(parts.engine.sessions(egress=client.egress)),
             workers=parts.workers.alive,
             hosts=tuple(map(host_info, parts.pool.hosts())),
             cache_entries=pool.cache_entries,
             cache_bytes=pool.cache_bytes,
             memory_bytes=resident_bytes(),
-            draining=False,
+            draining=parts.engine.statistics().draining,
         )
 
     async def doctor(self, _: Connection, __: Nothing) -> DoctorResult:

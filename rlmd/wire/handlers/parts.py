@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rlmd.config import Paths, Settings, check_settings
 from rlmd.contexts import ContextStore
+from rlmd.engine import Engine
 from rlmd.pool import Pool
 from rlmd.repl import Workers
 
@@ -33,4 +34,5 @@ class Parts:
     contexts: ContextStore
     pool: Pool
     workers: Workers
+    engine: Engine
     threads: Executor

@@ -1,0 +1,145 @@
+"""``run/*``: asking, following and looking up runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from rlmd.engine import Engine, LimitRequest, RunRecord, RunRequest
+from rlmd.errors import InvalidParams, RlmdError
+from rlmd.events import RunInterrupted
+from rlmd.wire import methods as m
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Handler
+from rlmd.wire.follower import Follower
+
+
+class RunHandlers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        #: Cancels on behalf of clients that went away.
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    def table(self) -> Mapping[str, Handler[Connection]]:
+        return {
+            "run/start": self.start,
+            "run/ask": self.ask,
+            "run/attach": self.attach,
+            "run/detach": self.detach,
+            "run/cancel": self.cancel,
+            "run/list": self.list,
+            "run/show": self.show,
+            "run/fetch": self.fetch,
+        }
+
+    # ── asking ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, client: Connection, params: m.RunParams) -> m.RunInfo:
+        return run_info(await self._begin(client, params))
+
+    async def ask(self, client: Connection, params: m.RunParams) -> m.RunResult:
+        await self._begin(client, params)
+        return await self._result(await self._engine.wait(params.run_id, egress=client.egress))
+
+    async def cancel(self, client: Connection, params: m.CancelParams) -> m.RunInfo:
+        return run_info(await self._engine.cancel(params.run_id, params.why, egress=client.egress))
+
+    async def _begin(self, client: Connection, params: m.RunParams) -> RunRecord:
+        record = await self._engine.start_run(_request(params), egress=client.egress)
+        if params.on_disconnect == "cancel" and record.active:
+            client.on_gone[f"cancel {record.run_id}"] = lambda: self._cancel_for_gone(record.run_id)
+        if params.attach and record.run_id not in client.following:
+            self._follow(client, record.run_id, 1, deltas=True)
+        return record
+
+    def _cancel_for_gone(self, run_id: str) -> None:
+        async def cancel() -> None:
+            try:
+                await self._engine.cancel(run_id, "the client that asked went away")
+            except RlmdError:
+                return  # it is no more
+
+        task = asyncio.create_task(cancel(), name=f"cancel {run_id}")
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    # ── following ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def attach(self, client: Connection, params: m.AttachParams) -> m.RunInfo:
+        record = self._engine.run(params.run_id, egress=client.egress)
+        if (before := client.following.get(params.run_id)) is not None:
+            before.close()
+        self._follow(client, params.run_id, params.from_seq, deltas=params.deltas)
+        return run_info(record)
+
+    async def detach(self, client: Connection, params: m.RunIdParams) -> m.Done:
+        """Done too when nothing was followed: the run may have ended a moment ago."""
+        if (following := client.following.get(params.run_id)) is not None:
+            following.close()
+        return m.Done()
+
+    def _follow(self, client: Connection, run_id: str, from_seq: int, *, deltas: bool) -> None:
+        def ended() -> None:
+            if client.following.get(run_id) is follower:
+                del client.following[run_id]
+                if not self._engine.run(run_id).active:
+                    client.on_gone.pop(f"cancel {run_id}", None)
+
+        def is_last(fact: RunInterrupted) -> bool:
+            record = self._engine.run(run_id)
+            return not record.active and record.last_seq == fact.seq
+
+        follower = Follower(run_id, client.outbox, deltas=deltas, is_last=is_last, on_end=ended)
+        client.following[run_id] = follower
+        subscription = self._engine.subscribe(run_id, from_seq, follower, deltas=deltas, egress=client.egress)
+        follower.attached(subscription)
+
+    # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def list(self, client: Connection, params: m.RunListParams) -> m.RunListResult:
+        records = self._engine.runs(params.state, params.limit, egress=client.egress)
+        return m.RunListResult(runs=tuple(map(run_info, records)))
+
+    async def show(self, client: Connection, params: m.RunIdParams) -> m.RunResult:
+        return await self._result(self._engine.run(params.run_id, egress=client.egress))
+
+    async def fetch(self, client: Connection, params: m.FetchParams) -> m.FetchResult:
+        if (params.digest is None) == (params.from_seq is None):
+            raise InvalidParams(
+                "run/fetch: either from_seq or digest must be given.", hint="from_seq reads facts, digest a value."
+            )
+        if params.digest is not None:
+            text = await self._engine.value(params.run_id, params.digest, egress=client.egress)
+            page = text[params.start : params.start + min(params.chars, m.MAX_FETCH_CHARS)]
+            return m.FetchResult(text=page, chars=len(text))
+        first = params.from_seq or 1
+        last = min(params.to_seq or first + m.MAX_FETCH_FACTS, first + m.MAX_FETCH_FACTS - 1)
+        facts = await self._engine.facts(params.run_id, first, last, egress=client.egress)
+        return m.FetchResult(facts=tuple(facts))
+
+    async def _result(self, record: RunRecord) -> m.RunResult:
+        answer = await self._engine.answer(record)
+        return m.RunResult(run=run_info(record), answer=answer, citations=record.citations, receipt=record.receipt)
+
+
+def run_info(record: RunRecord) -> m.RunInfo:
+    return m.RunInfo.model_validate(record, from_attributes=True)
+
+
+def limit_request(limits: m.LimitParams) -> LimitRequest:
+    return LimitRequest(**limits.model_dump())
+
+
+def _request(params: m.RunParams) -> RunRequest:
+    return RunRequest(
+        run_id=params.run_id,
+        question=params.question,
+        contexts=params.contexts,
+        strategy=params.strategy,
+        session=params.session,
+        if_busy=params.if_busy,
+        root=params.root,
+        sub=params.sub,
+        limits=limit_request(params.limits),
+        fresh=params.fresh,
+    )

@@ -1,0 +1,39 @@
+"""``session/*`` and ``repl/execute``: REPLs that outlive one question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rlmd.engine import Engine, ExecuteRequest
+from rlmd.wire import methods as m
+from rlmd.wire.connection import Connection
+from rlmd.wire.dispatch import Handler
+from rlmd.wire.handlers.runs import limit_request
+
+
+class SessionHandlers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def table(self) -> Mapping[str, Handler[Connection]]:
+        return {"session/list": self.list, "session/drop": self.drop, "repl/execute": self.execute}
+
+    async def list(self, client: Connection, _: m.Nothing) -> m.SessionListResult:
+        sessions = self._engine.sessions(egress=client.egress)
+        return m.SessionListResult.model_validate({"sessions": sessions}, from_attributes=True)
+
+    async def drop(self, client: Connection, params: m.NameParams) -> m.Done:
+        await self._engine.drop_session(params.name, egress=client.egress)
+        return m.Done()
+
+    async def execute(self, client: Connection, params: m.ExecuteParams) -> m.ExecuteResult:
+        request = ExecuteRequest(
+            run_id=params.run_id,
+            code=params.code,
+            contexts=params.contexts,
+            session=params.session,
+            if_busy=params.if_busy,
+            limits=limit_request(params.limits),
+        )
+        report = await self._engine.execute(request, egress=client.egress)
+        return m.ExecuteResult.model_validate(report, from_attributes=True)
