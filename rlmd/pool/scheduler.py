@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlmd.pool.slots import Attempt, HostView, Slots, Target, remaining_of, units_of
+from rlmd.pool.outlook import Outlook
+from rlmd.pool.slots import Attempt, HostView, Slots, Target, units_of
 from rlmd.pool.waiting import Bucket, Key, Waiting
 
 MAX_ATTEMPTS = 4
@@ -24,8 +25,6 @@ MAX_OVERLOADS = 20
 PATIENCE_UNSEEN, PATIENCE_SEEN = 10.0, 60.0
 #: A pause longer than this, asked for by the only host, is not waited for.
 MAX_PAUSE_WAITED = 120.0
-#: An attempt is far beyond its estimate at this multiple of it.
-FAR_BEYOND = 3.0
 #: A copy must be expected to save this many times its own duration, and at least this many seconds: it costs a prompt.
 COPY_GAIN, COPY_SECONDS = 1.0, 0.3
 
@@ -119,6 +118,7 @@ class Scheduler:
         self._requests: dict[int, _Request] = {}
         self._attempts: dict[int, Attempt] = {}
         self._waiting = Waiting()
+        self._outlook = Outlook(self._hosts, self._waiting)
         #: Fair share: units handed out to each run that has work, on a common scale.
         self._served: dict[str, float] = {}
         self._scale = 0.0
@@ -265,10 +265,8 @@ class Scheduler:
     def _recall(self, actions: list[Action]) -> None:
         """Aborts attempts that may no longer be where they are: a model gone, a host removed, trust withdrawn."""
         for attempt in self._attempts.values():
-            request = self._requests.get(attempt.request)
-            if request is not None and not self._allowed(
-                self._hosts[attempt.target.host], attempt.target, request.work.private
-            ):
+            request, host = self._requests.get(attempt.request), self._hosts[attempt.target.host]
+            if request is not None and not host.allows(attempt.target.model, request.work.private):
                 self._abort(attempt, actions)
 
     # ── handing out ─────────────────────────────────────────────────────────────────────────────────────────
@@ -296,25 +294,33 @@ class Scheduler:
         return min(host.pace.values(), default=0.0)
 
     def _next_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
-        """The request that this host should take next: class, then run, then prefix, then longest."""
+        """The request that this host should take next: class, then run, then resident model, prefix and length."""
         may = [(bucket, target) for bucket in self._waiting if (target := self._eligible(bucket.key, host, now))]
         may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
         for bucket, target in may:
-            request = bucket.head(host.prefix)
-            if not self._better_elsewhere(bucket, request, target, host, now, wake):
+            request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket.key, target, now))
+            later = self._outlook.better_left(bucket, request, target, now, self._root_prefix_units(bucket, host))
+            if later is None:
                 return request, target
+            wake.append(now + later)
         return None
+
+    def _root_prefix_units(self, bucket: Bucket, host: Slots) -> int:
+        """What reading a root's cached prompt again costs, if this one-slot host took something else now."""
+        if host.root_prefix is None or bucket.key.interactive or host.root_prefix[0] not in self._served:
+            return 0
+        return host.root_prefix[1]
 
     def _rank(self, bucket: Bucket, target: Target, host: Slots) -> tuple[bool, float, str, bool, int]:
         key = bucket.key
         swap = host.resident is not None and target.model != host.resident
-        longest = bucket.members[bucket.head(host.prefix)]
+        longest = bucket.members[bucket.head(host.prefix, math.inf)]
         return (not key.interactive, self._served[key.run], key.run, swap, -longest)
 
     def _eligible(self, key: Key, host: Slots, now: float) -> Target | None:
         """The target by which this host may take what waits under ``key``."""
         mine = [target for target in key.targets if target.host == host.view.name]
-        mine = [t for t in mine if self._allowed(host, t, key.private) and host.offers(t.model, now)]
+        mine = [t for t in mine if host.allows(t.model, key.private) and host.offers(t.model, now)]
         if not mine:
             return None
         chosen = next((target for target in mine if target.model == host.resident and not key.ordered), mine[0])
@@ -324,23 +330,17 @@ class Scheduler:
             return None
         return chosen
 
-    def _allowed(self, host: Slots, target: Target, private: bool) -> bool:
-        return target.model in host.view.models and (not private or host.trusted(target.model))
-
     def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
         for target in key.targets:
             other = self._hosts.get(target.host)
             if other is not None and other is not host and target.host not in key.avoided:
-                yield self._serves(other, target, key.private, now)
+                yield other.serves(target.model, key.private, now)
 
     def _preferred_before(self, key: Key, chosen: Target, now: float) -> Iterator[bool]:
         for target in key.targets[: key.targets.index(chosen)]:
             other = self._hosts.get(target.host)
             if other is not None and target.host != chosen.host and target.host not in key.avoided:
-                yield self._serves(other, target, key.private, now)
-
-    def _serves(self, host: Slots, target: Target, private: bool, now: float) -> bool:
-        return self._allowed(host, target, private) and host.serviceable(now) and host.offers(target.model, now)
+                yield other.serves(target.model, key.private, now)
 
     def _start(self, request: _Request, target: Target, now: float, actions: list[Action]) -> None:
         work, host = request.work, self._hosts[target.host]
@@ -358,62 +358,7 @@ class Scheduler:
             self._served[work.run] += request.units
         actions.append(Dispatch(attempt.id, work.id, target))
 
-    # ── the tail ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _better_elsewhere(
-        self, bucket: Bucket, request: int, target: Target, host: Slots, now: float, wake: list[float]
-    ) -> bool:
-        """Whether the request would be done sooner if this free host left it to the others.
-
-        A slow host that takes one of the last requests makes everybody wait for it; and a one-slot host that gives up
-        a root's cached prompt must read that prompt again.
-        """
-        units = self._requests[request].units
-        here = host.estimate(target.model, units)
-        if here is None or bucket.key.ordered:
-            return False
-        if host.root_prefix is not None and host.root_prefix[0] in self._served and not bucket.key.interactive:
-            here += host.estimate(target.model, host.root_prefix[1]) or 0.0
-        elsewhere = self._done_elsewhere(bucket, units, host, now)
-        if elsewhere >= here:
-            return False
-        wake.append(now + max(0.05, here - elsewhere))
-        return True
-
-    def _done_elsewhere(self, bucket: Bucket, units: int, host: Slots, now: float) -> float:
-        """Seconds after which the other hosts would have done all that waits beside this host, and this request."""
-        key = bucket.key
-        speed = backlog = 0.0
-        slots = 0
-        best = math.inf
-        seen: set[str] = {host.view.name}
-        for target in key.targets:
-            other = self._hosts.get(target.host)
-            if other is None or target.host in seen or target.host in key.avoided:
-                continue
-            seen.add(target.host)
-            single = other.estimate(target.model, 1)
-            if single is None or other.free(now) or not self._serves(other, target, key.private, now):
-                continue  # one with a free slot has just left this request to us, or is not measured
-            slots += other.usable
-            speed += other.usable / single
-            best = min(best, single * units)
-            backlog += sum(self._remaining(attempt, now) or 0.0 for attempt in other.in_flight.values())
-        if not slots:
-            return math.inf
-        ahead = sum(bucket.units for bucket in self._waiting) - units
-        return ahead / speed + backlog / slots + best
-
-    def _remaining(self, attempt: Attempt, now: float) -> float | None:
-        expected = self._hosts[attempt.target.host].estimate(attempt.target.model, attempt.units)
-        if expected is None:
-            expected = self._typical(attempt.units)
-        return None if expected is None else remaining_of(expected, now - attempt.started)
-
-    def _typical(self, units: int) -> float | None:
-        """For hosts that have not finished anything: the slowest measured one's time."""
-        paces = [pace for host in self._hosts.values() for pace in host.pace.values()]
-        return max(paces) * units if paces else None
+    # ── second copies ───────────────────────────────────────────────────────────────────────────────────────
 
     def _copy_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
         """The straggler whose second copy here would save most. Only trusted hosts run copies, as theirs cost no
@@ -421,10 +366,10 @@ class Scheduler:
         best: tuple[float, int, Target] | None = None
         for attempt in self._attempts.values():
             found = self._copy_target(attempt, host, now)
-            remaining = self._remaining(attempt, now)
+            remaining = self._outlook.remaining(attempt, now)
             if found is None or remaining is None:
                 continue
-            here = host.estimate(found.model, attempt.units) or self._typical(attempt.units) or math.inf
+            here = host.estimate(found.model, attempt.units) or self._outlook.typical(attempt.units) or math.inf
             gain = remaining - here
             if gain > max(COPY_GAIN * here, COPY_SECONDS):
                 if best is None or gain > best[0]:
@@ -443,7 +388,7 @@ class Scheduler:
         for target in work.targets:
             if target.host != host.view.name or target in request.unfit or not host.offers(target.model, now):
                 continue
-            if target.model in host.view.models and host.trusted(target.model):
+            if host.allows(target.model, private=True):
                 return target
         return None
 
@@ -464,7 +409,7 @@ class Scheduler:
         latest = -math.inf
         for target in key.targets:
             host = self._hosts.get(target.host)
-            if host is None or not self._allowed(host, target, key.private):
+            if host is None or not host.allows(target.model, key.private):
                 continue
             if not host.offers(target.model, now):
                 continue

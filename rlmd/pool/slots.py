@@ -137,10 +137,16 @@ class Slots:
         return max(0, self.usable - len(self.in_flight))
 
     def offers(self, model: str, now: float) -> bool:
-        return model in self.view.models and now >= self.barred.get(model, -math.inf)
+        return now >= self.barred.get(model, -math.inf)
 
-    def trusted(self, model: str) -> bool:
-        return self.view.models[model].trust == "mine"
+    def allows(self, model: str, private: bool) -> bool:
+        """Whether such text may go to that model here; a model that is not here is not allowed."""
+        known = self.view.models.get(model)
+        return known is not None and (not private or known.trust == "mine")
+
+    def serves(self, model: str, private: bool, now: float) -> bool:
+        """Whether it takes such a request, now or as soon as a slot is free."""
+        return self.allows(model, private) and self.serviceable(now) and self.offers(model, now)
 
     def opens_at(self, now: float) -> float | None:
         """When it may be asked again by the passing of time alone; None if time does not decide."""
@@ -238,9 +244,3 @@ class Slots:
         if pace is None and self.pace:
             pace = sum(self.pace.values()) / len(self.pace)
         return None if pace is None else pace * units
-
-
-def remaining_of(expected: float, elapsed: float) -> float:
-    """Seconds that an attempt may still take. One that is over its time has as long to go as it is late: the longer
-    it hangs, the less it is believed."""
-    return max(expected - elapsed, elapsed - expected, 0.1 * expected)

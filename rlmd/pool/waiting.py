@@ -1,12 +1,12 @@
 """The queue: what waits, grouped so that the next request for a host is found without looking at each. Pure.
 
 Requests that agree in class, run, targets and avoided hosts share a bucket; within one the longest goes first, or the
-longest of the prefix group whose prefix the host still holds.
+longest of the prefix group whose prefix the host still holds, as far as the host would be done with it in time.
 """
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,40 +25,49 @@ class Key(NamedTuple):
     private: bool
 
 
+#: Sorted by units, then newest first, so that the last of equals is the one that waits longest.
+Sizes = list[tuple[int, int]]
+
+
 @dataclass(slots=True)
 class Bucket:
     key: Key
     members: dict[int, int] = field(default_factory=dict)
     units: int = 0
-    _longest: list[tuple[int, int]] = field(default_factory=list)
-    _groups: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _sizes: Sizes = field(default_factory=list)
+    _groups: dict[str, Sizes] = field(default_factory=dict)
+    _prefixes: dict[int, str] = field(default_factory=dict)
 
     def add(self, request: int, units: int, prefix: str) -> None:
         self.members[request] = units
         self.units += units
-        heapq.heappush(self._longest, (-units, request))
+        insort(self._sizes, (units, -request))
         if prefix:
-            heapq.heappush(self._groups.setdefault(prefix, []), (-units, request))
+            self._prefixes[request] = prefix
+            insort(self._groups.setdefault(prefix, []), (units, -request))
 
     def remove(self, request: int) -> None:
-        self.units -= self.members.pop(request)
+        entry = (self.members.pop(request), -request)
+        self.units -= entry[0]
+        _delete(self._sizes, entry)
+        if prefix := self._prefixes.pop(request, ""):
+            _delete(self._groups[prefix], entry)
+            if not self._groups[prefix]:
+                del self._groups[prefix]
 
-    def head(self, prefix: str) -> int:
-        """The request to hand out next to a host that holds ``prefix``."""
-        if prefix and (group := self._groups.get(prefix)):
-            if (found := self._top(group)) is not None:
-                return found
-            del self._groups[prefix]
-        found = self._top(self._longest)
-        assert found is not None, "an empty bucket is dropped"
-        return found
+    def head(self, prefix: str, limit: float) -> int:
+        """The request to hand out next to a host that holds ``prefix``: the longest of at most ``limit`` units, or the
+        shortest when all are longer."""
+        return _longest(self._groups.get(prefix) or self._sizes, limit)
 
-    def _top(self, heap: list[tuple[int, int]]) -> int | None:
-        """Removed requests are dropped when they come up. A request that was put back has two equal entries; both
-        name it, and the second is dropped once it is gone."""
-        while heap and self.members.get(heap[0][1]) != -heap[0][0]:
-            heapq.heappop(heap)
-        return heap[0][1] if heap else None
+
+def _longest(sizes: Sizes, limit: float) -> int:
+    index = bisect_right(sizes, (limit, 0)) or bisect_right(sizes, (sizes[0][0], 0))
+    return -sizes[index - 1][1]
+
+
+def _delete(sizes: Sizes, entry: tuple[int, int]) -> None:
+    del sizes[bisect_left(sizes, entry)]
 
 
 class Waiting:

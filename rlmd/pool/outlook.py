@@ -1,0 +1,89 @@
+"""How long things will take: what is in flight, what waits, here and elsewhere. Pure; reads the hosts and the queue.
+
+Estimates are seconds a character of prompt, learned for each host and model. They decide nothing while a queue is
+long (every free slot takes the next request); at its end they keep the last requests off hosts that are too slow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from rlmd.pool.slots import Attempt, Slots, Target
+from rlmd.pool.waiting import Bucket, Key, Waiting
+
+#: A request left for others is looked at again after at least this long (seconds).
+LOOK_AGAIN = 0.05
+
+
+class Outlook:
+    """Over the scheduler's own hosts and queue."""
+
+    def __init__(self, hosts: Mapping[str, Slots], waiting: Waiting) -> None:
+        self._hosts = hosts
+        self._waiting = waiting
+
+    def remaining(self, attempt: Attempt, now: float) -> float | None:
+        """Seconds that an attempt may still take; None when nothing was measured anywhere. One that is over its time
+        has as long to go as it is late: the longer it hangs, the less it is believed."""
+        host = self._hosts[attempt.target.host]
+        expected = host.estimate(attempt.target.model, attempt.units) or self.typical(attempt.units)
+        if expected is None:
+            return None
+        elapsed = now - attempt.started
+        return max(expected - elapsed, elapsed - expected, 0.1 * expected)
+
+    def typical(self, units: int) -> float | None:
+        """For hosts that have not finished anything yet: the slowest measured one's time."""
+        paces = [pace for host in self._hosts.values() for pace in host.pace.values()]
+        return max(paces) * units if paces else None
+
+    def longest_in_time(self, key: Key, target: Target, now: float) -> float:
+        """Units of the longest request that this target finishes before all that waits is done.
+
+        0 while its pace is not known: the longest request on what turns out to be the slowest host would make
+        everybody wait for it, and a short one measures it soon.
+        """
+        single = self._hosts[target.host].estimate(target.model, 1)
+        others = list(self._measured(key, now, besides=""))
+        if single is None or not others:
+            return 0.0 if len({target.host for target in key.targets}) > 1 else math.inf
+        speed = sum(host.usable / pace for host, pace in others)
+        ahead = sum(bucket.units for bucket in self._waiting)
+        in_flight = sum(self._backlog(host, now) / pace for host, pace in others)
+        return (ahead + in_flight) / speed / single
+
+    def better_left(self, bucket: Bucket, request: int, target: Target, now: float, extra_units: int) -> float | None:
+        """Seconds after which to look again, if the request would be done sooner when this free slot left it to the
+        other hosts; else None. ``extra_units``: what taking it costs this host besides."""
+        units = bucket.members[request]
+        here = self._hosts[target.host].estimate(target.model, units + extra_units)
+        if here is None or bucket.key.ordered:
+            return None
+        elsewhere = self._done_elsewhere(bucket.key, units, target.host, now)
+        return max(LOOK_AGAIN, here - elsewhere) if elsewhere < here else None
+
+    def _done_elsewhere(self, key: Key, units: int, besides: str, now: float) -> float:
+        """Seconds after which the others would have done all that waits, this request last. One with a free slot has
+        just left it to us and does not count."""
+        busy = [(host, pace) for host, pace in self._measured(key, now, besides) if not host.free(now)]
+        if not busy:
+            return math.inf
+        ahead = sum(bucket.units for bucket in self._waiting) - units
+        backlog = sum(self._backlog(host, now) for host, _ in busy) / sum(host.usable for host, _ in busy)
+        return ahead / sum(host.usable / pace for host, pace in busy) + backlog + min(pace for _, pace in busy) * units
+
+    def _measured(self, key: Key, now: float, besides: str) -> Iterator[tuple[Slots, float]]:
+        """Hosts that could take what waits under ``key``, with their seconds a unit."""
+        seen = {besides, *key.avoided}
+        for target in key.targets:
+            host = self._hosts.get(target.host)
+            if host is None or target.host in seen or not host.serves(target.model, key.private, now):
+                continue
+            seen.add(target.host)
+            if (pace := host.estimate(target.model, 1)) is not None:
+                yield host, pace
+
+    def _backlog(self, host: Slots, now: float) -> float:
+        """Seconds of slot time that the host's attempts will still take."""
+        return sum(self.remaining(attempt, now) or 0.0 for attempt in host.in_flight.values())
