@@ -27,7 +27,7 @@
 ;; An error is a plist (:code :message :hint :kind), as the daemon
 ;; sends it; faults of our own side have the code 0.
 
-(defun rlm--error (message &optional hint kind)
+(defun rlm--problem (message &optional hint kind)
   "Return an error of our own side: MESSAGE, HINT and KIND."
   (list :code 0 :message message :hint (or hint "") :kind (or kind "client")))
 

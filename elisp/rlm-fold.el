@@ -81,7 +81,7 @@
                   (cond ((> (rlm-run-next run) to))
                         ((> (rlm-run-next run) before) (rlm--run-fetch run to))
                         (t (rlm--run-refused
-                            run (rlm--error
+                            run (rlm--problem
                                  (format "Fact %d of the run is missing." before)))))))
               :failure
               (lambda (error)

@@ -137,7 +137,7 @@ daemon listens."
        (setf (rlm--client-state client) 'idle
              (rlm--client-connection client) nil)
        (append (list :absent absent)
-               (rlm--error (format "Cannot connect to rlmd at %s: %s."
+               (rlm--problem (format "Cannot connect to rlmd at %s: %s."
                                    (rlm--client-socket client)
                                    (rlm--reason err))
                            (if (string-match-p "too long" (rlm--reason err))
@@ -213,7 +213,7 @@ daemon listens."
        (when (eq connection (rlm--client-connection client))
          (rlm--guarded
           #'rlm--refused client
-          (rlm--error
+          (rlm--problem
            (format "rlmd did not answer in %d s." rlm--initialize-timeout)
            "Look at it with: journalctl --user -u rlmd")))))))
 
@@ -248,7 +248,7 @@ daemon listens."
            (rlm--client-connection client) nil)
      (rlm--run-guarded 'rlm--disconnect-functions (rlm--client-socket client)))
     ('connecting
-     (rlm--refused client (rlm--error "rlmd closed the connection at once."
+     (rlm--refused client (rlm--problem "rlmd closed the connection at once."
                                       "Look at it with: journalctl --user -u rlmd")))))
 
 (defun rlm-disconnect (&optional socket)
@@ -292,21 +292,21 @@ SUCCESS, FAILURE and TIMEOUT as in `rlm-call'."
                      (rlm--guarded
                       failure
                       (if (eql (plist-get object :code) -1)
-                          (rlm--error "The connection to rlmd was lost." nil "lost")
+                          (rlm--problem "The connection to rlmd was lost." nil "lost")
                         (rlm--error-from-daemon object))))
          :timeout-fn (lambda ()
                        (rlm--guarded
                         failure
-                        (rlm--error (format "rlmd did not answer %s in %s s."
+                        (rlm--problem (format "rlmd did not answer %s in %s s."
                                             method timeout)))))
       ;; Half a message may be on its way, and jsonrpc.el would not
       ;; know its answer: this connection is of no more use.
       (quit (delete-process
              (jsonrpc--process (rlm--client-connection client)))
-            (rlm--guarded failure (rlm--error "Sending to rlmd was interrupted."
+            (rlm--guarded failure (rlm--problem "Sending to rlmd was interrupted."
                                               nil "lost")))
       (error (rlm--guarded failure
-                           (rlm--error (format "Cannot send to rlmd: %s."
+                           (rlm--problem (format "Cannot send to rlmd: %s."
                                                (error-message-string err))))))))
 
 (cl-defun rlm-call-sync (method params &key (timeout 30) socket)

@@ -128,7 +128,7 @@ Then call SUCCESS, or in the end FAILURE with an error."
               ((> (float-time) deadline)
                (cancel-timer timer)
                (rlm--guarded failure
-                             (rlm--error
+                             (rlm--problem
                               (format "rlmd was started, but does not listen at %s."
                                       socket)
                               "Look at it with: journalctl --user -u rlmd")))))))))
@@ -141,7 +141,7 @@ FAILURE is called with an error."
    (lambda (status output)
      (cond
       ((and (eql status 0) (equal output "masked"))
-       (funcall failure (rlm--error
+       (funcall failure (rlm--problem
                          (format "%s is masked." rlm--unit)
                          (format "Allow it again with: systemctl --user unmask %s"
                                  rlm--unit))))
@@ -150,12 +150,12 @@ FAILURE is called with an error."
                    (lambda (status output)
                      (unless (eql status 0)
                        (funcall failure
-                                (rlm--error
+                                (rlm--problem
                                  (format "systemd could not start %s: %s"
                                          rlm--unit output)))))))
       (program (rlm--start-program program socket failure))
       (t (funcall failure
-                  (rlm--error
+                  (rlm--problem
                    (format "There is neither a unit %s nor a program %s."
                            rlm--unit (car rlm-daemon-command))
                    "See `rlm-daemon-command'.")))))))
@@ -176,7 +176,7 @@ it, and waits, so that we learn at once of a daemon that will not run."
        ;; Another client may have been faster; then somebody listens.
        (unless (rlm--listens-p socket)
          (funcall failure
-                  (rlm--error (format "%s ended at once with status %s."
+                  (rlm--problem (format "%s ended at once with status %s."
                                       (car rlm-daemon-command) status)
                               (concat (when-let ((said (rlm--last-line log)))
                                         (concat "Its last words: " said "  "))
