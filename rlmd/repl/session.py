@@ -230,7 +230,7 @@ class ReplSession:
 
     def _lost(self) -> SessionLost:
         return SessionLost(
-            f"The REPL session is lost: {self._why_lost or 'its worker is ending'}",
+            f"The REPL session is lost: {self._why_lost or 'its worker is ending'}.",
             hint="Its variables are gone; the next cell starts in a fresh REPL with the same contexts.",
         )
 
