@@ -132,7 +132,8 @@ def _as_ours(server: str, error: BaseException) -> HostFailed:
             what = "refused the connection" if isinstance(found, ConnectionRefusedError) else "has no known address"
             return HostFailed(f"{server} {what}.", hint="Is the server running and the URL right?", refused=True)
         if isinstance(found, ssl.SSLError):
-            return HostFailed(f"{server} could not be trusted: {found.reason or 'TLS failed'}.", refused=True)
+            reason = getattr(found, "reason", None) or "TLS failed"
+            return HostFailed(f"{server} could not be trusted: {reason}.", refused=True)
     if any(isinstance(found, (httpx.TimeoutException, TimeoutError)) for found in chain) and not _is_reset(chain):
         return HostFailed(f"{server} did not answer in time.", hint="Is the machine awake?")
     if _is_reset(chain):

@@ -1,0 +1,321 @@
+"""Both providers against their fakes: one suite for what they share, then what is each one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from rlmd.errors import (
+    CompletionCut,
+    HostFailed,
+    HostOverloaded,
+    HostRefused,
+    MalformedReply,
+    ModelMissing,
+    PromptTooLong,
+    PromptTruncated,
+)
+from rlmd.providers.base import Completion, Message, Provider, Sampling
+from rlmd.providers.detect import detect
+from rlmd.providers.ollama import Ollama
+from rlmd.providers.openai import OpenAI
+from tests.fakes.httpd import HttpServer, Reply, Request
+from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
+from tests.fakes.openai import DIALECTS, FakeOpenAI
+
+PROSE = "some words of prose, as people write them. "
+
+
+@asynccontextmanager
+async def speaking(which: str, **more: Any) -> AsyncIterator[tuple[Any, Provider]]:
+    """A fake and the provider that speaks to it; ``which`` is ollama or a dialect."""
+    fake = FakeOllama(["sub"], **more) if which == "ollama" else FakeOpenAI(dialect=which, **more)
+    async with fake:
+        provider: Provider = Ollama(fake.url) if which == "ollama" else OpenAI(fake.url)
+        try:
+            yield fake, provider
+        finally:
+            await provider.close()
+
+
+async def complete(provider: Provider, prompt: str = "hello", window: int = 8192, **sampling: Any) -> Completion:
+    heard: list[str] = []
+    done = await provider.complete("sub", window, (Message("user", prompt),), Sampling(**sampling), heard.append)
+    assert "".join(heard) == done.text
+    return done
+
+
+EVERY = ["ollama", *sorted(DIALECTS)]
+STREAMING = [which for which in EVERY if which == "ollama" or not DIALECTS[which].json_only]
+
+
+@pytest.mark.parametrize("which", EVERY)
+async def test_a_whole_answer(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.answer = lambda prompt: Scripted(f"grüße 🙂 {prompt}", chunk=3)
+        done = await complete(provider)
+        assert (done.text, done.thinking, done.finish) == ("grüße 🙂 hello", "", "stop")
+        assert done.usage.prompt_tokens > 0
+        assert done.usage.estimated == (which != "ollama" and DIALECTS[which].usage == "never")
+        assert [(await complete(provider, str(n))).text for n in range(12)] == [f"grüße 🙂 {n}" for n in range(12)]
+
+
+@pytest.mark.parametrize("which", EVERY)
+async def test_a_reply_that_ran_into_its_limit_says_so(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.answer = lambda _: Scripted("word" * 8, finish="length")
+        assert (await complete(provider, max_tokens=8)).finish == "length"
+
+
+@pytest.mark.parametrize("which", STREAMING)
+async def test_thinking_is_kept_apart(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.answer = lambda _: Scripted("42", thinking="let me see")
+        done = await complete(provider)
+        assert (done.text, done.thinking) == ("42", "let me see")
+
+
+@pytest.mark.parametrize("which", STREAMING)
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("cut", CompletionCut), ("reset", HostFailed), ("error_line", HostFailed), ("garbage", MalformedReply)],
+)
+async def test_half_an_answer_is_an_error(which: str, fault: Any, kind: type[Exception]) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.answer = lambda _: Scripted("half of an answer", fault=fault, after=6)
+        with pytest.raises(kind):
+            await complete(provider)
+        fake.answer = echo
+        assert (await complete(provider)).text == echo("hello"), "and the connection is not spoilt"
+
+
+@pytest.mark.parametrize("which", EVERY)
+async def test_refusals_have_their_kind(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.script("sub", [Scripted("slow down", status=429, headers=(("Retry-After", "3"),))])
+        with pytest.raises(HostOverloaded) as caught:
+            await complete(provider)
+        assert caught.value.retry_after == 3.0
+        fake.script("sub", [Scripted("oops", status=500), Scripted("no", status=403)])
+        with pytest.raises(HostFailed, match="500"):
+            await complete(provider)
+        with pytest.raises(HostRefused, match="403"):
+            await complete(provider)
+
+
+@pytest.mark.parametrize("which", [which for which in EVERY if which != "llama.cpp"])
+async def test_a_model_that_is_not_there(which: str) -> None:
+    async with speaking(which) as (_, provider):
+        with pytest.raises(ModelMissing):
+            await provider.complete("gone", 8192, (Message("user", "x"),), Sampling(), lambda _: None)
+
+
+@pytest.mark.parametrize("which", ["ollama", "llama.cpp", "vllm"])
+async def test_a_prompt_that_is_too_long_tells_both_numbers(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        with pytest.raises(PromptTooLong) as caught:
+            await complete(provider, PROSE * 2000)
+        assert caught.value.details["window"] == 8192
+        assert caught.value.details["tokens"] == fake.tokens(fake.seen[0])
+        assert "words of prose" not in caught.value.message
+
+
+@pytest.mark.parametrize("which", STREAMING)
+async def test_cancelling_hangs_up(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        fake.answer = lambda _: Scripted("some text", fault="hang", after=4)
+        begun = asyncio.Event()
+        message = (Message("user", "x"),)
+        task = asyncio.create_task(provider.complete("sub", 8192, message, Sampling(), lambda _: begun.set()))
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await fake.until(lambda: fake.aborted == 1)
+
+
+@pytest.mark.parametrize("which", EVERY)
+async def test_nobody_listens(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        await fake.http.stop()
+        for call in (complete(provider), provider.probe()):
+            with pytest.raises(HostFailed, match="refused the connection") as caught:
+                await call
+            assert caught.value.details["refused"]
+
+
+@pytest.mark.parametrize("which", EVERY)
+async def test_raw_bytes_of_a_text_do_not_break_a_request(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        await complete(provider, b"caf\xe9 \xff".decode("utf-8", "surrogateescape"))
+        assert fake.seen[0].prompt == "caf\ufffd \ufffd"
+
+
+# ── Ollama ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_ollama_a_prompt_cut_to_half_of_the_window_is_noticed_every_time() -> None:
+    async with speaking("ollama", honours_truncate=False) as (_, provider):
+        for words in (2000, 3000, 20_000):
+            with pytest.raises(PromptTruncated):
+                await complete(provider, PROSE * (words // 8), window=2048)
+        # digits are a token each for some tokenizers: nothing but the exact half gives the cut away
+    async with speaking("ollama", honours_truncate=False, bytes_per_token=1.0) as (fake, provider):
+        with pytest.raises(PromptTruncated):
+            await complete(provider, "7" * 3700, window=2048)
+        assert len(fake.seen) == 2, "asked once more to be sure"
+
+
+async def test_ollama_a_whole_prompt_of_exactly_the_suspicious_size_is_accepted() -> None:
+    async with speaking("ollama") as (fake, provider):
+        prompt = "word" * (2048 // 2 + 2 - 4)
+        assert (await complete(provider, prompt, window=2048)).text == echo(prompt)
+        assert len(fake.seen) == 2
+        assert [load for _, load in fake.loads] == [2048], "the second question did not reload the model"
+
+
+async def test_ollama_a_server_that_does_not_say_what_it_read() -> None:
+    async with speaking("ollama") as (fake, provider):
+        fake.answer = lambda _: Scripted("x", prompt_eval_count=0)
+        assert (await complete(provider, "short")).text == "x"
+        with pytest.raises(PromptTruncated, match="does not say"):
+            await complete(provider, PROSE * 600)
+
+
+async def test_ollama_running_out_of_the_window_is_no_answer() -> None:
+    async with speaking("ollama") as (fake, provider):
+        fake.answer = lambda _: Scripted("word" * 20, finish="length")
+        with pytest.raises(CompletionCut, match="ran out of its window") as caught:
+            await complete(provider, max_tokens=500)
+        assert caught.value.details["window"] == 8192
+
+
+async def test_ollama_says_what_it_serves() -> None:
+    models = [
+        FakeModel("plain"),
+        FakeModel("declared", num_ctx=2048),
+        FakeModel("tiny", window=512),
+        FakeModel("embedder", capabilities=("embedding",)),
+        FakeModel("gpt:120b-cloud"),
+        FakeModel("elsewhere", remote_host="https://ollama.com:443"),
+    ]
+    async with FakeOllama(models) as fake:
+        provider = Ollama(fake.url)
+        await provider.complete("plain", 16_384, (Message("user", "x"),), Sampling(), lambda _: None)
+        facts = await provider.probe()
+        await provider.close()
+    by_name = {model.name.removesuffix(":latest"): model for model in facts.models}
+    windows = {name: model.window for name, model in by_name.items()}
+    assert windows["plain"] == 16_384, "as it is loaded now"
+    assert windows["declared"] == 2048
+    assert windows["tiny"] == 512
+    assert windows["elsewhere"] == 8192
+    assert [name for name, model in by_name.items() if not model.chat] == ["embedder"]
+    assert [name for name, model in by_name.items() if model.remote] == ["gpt:120b-cloud", "elsewhere"]
+    assert all(model.digest for model in facts.models)
+    assert (facts.provider, facts.software, facts.version) == ("ollama", "ollama", "0.12.6")
+
+
+# ── OpenAI-compatible ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_openai_parameters_that_a_server_refuses_are_left_out_from_then_on() -> None:
+    for which, body_has in (("openai", "max_completion_tokens"), ("glm", "max_tokens")):
+        async with speaking(which) as (fake, provider):
+            await complete(provider, "one")
+            await complete(provider, "two")
+            assert len(fake.refused) == 1
+            assert all(seen.body[body_has] == 1024 for seen in fake.seen)
+
+
+@pytest.mark.parametrize(
+    ("which", "window", "slots", "software"),
+    [
+        ("llama.cpp", 4096, 3, "llama.cpp"),
+        ("vllm", 4096, None, "vllm"),
+        ("openrouter", 4096, None, None),
+        ("openai", None, None, None),
+    ],
+)
+async def test_openai_says_what_it_serves(which: str, window: int | None, slots: int | None, software: Any) -> None:
+    async with FakeOpenAI(["sub", "text-embedding-3"], dialect=which, window=4096, slots=3) as fake:
+        facts = await detect(fake.url)
+    assert (facts.provider, facts.slots, facts.software) == ("openai", slots, software)
+    assert [(model.name, model.window, model.chat) for model in facts.models] == [
+        ("sub", window, True),
+        ("text-embedding-3", window, False),
+    ]
+
+
+async def test_openai_a_kept_connection_that_was_closed_is_not_a_failure() -> None:
+    async with speaking("llama.cpp", split=10_000) as (fake, provider):
+        for number in range(30):
+            await complete(provider, str(number))
+        assert len(fake.seen) == 30
+
+
+async def test_openai_a_silently_cut_prompt_is_noticed() -> None:
+    async with speaking("transformers", window=1_000_000) as (fake, provider):
+        fake.answer = lambda _: Scripted("x", prompt_eval_count=1000)
+        with pytest.raises(PromptTruncated):
+            await complete(provider, PROSE * 1000, window=2048)
+
+
+# ── asking what it is ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_detect_tells_ollama_and_openai_apart_and_asks_for_a_key() -> None:
+    async with FakeOllama(["sub"]) as fake:
+        assert (await detect(fake.url.removeprefix("http://"))).provider == "ollama"
+    async with FakeOpenAI(api_key="right") as fake:
+        with pytest.raises(HostRefused, match="refused the key") as caught:
+            await detect(fake.url, api_key=SecretStr("sk-wrong-key-123"))
+        assert "sk-wrong" not in caught.value.message + str(caught.value.details)
+        assert (await detect(fake.url, api_key=SecretStr("right"))).models[0].name == "sub"
+
+
+async def test_detect_of_something_else() -> None:
+    async def something_else(request: Request, reply: Reply) -> None:
+        await reply.send(200, b"<html>It works!</html>", "text/html")
+
+    server = HttpServer(something_else)
+    await server.start()
+    try:
+        with pytest.raises(HostFailed, match=r"Nothing at .* answers as Ollama"):
+            await detect(server.url)
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("body", [b"x" * 3_000_000, b"\x00\xff" * 100, b"[]\n", b'{"message": 5, "done": true}\n'])
+async def test_a_hostile_stream_is_an_error_of_ours(body: bytes) -> None:
+    async def hostile(request: Request, reply: Reply) -> None:
+        await reply.start("application/x-ndjson" if "api" in request.path else "text/event-stream")
+        await reply.write(body)
+        await reply.end()
+
+    server = HttpServer(hostile)
+    await server.start()
+    try:
+        for provider in (Ollama(server.url), OpenAI(server.url)):
+            try:
+                done = await complete(provider)
+                assert provider.kind == "ollama"
+                assert done.text == ""
+            except (MalformedReply, CompletionCut):
+                pass
+            await provider.close()
+    finally:
+        await server.stop()
+
+
+async def test_proxies_of_the_environment_are_ignored_for_local_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with speaking("ollama") as (_, provider):
+        assert (await complete(provider)).text == echo("hello")
