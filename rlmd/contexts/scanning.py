@@ -126,7 +126,11 @@ class _Rules:
 
 
 def _inherited_rules(root: str) -> _Rules:
-    """The rules of the folders above ``root`` within the same repository, and its .git/info/exclude."""
+    """The rules of the folders above ``root`` within the same repository, and its .git/info/exclude.
+
+    None when they ignore ``root`` itself: whoever names an ignored folder wants what is in it. (A Python of pyenv lies
+    in such a folder.)
+    """
     above: list[str] = []
     folder = root
     while not os.path.lexists(os.path.join(folder, ".git")):
@@ -139,7 +143,8 @@ def _inherited_rules(root: str) -> _Rules:
     rules = _Rules() if private is None else _Rules(((folder, private),))
     for parent in reversed(above):
         rules = rules.below(parent)
-    return rules
+    below_top = (root, *above[:-1]) if above else ()
+    return _Rules() if any(rules.ignores(named, True) for named in below_top) else rules
 
 
 def _read_rules(path: str) -> GitIgnoreSpec | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from rlmd.events import Citation
     from rlmd.wire.methods import RunResult
 
-#: Characters of a quote that are printed; the whole one is in ``--json``.
+#: Characters of a quote that are printed in a pipe; on a terminal a citation is one line. ``--json`` has it whole.
 QUOTE = 240
+LEAST_QUOTE = 24
 
 
-def print_answer(output: Output, result: RunResult) -> None:
-    """Answer and citations on stdout, why there is no full answer and the receipt on stderr."""
+def print_answer(output: Output, result: RunResult, notes: Sequence[str] = ()) -> None:
+    """Answer and citations on stdout; notes, why there is no full answer, and the receipt on stderr.
+
+    Args:
+        notes: What the run had to say. One that the answer says too is not said twice.
+    """
     if result.answer:
         output.print(shown(result.answer).rstrip())
     if result.citations:
@@ -26,6 +32,10 @@ def print_answer(output: Output, result: RunResult) -> None:
         for line in citation_lines(output, result.citations):
             output.print(line)
     output.out.flush()
+    said = " ".join((result.answer or "").split())
+    for note in notes:
+        if " ".join(note.split()) not in said:
+            output.remark(shown(note), "yellow")
     if (trouble := _trouble(result)) is not None:
         output.remark(trouble, "red" if result.run.outcome == "failed" else "yellow")
     if result.receipt is not None:
@@ -45,14 +55,15 @@ def _trouble(result: RunResult) -> str | None:
 
 def citation_lines(output: Output, citations: tuple[Citation, ...]) -> Iterator[str]:
     """``[1] src/app.py:120: "quote"``; one that was not found in the text says so."""
+    columns = shutil.get_terminal_size().columns if output.out.isatty() else None
     for citation in citations:
-        number = output.painted(f"[{citation.number}]", "bold")
-        quote = output.painted(f'"{one_line(citation.quote, QUOTE)}"', "dim")
-        if not citation.verified:
-            yield f"{number} {output.painted('not found in the text', 'yellow')}: {quote}"
-            continue
+        number = f"[{citation.number}]"
+        where = place(citation) if citation.verified else "not found in the text"
         changed = " (wording as normalised)" if citation.match == "normalised" else ""
-        yield f"{number} {place(citation)}: {quote}{changed}"
+        room = QUOTE if columns is None else max(LEAST_QUOTE, columns - len(f'{number} {where}: ""{changed}'))
+        quote = output.painted(f'"{one_line(citation.quote, min(room, QUOTE))}"', "dim")
+        where = where if citation.verified else output.painted(where, "yellow")
+        yield f"{output.painted(number, 'bold')} {where}: {quote}{changed}"
 
 
 def place(citation: Citation, here: Path | None = None) -> str:

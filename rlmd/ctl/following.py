@@ -12,7 +12,7 @@ from rlmd.ctl.answer import print_answer
 from rlmd.ctl.exits import Exit, exit_of_run
 from rlmd.ctl.interrupts import Interrupts
 from rlmd.ctl.live import Display
-from rlmd.ctl.terminal import Output, shown
+from rlmd.ctl.terminal import Output
 from rlmd.errors import RlmdError
 from rlmd.events import Delta, Note, RunEnded
 from rlmd.wire.methods import CancelParams, RunIdParams
@@ -26,15 +26,11 @@ async def follow_to_end(client: Client, run: Follower, output: Output, form: For
     left = await watcher.watch()
     if left is not None:
         return left
-    return await print_result(client, run.run_id, output, form)
-
-
-async def print_result(client: Client, run_id: str, output: Output, form: Form) -> Exit:
-    result = await client.call("run/show", RunIdParams(run_id=run_id))
+    result = await client.call("run/show", RunIdParams(run_id=run.run_id))
     if form == "json":
         output.model(result)
     elif form == "text":
-        print_answer(output, result)
+        print_answer(output, result, watcher.notes)
     return exit_of_run(result.run.state, result.run.outcome)
 
 
@@ -47,6 +43,8 @@ class _Watcher:
         self._output = output
         self._form = form
         self._display = Display(output)
+        #: What the run had to say to the person, in order.
+        self.notes: list[str] = []
         self._left: Exit | None = None
         self._task: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -75,7 +73,7 @@ class _Watcher:
             if self._form == "events" and not isinstance(event, Delta):
                 self._output.json_line(event)
             if isinstance(event, Note):
-                self._output.remark(shown(event.text), "yellow")
+                self.notes.append(event.text)
             if isinstance(event, RunEnded):
                 return
 

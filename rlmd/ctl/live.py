@@ -13,6 +13,7 @@ from rlmd.ctl.terminal import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.spinner import Spinner
 
     from rlmd.client import Event
 
@@ -29,6 +30,7 @@ class Display:
         self._begun = time.monotonic()
         #: A line to show instead of the details, such as the question whether to detach.
         self.question: str | None = None
+        self._spinner: Spinner | None = None
 
     def apply(self, event: Event) -> None:
         self.progress = self.progress.apply(event)
@@ -62,12 +64,13 @@ class Display:
         from rich.spinner import Spinner
         from rich.text import Text
 
+        # Two lines that surely fit: a wrapped line would not be erased.
         room = max(20, width - 4)
-        if not hasattr(self, "_spinner"):
+        if self._spinner is None:
             self._spinner = Spinner("dots", style="bold")
         head = self.progress.headline(time.monotonic() - self._begun)
         lower = self.question or self.progress.detail(room)
         text = Text(head[:room], no_wrap=True)
-        text.append("\n" + lower[: 2 * room], style="bold" if self.question else "dim")
+        text.append("\n" + lower[:room], style="bold" if self.question else "dim")
         self._spinner.update(text=text)
         return self._spinner

@@ -18,6 +18,7 @@ from rlmd.events import (
     Delta,
     FinalRefused,
     LimitHit,
+    Note,
     RootReplied,
     RunInterrupted,
     Searched,
@@ -84,6 +85,8 @@ class Progress:
                 return replace(self, step=event.why, tail="")
             case CancelRequested():
                 return replace(self, step="cancelling", tail="")
+            case Note():
+                return replace(self, step=event.text, tail="")
             case Delta():
                 return self._with_delta(event)
             case _:

@@ -107,8 +107,10 @@ def describe(result: LoadResult) -> Iterator[str]:
 
 
 def remark_load(output: Output, result: LoadResult) -> None:
-    for line in describe(result):
-        output.remark(line)
+    """One line, where loading is only the way to an answer."""
+    what = next(describe(result))
+    skipped = sum(one.count for one in result.skipped)
+    output.remark(f"{what} ({count(skipped, 'file')} skipped)" if skipped else what)
 
 
 def _absolute(named: str) -> str:
