@@ -241,7 +241,7 @@ async def test_cancel_frees_the_hosts_and_is_answered(folders: Folders, start_da
             await fake.until(lambda: fake.held == 0)
             ended = await client.ended_run(run["run_id"])
             assert ended["outcome"] == "cancelled"
-            fake.script("root", ["FINAL(alive)"])
+            fake.script("root", ["```repl\nprint(context[:9])\n```", "FINAL(alive)"])
             assert (await start_run(client, new_run("Alive?", "note", strategy="rlm")))["outcome"] == "answered"
 
 
