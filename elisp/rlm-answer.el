@@ -174,11 +174,12 @@ Only what root models write is shown; of several texts the newest."
       (save-restriction
         (widen)
         (goto-char end)
-        (mapc (lambda (line) (insert line "\n"))
-              (append (rlm--verdict-lines run)
-                      (rlm--note-lines run)
-                      (rlm--citation-lines run)
-                      (rlm--receipt-lines run))))))
+        (dolist (line (append (rlm--verdict-lines run)
+                              (rlm--note-lines run)
+                              (rlm--citation-lines run)
+                              (rlm--receipt-lines run)))
+          (unless (and (string-empty-p line) (looking-back "\n\n" (- (point) 2)))
+            (insert line "\n"))))))
   (setq rlm--citation-index 0)
   (when (rlm-run-citations run)
     (setq next-error-last-buffer (current-buffer)))
@@ -315,7 +316,11 @@ Only what root models write is shown; of several texts the newest."
         ((rlm-run-live-p run)
          (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-cancel] cancels"))
         ((rlm-run-citations run)
-         (substitute-command-keys "\\[next-error] shows what it quotes"))))
+         ;; `substitute-command-keys' would name the oldest binding.
+         (format "%s shows what it quotes"
+                 (if (eq (key-binding (kbd "M-g n")) 'next-error)
+                     "M-g n"
+                   (substitute-command-keys "\\[next-error]"))))))
 
 (defvar rlm--ticker nil
   "Timer that lets the header lines count seconds while runs are going.")

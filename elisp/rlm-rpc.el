@@ -138,11 +138,11 @@ daemon listens."
              (rlm--client-connection client) nil)
        (append (list :absent absent)
                (rlm--problem (format "Cannot connect to rlmd at %s: %s."
-                                   (rlm--client-socket client)
-                                   (rlm--reason err))
-                           (if (string-match-p "too long" (rlm--reason err))
-                               "A socket's name may have 107 bytes; see `rlm-socket'."
-                             "Is `rlm-socket' right?")))))))
+                                     (rlm--client-socket client)
+                                     (rlm--reason err))
+                             (if (string-match-p "too long" (rlm--reason err))
+                                 "A socket's name may have 107 bytes; see `rlm-socket'."
+                               "Is `rlm-socket' right?")))))))
 
 (defun rlm--check-owner (socket)
   "Signal an error if SOCKET is another user's, who would read our texts."
@@ -249,7 +249,7 @@ daemon listens."
      (rlm--run-guarded 'rlm--disconnect-functions (rlm--client-socket client)))
     ('connecting
      (rlm--refused client (rlm--problem "rlmd closed the connection at once."
-                                      "Look at it with: journalctl --user -u rlmd")))))
+                                        "Look at it with: journalctl --user -u rlmd")))))
 
 (defun rlm-disconnect (&optional socket)
   "Close the connection to the daemon at SOCKET; its runs go on there."
@@ -298,16 +298,16 @@ SUCCESS, FAILURE and TIMEOUT as in `rlm-call'."
                        (rlm--guarded
                         failure
                         (rlm--problem (format "rlmd did not answer %s in %s s."
-                                            method timeout)))))
+                                              method timeout)))))
       ;; Half a message may be on its way, and jsonrpc.el would not
       ;; know its answer: this connection is of no more use.
       (quit (delete-process
              (jsonrpc--process (rlm--client-connection client)))
             (rlm--guarded failure (rlm--problem "Sending to rlmd was interrupted."
-                                              nil "lost")))
+                                                nil "lost")))
       (error (rlm--guarded failure
                            (rlm--problem (format "Cannot send to rlmd: %s."
-                                               (error-message-string err))))))))
+                                                 (error-message-string err))))))))
 
 (cl-defun rlm-call-sync (method params &key (timeout 30) socket)
   "Ask the daemon METHOD with PARAMS, wait, and return the result.

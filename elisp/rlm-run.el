@@ -164,17 +164,28 @@ A lost connection is not the end: it can be attached again."
           (rlm-run-held run) nil)
     (puthash (rlm-run-id run) run rlm--runs)
     (rlm--run-tell run 'state)
-    (rlm-call "run/attach"
-              (list :run_id (rlm-run-id run) :from_seq (rlm-run-next run))
-              :socket (rlm-run-socket run)
-              :success (lambda (info) (rlm--run-attached run info))
-              :failure (lambda (error)
-                         (if (and (eql (plist-get error :code) 1001)
-                                  (rlm-run-begin run)
-                                  (= 1 (rlm-run-next run)))
-                             ;; The question itself was lost on its way.
-                             (funcall (rlm-run-begin run) run)
-                           (rlm--run-refused run error))))))
+    (condition-case err
+        (rlm-call "run/attach"
+                  (list :run_id (rlm-run-id run) :from_seq (rlm-run-next run))
+                  :socket (rlm-run-socket run)
+                  :success (lambda (info) (rlm--run-attached run info))
+                  :failure (lambda (error) (rlm--run-attach-failed run error)))
+      ;; No daemon, and none can be started: it is as lost as before.
+      (user-error (rlm--run-lost run)
+                  (signal (car err) (cdr err))))))
+
+(defun rlm--run-attach-failed (run error)
+  "RUN could not be followed, for ERROR."
+  (cond ((and (eql (plist-get error :code) 1001)
+              (rlm-run-begin run)
+              (= 1 (rlm-run-next run)))
+         ;; The question itself was lost on its way.
+         (funcall (rlm-run-begin run) run))
+        ;; Nobody answered; the run may well go on.
+        ((eql (plist-get error :code) 0)
+         (rlm--run-lost run)
+         (message "rlm: %s" (rlm-error-text error)))
+        (t (rlm--run-refused run error))))
 
 (defun rlm-run-cancel (run &optional why)
   "Have the daemon end RUN; WHY is kept in its journal."

@@ -177,10 +177,10 @@ it, and waits, so that we learn at once of a daemon that will not run."
        (unless (rlm--listens-p socket)
          (funcall failure
                   (rlm--problem (format "%s ended at once with status %s."
-                                      (car rlm-daemon-command) status)
-                              (concat (when-let ((said (rlm--last-line log)))
-                                        (concat "Its last words: " said "  "))
-                                      "The log is " (abbreviate-file-name log)))))))))
+                                        (car rlm-daemon-command) status)
+                                (concat (when-let ((said (rlm--last-line log)))
+                                          (concat "Its last words: " said "  "))
+                                        "The log is " (abbreviate-file-name log)))))))))
 
 (defun rlm--daemon-environment ()
   "Return what of our environment the daemon is given."

@@ -134,7 +134,8 @@ A daemon that is not there and cannot be started is a `user-error'."
       (mapc #'rlm--source-snapshot (rlm-run-sources run)))
     (rlm--when-ready client
                      (lambda () (rlm--load-then-ask run (rlm-run-sources run) nil nil))
-                     (lambda (error) (rlm--run-refused run error)))))
+                     (lambda (error) (rlm--run-refused run error)))
+    (puthash (rlm-run-id run) run rlm--runs)))
 
 (defun rlm--load-then-ask (run sources names again)
   "Have SOURCES of RUN loaded one after the other, then ask.
