@@ -130,7 +130,7 @@ async def _contexts(client: Client, output: Output, sources: Sources) -> tuple[s
     for file in sources.files:
         loaded = await load_source(client, file, sources.load)
         assert loaded.context is not None, "only a dry run loads nothing"
-        if loaded.change != "unchanged" or loaded.skipped:
+        if loaded.change != "unchanged":
             remark_load(output, loaded)
         names.append(loaded.context.name)
     if not names and sources.session is not None:
