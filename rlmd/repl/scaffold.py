@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -256,7 +257,7 @@ def describe(value: Any) -> str:
 
 
 def tell(sentence: str) -> None:
-    """A line of the REPL itself in the cell's output."""
-    sys.stdout.flush()
-    sys.__stdout__.write(f"[{sentence}]\n")  # type: ignore[union-attr]  # opened in main()
-    sys.__stdout__.flush()  # type: ignore[union-attr]  # as above
+    """A line of the REPL itself in the cell's output, wherever the cell sent its own."""
+    with contextlib.suppress(OSError, ValueError):  # the cell closed them
+        sys.stdout.flush()
+        os.write(1, f"[{sentence}]\n".encode())

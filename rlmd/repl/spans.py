@@ -60,6 +60,8 @@ class Tracer:
 
     def trace(self, prompt: str) -> list[Found]:
         """The stretches that ``prompt`` holds, in its order; within the prompt they do not overlap."""
+        if not self._documents:
+            return []
         places = self._ahead(prompt) or self._newest(prompt) or self._by_lines(prompt)
         return [found for _, _, found in sorted(places, key=lambda place: place[0])]
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from rlmd.repl import cage, link, scaffold, spans, texts
 from rlmd.repl.link import Channel, Frame, Header, Interrupts, Parent, encode
@@ -42,7 +42,7 @@ class Repl:
         self._tracer = Tracer()
         self.parent = Parent(channel, self._tracer)
         self.scaffold = Scaffold(self.module.__dict__, self.parent, self._tracer)
-        self._streams = sys.stdout, sys.stderr
+        self._streams = open_streams()
         self._runner: Any = None
 
     def run_cell(self, number: int, source: str, echo: int) -> Frame:
@@ -71,6 +71,8 @@ class Repl:
         self._interrupts.install()
         for descriptor in (1, 2):
             os.dup2(_OUTPUT, descriptor)
+        if any(stream.closed for stream in self._streams):
+            self._streams = open_streams()
         sys.stdout, sys.stderr = self._streams
 
     def _attempt_cell(self, source: str, filename: str, echo: int) -> str | None:
@@ -199,9 +201,7 @@ def main(descriptor: int) -> None:
     """Seals the process as the parent says, then serves it until it hangs up."""
     interrupts = Interrupts()
     interrupts.install()
-    os.dup2(descriptor, _CHANNEL)
-    os.closerange(3, _CHANNEL)
-    _open_streams()
+    _settle_descriptors(descriptor)
     channel = Channel(_CHANNEL, interrupts)
     start, _ = channel.receive()
     if start["parent"]:
@@ -245,17 +245,21 @@ def _send_value(channel: Channel, repl: Repl, header: Header) -> None:
     channel.send({"t": "value", "id": header["id"], "found": text is not None}, encode(text or ""))
 
 
-def _open_streams() -> None:
-    """Standard streams over the pipe that the parent reads; a lone surrogate is shown as an escape."""
+def open_streams() -> tuple[TextIO, TextIO]:
+    """stdout and stderr over the pipe that the parent reads; a lone surrogate is shown as an escape."""
+    # By line: what a cell printed before it was killed is there, and the two streams keep their order.
+    options: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    stdout, stderr = (open(number, "w", closefd=False, **options) for number in (1, 2))  # noqa: SIM115
+    return stdout, stderr
+
+
+def _settle_descriptors(descriptor: int) -> None:
+    """Moves channel and output out of the way, closes what else was inherited, empties stdin."""
+    os.dup2(descriptor, _CHANNEL)
+    os.closerange(3, _CHANNEL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null > 2:
         os.close(null)
     os.dup2(1, _OUTPUT)
-    # By line: what a cell printed before it was killed is there, and the two streams keep their order.
-    options: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(number, "w", closefd=False, **options)  # noqa: SIM115  open for the life of the process
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  as above
