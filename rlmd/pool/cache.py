@@ -81,16 +81,21 @@ class NoCache:
         return None
 
 
-def cache_key(identity: str, messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int) -> str:
-    """Digest of all that decides an answer. ``identity`` is the model's; a request has one key for each model that may
-    answer it, so that a new host does not empty the cache."""
+def asked_digest(messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int) -> bytes:
+    """Digest of all that is asked, whoever answers."""
+    fixed = [VERSION, sampling.temperature, sampling.max_tokens, sampling.seed, list(sampling.stop), private, sample]
     hashed = hashlib.sha256()
-    fixed = [VERSION, identity, sampling.temperature, sampling.max_tokens, sampling.seed, list(sampling.stop)]
-    for part in (json.dumps([*fixed, private, sample]), *(text for m in messages for text in (m.role, m.content))):
+    for part in (json.dumps(fixed), *(text for message in messages for text in (message.role, message.content))):
         data = part.encode("utf-8", "surrogatepass")
         hashed.update(b"%d:" % len(data))
         hashed.update(data)
-    return hashed.hexdigest()
+    return hashed.digest()
+
+
+def cache_key(identity: str, asked: bytes) -> str:
+    """``identity`` is the model's. A request has one key for each model that may answer it, so that a new host does
+    not empty the cache."""
+    return hashlib.sha256(asked + identity.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_cacheable(completion: Completion) -> bool:

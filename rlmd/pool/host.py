@@ -59,6 +59,8 @@ class Host:
         #: Set once it has been asked what it is, whatever came of it.
         self.asked = asyncio.Event()
         self.last_error: str | None = None
+        self._local = is_local_address(settings.url)
+        self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
         #: Windows that the server turned out to have, where they are smaller than thought.
         self._learned: dict[str, int] = {}
 
@@ -77,6 +79,7 @@ class Host:
             self.last_error = failure.message
             self.ready = True
         finally:
+            self._offered.clear()
             self.asked.set()
 
     def learn_window(self, model: str, window: int) -> bool:
@@ -85,14 +88,19 @@ class Host:
         if offered is None or window >= offered.window:
             return False
         self._learned[model] = window
+        self._offered.clear()
         return True
 
     def models(self, extra: tuple[str, ...] = ()) -> dict[str, OfferedModel]:
-        """Those of the config, else every chat model that the server lists; and ``extra``, which a role names."""
+        """Those of the config, else every chat model that the server lists; and ``extra``, which a role names. Asked
+        for each request, so kept until something changes."""
+        if (known := self._offered.get(extra)) is not None:
+            return known
         served = {model.name: model for model in self.facts.models} if self.facts else {}
         names = [*self.settings.models] or [name for name, model in served.items() if model.chat]
         names += [name for name in extra if name not in names and f"{name}:latest" not in names]
-        return {name: self._offer(name, _find(served, name)) for name in names}
+        offered = self._offered[extra] = {name: self._offer(name, _find(served, name)) for name in names}
+        return offered
 
     def view(self, extra: tuple[str, ...] = ()) -> HostView:
         models = {name: ModelView(model.window, model.trust) for name, model in self.models(extra).items()}
@@ -119,7 +127,7 @@ class Host:
         """Mine: a program that completes prompts itself, on this machine or in a private range by address, with a
         model that it does not send elsewhere. Before the server has told, its address counts; nothing is sent
         before it has."""
-        if not is_local_address(self.settings.url):
+        if not self._local:
             return "cloud"
         if self.facts is None:
             return "cloud" if self.ready else "mine"

@@ -19,7 +19,7 @@ import structlog
 from rlmd.config import HostSettings, Settings, Trust
 from rlmd.errors import Conflict, Draining, NotFound
 from rlmd.events import CompletionRecord, CompletionSource
-from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, cache_key, is_cacheable
+from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
 from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted
 from rlmd.pool.dispatcher import Deadlines, Dispatcher, OnDelta
 from rlmd.pool.flight import Flight
@@ -134,6 +134,7 @@ class Pool:
             deadlines=deadlines or Deadlines(),
         )
         self._hosts: dict[str, Host] = {}
+        self._role_choices: dict[Role, list[Choice]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
         self._disk = DiskCache(cache_folder, settings.cache.bytes) if cache_folder is not None else None
         self._cache: CompletionCache = self._disk or NoCache()
@@ -194,7 +195,7 @@ class Pool:
             CompletionError: every host that could answer refused or cut this request.
         """
         choices = self._choose(request)
-        keys = [self._key(choice, request) for choice in choices]
+        keys = self._keys(choices, request)
         flight = self._flights.get(name := _flight_name(request, keys))
         if flight is None or flight.landed:
             flight = self._launch(name, request, choices, keys)
@@ -212,10 +213,10 @@ class Pool:
         size = byte_count(request.messages)
         return fitting(choices, request.messages, size, request.sampling.max_tokens, self._rates)
 
-    def _key(self, choice: Choice, request: CompletionRequest) -> str:
+    def _keys(self, choices: list[Choice], request: CompletionRequest) -> list[str]:
         sample = request.sample if request.sampling.temperature > 0 else 1
-        identity = choice.offered.identity
-        return cache_key(identity, request.messages, request.sampling, private=request.private, sample=sample)
+        asked = asked_digest(request.messages, request.sampling, private=request.private, sample=sample)
+        return [cache_key(choice.offered.identity, asked) for choice in choices]
 
     def _launch(
         self, name: str, request: CompletionRequest, choices: list[Choice], keys: list[str]
@@ -294,7 +295,12 @@ class Pool:
         return tuple(choice.candidate for choice in choices if not private or choice.candidate.trust == "mine")
 
     def _choices(self, role: Role) -> list[Choice]:
-        """The role's candidates as configured; without any, every model of every host."""
+        """The role's candidates as configured; without any, every model of every host. Kept until a host changes."""
+        if (known := self._role_choices.get(role)) is None:
+            known = self._role_choices[role] = self._find_choices(role)
+        return known
+
+    def _find_choices(self, role: Role) -> list[Choice]:
         offers = {
             Choice(_candidate(host, offered), offered): None
             for host in self._hosts.values()
@@ -335,6 +341,7 @@ class Pool:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         if (task := self._probing.pop(name, None)) is not None:
             task.cancel()
+        self._role_choices.clear()
         self._dispatcher.do(self._scheduler.host_removed(name, _now()))
         await host.provider.close()
 
@@ -391,6 +398,7 @@ class Pool:
             pause = min(PROBE_LAST, pause * 2)
 
     def _tell_scheduler(self, host: Host) -> None:
+        self._role_choices.clear()
         view = host.view(self._named_in_roles(host.name))
         self._dispatcher.do(self._scheduler.host_changed(view, _now()))
 
