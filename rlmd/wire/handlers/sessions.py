@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlmd.engine import Engine, ExecuteRequest
+from rlmd.errors import SessionLost
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.runs import limit_request
+
+#: How the engine words the error of a cell under which the worker died.
+_LOST = f"{SessionLost.__name__}: "
 
 
 class SessionHandlers:
@@ -36,4 +40,10 @@ class SessionHandlers:
             limits=limit_request(params.limits),
         )
         report = await self._engine.execute(request, egress=client.egress)
+        if report.error is not None and report.error.startswith(_LOST):
+            raise SessionLost(
+                f"{report.error.removeprefix(_LOST).rstrip('.')}.",
+                hint="Send the cell again: a new worker has the contexts, but no names of before.",
+                run_id=report.run_id,
+            )
         return m.ExecuteResult.model_validate(report, from_attributes=True)
