@@ -166,7 +166,7 @@ class Loader:
         return loaded
 
     def _paths(self, source: PathSource) -> Loaded:
-        roots = [os.path.abspath(p) for p in source.paths]
+        roots = list(dict.fromkeys(os.path.abspath(p) for p in source.paths))
         if len(roots) == 1 and not os.path.isdir(roots[0]):
             loaded = Loaded("text")
             self._named_file(loaded, roots[0], os.path.basename(printable(roots[0])), source.identity)
@@ -198,8 +198,9 @@ class Loader:
                 tally.skip("unreadable", name)
                 continue
             try:
-                if os.fstat(fd).st_size > MAX_DOCUMENT_BYTES:
-                    tally.skip("too_large", name)
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DOCUMENT_BYTES:
+                    tally.skip("too_large" if stat.S_ISREG(status.st_mode) else "special", name)
                     continue
                 self._read_file(loaded, fd, name, printable(found.path))
             except NotText:

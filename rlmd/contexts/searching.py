@@ -38,8 +38,8 @@ class Searcher:
         arguments = (str(store_folder), str(self._folder))
         self._search = Helper("search", arguments, idle_seconds=300)
         self._build = Helper("index", arguments, idle_seconds=20)
-        #: The build under way or done for a context, and its revision; a failed one is forgotten.
-        self._builds: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        #: The build under way or done for a context's revision; one that failed is made anew when asked for.
+        self._builds: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._progress: dict[int, tuple[int, int]] = {}
 
     def sweep(self, contexts: Collection[int]) -> None:
@@ -58,14 +58,13 @@ class Searcher:
 
     def index_soon(self, context: int, revision: int) -> asyncio.Task[None]:
         """Starts bringing an index up to date, unless that is done or under way."""
-        known = self._builds.get(context)
-        if known is not None and known[0] >= revision and not _failed(known[1]):
-            return known[1]
-        task = asyncio.get_running_loop().create_task(
-            self._index(context, revision, known[1] if known else None), name=f"index context {context}"
-        )
-        task.add_done_callback(_failed)  # its error is raised to whoever searches
-        self._builds[context] = revision, task
+        task = self._builds.get((context, revision))
+        if task is None or _failed(task):
+            task = asyncio.get_running_loop().create_task(
+                self._index(context, revision), name=f"index context {context} revision {revision}"
+            )
+            task.add_done_callback(_failed)  # its error is raised to whoever searches
+            self._builds[context, revision] = task
         return task
 
     async def search(
@@ -98,9 +97,8 @@ class Searcher:
 
     async def forget(self, context: int) -> None:
         """Erases a dropped context's index."""
-        known = self._builds.pop(context, None)
-        if known is not None:
-            await _ended(known[1])
+        for key in [key for key in self._builds if key[0] == context]:
+            await _ended(self._builds.pop(key))
         for helper in (self._search, self._build):
             if helper.pid is not None:
                 await helper.ask("forget", seconds=_SEARCH_SECONDS, context=context)
@@ -108,15 +106,13 @@ class Searcher:
             (self._folder / f"{context}.sqlite{suffix}").unlink(missing_ok=True)
 
     async def close(self) -> None:
-        for _, task in self._builds.values():
+        for task in list(self._builds.values()):
             await _ended(task)
         self._builds.clear()
         await self._search.close()
         await self._build.close()
 
-    async def _index(self, context: int, revision: int, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
+    async def _index(self, context: int, revision: int) -> None:
         try:
             await self._build.ask(
                 "index",
