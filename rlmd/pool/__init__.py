@@ -3,7 +3,8 @@
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.dispatcher import Deadlines
 from rlmd.pool.host import settings_for
-from rlmd.pool.pool import CompletionRequest, HostStatus, Pool, PooledCompletion, PoolStatistics
+from rlmd.pool.hosts import HostStatus
+from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
 
 __all__ = [
     "Candidate",

@@ -10,6 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -28,8 +29,9 @@ from rlmd.errors import (
     PromptTruncated,
     RlmdError,
 )
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
 from rlmd.pool.host import Host
-from rlmd.pool.scheduler import Abort, Action, Dispatch, Ending, Scheduler, Settle, Verdict, WakeAt, Work
+from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.failures import is_final_for_host
@@ -87,21 +89,23 @@ class _Ticket:
     error: RlmdError | None = None
 
 
-class Dispatcher:
-    """Give it a scheduler and a way to find hosts; ``run`` owns all tasks until it is cancelled."""
+class HostBook(Protocol):
+    """What the dispatcher needs of the hosts."""
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        host_named: Callable[[str], Host | None],
-        *,
-        window_learned: Callable[[Host], None],
-        deadlines: Deadlines,
-    ) -> None:
+    def named(self, name: str) -> Host | None: ...
+
+    def tell_scheduler(self, host: Host) -> None:
+        """The host differs: its window turned out to be another."""
+        ...
+
+
+class Dispatcher:
+    """``start`` it with the group that owns its tasks; ``stop`` it before that group ends."""
+
+    def __init__(self, scheduler: Scheduler, deadlines: Deadlines) -> None:
         self._scheduler = scheduler
-        self._host_named = host_named
-        self._window_learned = window_learned
         self._deadlines = deadlines
+        self._hosts: HostBook | None = None
         self._tickets: dict[int, _Ticket] = {}
         self._running: dict[int, _Running] = {}
         self._next_id = 1
@@ -109,9 +113,10 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
 
-    def start(self, group: asyncio.TaskGroup) -> None:
-        """``group`` owns every attempt from now on."""
+    def start(self, group: asyncio.TaskGroup, hosts: HostBook) -> None:
+        """``group`` owns every attempt from now on; ``hosts`` says who is behind a name."""
         self._group = group
+        self._hosts = hosts
 
     def stop(self) -> None:
         """Nothing is sent any more; whoever waits is told. The attempts end with their group."""
@@ -121,6 +126,9 @@ class Dispatcher:
         for ticket in list(self._tickets.values()):
             if not ticket.future.done():
                 ticket.future.set_exception(Draining("The daemon is stopping."))
+
+    def _host_named(self, name: str) -> Host | None:
+        return self._hosts.named(name) if self._hosts is not None else None
 
     def next_id(self) -> int:
         self._next_id += 1
@@ -236,7 +244,8 @@ class Dispatcher:
             host.last_error = error.message
             window = error.details.get("window")
             if isinstance(error, PromptTooLong) and isinstance(window, int) and host.learn_window(target.model, window):
-                self._window_learned(host)
+                assert self._hosts is not None
+                self._hosts.tell_scheduler(host)
         ending = ending_of(error)
         log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
         return ending

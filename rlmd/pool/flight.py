@@ -6,8 +6,8 @@ Owns the claims of waiters and what each has been told of the text so far.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -29,10 +29,22 @@ class Flight(Generic[T]):
         self._said: list[str] = []
         self._chars = 0
 
-    def start(self, work: Coroutine[Any, Any, T], group: asyncio.TaskGroup, name: str) -> None:
+    def start(
+        self,
+        work: Callable[[], Awaitable[T]],
+        group: asyncio.TaskGroup,
+        name: str,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ended`` is called however it ends."""
         self._task = group.create_task(self._run(work), name=name)
+
         # a task that is cancelled before its first step runs no line of its own
-        self._task.add_done_callback(lambda _: self._future.cancel())
+        def landed(_: asyncio.Task[None]) -> None:
+            self._future.cancel()
+            ended()
+
+        self._task.add_done_callback(landed)
 
     @property
     def landed(self) -> bool:
@@ -72,9 +84,9 @@ class Flight(Generic[T]):
             log.warning("listener_failed", error=type(error).__name__)
             self._listeners.pop(number, None)
 
-    async def _run(self, work: Coroutine[Any, Any, T]) -> None:
+    async def _run(self, work: Callable[[], Awaitable[T]]) -> None:
         try:
-            result = await work
+            result = await work()
         except Exception as error:  # noqa: BLE001  whatever it is belongs to those who wait
             if not self._future.done():
                 self._future.set_exception(error)

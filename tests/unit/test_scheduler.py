@@ -13,20 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rlmd.pool.scheduler import (
-    MAX_ATTEMPTS,
-    PATIENCE_SEEN,
-    PATIENCE_UNSEEN,
-    Abort,
-    Action,
-    Dispatch,
-    Ending,
-    Scheduler,
-    Settle,
-    Verdict,
-    WakeAt,
-    Work,
-)
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
+from rlmd.pool.scheduler import MAX_ATTEMPTS, PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
 from rlmd.pool.slots import HostView, ModelView, Target, units_of
 
 WHOLE = Ending("whole")

@@ -1,0 +1,76 @@
+"""The scheduler's vocabulary: what it is told (work, ends of attempts) and what it answers (actions)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rlmd.pool.slots import Target
+
+#: How an attempt ended: with a whole answer; by transport (``refused``: nothing listens); told to wait; cut or
+#: malformed (tried again, elsewhere first); ``unfit``: this target cannot take this request; ``barred``: nor any other
+#: request for a while; ``aborted`` by us; ``fatal``: trying again cannot help.
+Verdict = Literal["whole", "failed", "refused", "overloaded", "cut", "unfit", "barred", "aborted", "fatal"]
+#: Why a request is settled.
+Outcome = Literal["whole", "no_host", "given_up", "unfit", "fatal", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request as the scheduler sees it. ``ordered``: earlier targets are preferred (a root), not just allowed."""
+
+    id: int
+    run: str
+    targets: tuple[Target, ...]
+    chars: int
+    interactive: bool = False
+    ordered: bool = False
+    private: bool = False
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``window``: for an unfit target, tokens; targets with no larger one are left out too."""
+
+    verdict: Verdict
+    retry_after: float | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    attempt: int
+    request: int
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """``attempt`` is the winner's, when there is one."""
+
+    request: int
+    outcome: Outcome
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    time: float
+
+
+Action = Dispatch | Abort | Settle | WakeAt
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    queued: int
+    in_flight: int
+    copies: int
+    settled: int
+    queued_for: dict[str, int]

@@ -1,0 +1,243 @@
+"""The hosts of the pool: configured ones, added ones, the one found on this machine; what they are, and who may answer.
+
+Owns their probing (each is asked until it has answered) and the list of candidates that follows from it. Tells the
+scheduler of every change; decides nothing about requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from rlmd.config import HostSettings, Settings, Trust
+from rlmd.errors import Conflict, NotFound
+from rlmd.pool.actions import Action
+from rlmd.pool.choosing import Candidate, Choice
+from rlmd.pool.host import Host, OfferedModel
+from rlmd.pool.scheduler import Scheduler
+from rlmd.pool.slots import HostState
+
+#: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
+DEFAULT_URL = "http://127.0.0.1:11434"
+DEFAULT_NAME = "local"
+#: An Ollama on this machine answers in milliseconds; a missing one is refused at once.
+DEFAULT_SECONDS = 1.5
+#: How long "there is none" is believed.
+DEFAULT_ABSENT_SECONDS = 15.0
+#: Seconds between questions to a host that does not answer: from, to.
+PROBE_FIRST, PROBE_LAST = 1.0, 60.0
+#: How long to wait for hosts that must first say which models they have.
+START_SECONDS = 1.5
+
+Role = Literal["root", "sub"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host as a user sees it. ``retry_in``: seconds, when down. ``queued``: requests that it could take."""
+
+    name: str
+    url: str
+    provider: str
+    trust: Trust
+    state: HostState
+    retry_in: float | None
+    slots: int
+    slots_used: int
+    queued: int
+    completed: int
+    failed: int
+    models: tuple[OfferedModel, ...]
+    roles: tuple[str, ...]
+    last_error: str | None
+
+
+class Hosts:
+    """See the module's docstring. ``do`` executes the scheduler's actions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        scheduler: Scheduler,
+        do: Callable[[list[Action]], None],
+        *,
+        environment: Mapping[str, str],
+        default_url: str | None,
+    ) -> None:
+        self._settings = settings
+        self._scheduler = scheduler
+        self._do = do
+        self._environment = environment
+        self._default_url = default_url
+        self._hosts: dict[str, Host] = {}
+        self._role_choices: dict[Role, list[Choice]] = {}
+        self._probing: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._default_asked = -DEFAULT_ABSENT_SECONDS
+        self._default_lock = asyncio.Lock()
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Asks every host what it is; ``group`` owns the asking. Waits only for hosts whose models are not
+        configured, and not long."""
+        self._group = group
+        for name, settings in self._settings.hosts.items():
+            self._add(Host(name, settings, self._environment))
+        await self.find_default()
+
+    async def close(self) -> None:
+        for host in self._hosts.values():
+            await host.provider.close()
+
+    def named(self, name: str) -> Host | None:
+        return self._hosts.get(name)
+
+    # ── candidates ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def choices(self, role: Role) -> list[Choice]:
+        """The role's candidates as configured; without any, every model of every host. Kept until a host changes."""
+        if (known := self._role_choices.get(role)) is None:
+            known = self._role_choices[role] = self._find_choices(role)
+        return known
+
+    def _find_choices(self, role: Role) -> list[Choice]:
+        offers = {
+            Choice(_candidate(host, offered), offered): None
+            for host in self._hosts.values()
+            for offered in host.models(self._named_in_roles(host.name)).values()
+        }
+        named = getattr(self._settings.roles, role)
+        if not named:
+            return list(offers)
+        by_name = {choice.candidate.name: choice for choice in offers}
+        found = (by_name.get(name) or by_name.get(f"{name}:latest") for name in named)
+        return [choice for choice in found if choice is not None]
+
+    def _named_in_roles(self, host: str) -> tuple[str, ...]:
+        roles = (*self._settings.roles.root, *self._settings.roles.sub)
+        return tuple(dict.fromkeys(name.removeprefix(host + "/") for name in roles if name.startswith(host + "/")))
+
+    # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def statuses(self) -> list[HostStatus]:
+        queued = self._scheduler.statistics().queued_for
+        return [self._status(host, queued) for host in self._hosts.values()]
+
+    async def add(self, name: str, settings: HostSettings) -> HostStatus:
+        """Adds it and asks it what it is. Raises ``Conflict`` for a name that is taken, ``ConfigInvalid``."""
+        if name in self._hosts and not self._is_default(name):
+            raise Conflict(f"There is a host {name} already.", hint=f"`rlmctl host remove {name}` first.")
+        host = Host(name, settings, self._environment)
+        for found in [existing for existing in self._hosts if self._is_default(existing)]:
+            await self.remove(found)
+        self._add(host)
+        await host.asked.wait()
+        return self._status(host, self._scheduler.statistics().queued_for)
+
+    async def remove(self, name: str) -> None:
+        """What is in flight there goes elsewhere. Raises ``NotFound``."""
+        host = self._hosts.pop(name, None)
+        if host is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        if (task := self._probing.pop(name, None)) is not None:
+            task.cancel()
+        self._role_choices.clear()
+        self._do(self._scheduler.host_removed(name, _now()))
+        await host.provider.close()
+
+    async def find_default(self) -> None:
+        """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a
+        usable chat model on this machine (and again later, if there is none)."""
+        unknown = [host for host in self._hosts.values() if not host.ready and not host.settings.models]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                for host in unknown:
+                    await host.asked.wait()
+        async with self._default_lock:
+            if self._hosts or self._default_url is None or _now() - self._default_asked < DEFAULT_ABSENT_SECONDS:
+                return
+            self._default_asked = _now()
+            host = Host(DEFAULT_NAME, HostSettings(url=self._default_url, provider="ollama"), {})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEFAULT_SECONDS):
+                    await host.probe()
+            if host.ready and any(model.trust == "mine" for model in host.models().values()):
+                self._hosts[host.name] = host
+                self.tell_scheduler(host)
+            else:
+                await host.provider.close()
+
+    def _is_default(self, name: str) -> bool:
+        return name not in self._settings.hosts and self._hosts[name].settings.url == self._default_url
+
+    def _add(self, host: Host) -> None:
+        self._hosts[host.name] = host
+        self.tell_scheduler(host)
+        assert self._group is not None, "hosts are added while the pool runs"
+        self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
+
+    async def _keep_asking(self, host: Host) -> None:
+        """Asks until the host has said what it is."""
+        pause = PROBE_FIRST
+        while True:
+            await host.probe()
+            self.tell_scheduler(host)
+            if host.ready:
+                log.info("host_ready", host=host.name, models=len(host.models()))
+                return
+            log.info("host_silent", host=host.name, error=host.last_error, again_in=pause)
+            await asyncio.sleep(pause)
+            pause = min(PROBE_LAST, pause * 2)
+
+    def tell_scheduler(self, host: Host) -> None:
+        self._role_choices.clear()
+        view = host.view(self._named_in_roles(host.name))
+        self._do(self._scheduler.host_changed(view, _now()))
+
+    def _status(self, host: Host, queued: Mapping[str, int]) -> HostStatus:
+        slots = self._scheduler.hosts()[host.name]
+        models = tuple(host.models(self._named_in_roles(host.name)).values())
+        opens = slots.opens_at(_now())
+        state = slots.state(_now())
+        return HostStatus(
+            name=host.name,
+            url=host.settings.url,
+            provider=host.settings.provider,
+            trust=host.settings.trust or ("mine" if any(model.trust == "mine" for model in models) else "cloud"),
+            state="down" if state == "unknown" and host.last_error else state,
+            retry_in=max(0.0, opens - _now()) if state == "down" and opens is not None else None,
+            slots=host.slots,
+            slots_used=len(slots.in_flight),
+            queued=queued.get(host.name, 0),
+            completed=slots.completed,
+            failed=slots.failed,
+            models=models,
+            roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
+            last_error=host.last_error,
+        )
+
+    def _serves(self, host: str, role: Role) -> bool:
+        return any(choice.candidate.host == host for choice in self.choices(role))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _candidate(host: Host, offered: OfferedModel) -> Candidate:
+    return Candidate(
+        host=host.name,
+        model=offered.name,
+        window=offered.window,
+        useful_window=offered.useful_window,
+        slots=host.slots,
+        max_tokens=offered.max_tokens,
+        temperature=offered.temperature,
+        trust=offered.trust,
+    )

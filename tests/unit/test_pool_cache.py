@@ -1,0 +1,211 @@
+"""The disk cache: what it keeps, what it refuses, and that no fault of it is more than a miss."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import pytest
+
+from rlmd.pool.cache import (
+    BytesDisk,
+    CachedCompletion,
+    DiskCache,
+    asked_digest,
+    cache_key,
+    is_cacheable,
+)
+from rlmd.providers.base import Completion, Message, Sampling, Usage
+
+
+def value(text: str = "an answer") -> CachedCompletion:
+    return CachedCompletion(Completion(text, "", "stop", Usage(10, 3)), "gpu", "m")
+
+
+@asynccontextmanager
+async def opened(folder: Path, limit: int = 1 << 24) -> AsyncIterator[DiskCache]:
+    cache = DiskCache(folder, limit)
+    await cache.open()
+    try:
+        yield cache
+    finally:
+        await cache.close()
+
+
+def rows(folder: Path, statement: str, *values: Any) -> list[Any]:
+    with closing(sqlite3.connect(folder / "cache.db")) as database, database:
+        return database.execute(statement, values).fetchall()
+
+
+@pytest.mark.parametrize("text", ["short", "\r\n\ud800 \udce9 🙂 \x00" * 10_000, ""])
+async def test_what_was_stored_comes_back_exactly_also_after_a_restart(tmp_path: Path, text: str) -> None:
+    async with opened(tmp_path / "c") as cache:
+        cache.put("key", value(text))
+        assert await cache.get(["other", "key"]) == value(text)
+        assert cache.statistics()[0] == 1
+    async with opened(tmp_path / "c") as cache:
+        assert await cache.get(["key"]) == value(text)
+        assert await cache.get(["other"]) is None
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
+
+
+class Planted:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self._folder),)
+
+
+async def test_a_planted_row_is_never_unpickled(tmp_path: Path) -> None:
+    folder, ran = tmp_path / "c", tmp_path / "ran"
+    async with opened(folder) as cache:
+        cache.put("key", value())
+        await cache.get(["key"])
+    rows(folder, "UPDATE Cache SET mode = 4, value = ?", pickle.dumps(Planted(ran)))
+    async with opened(folder) as cache:
+        assert await cache.get(["key"]) is None
+    assert not ran.exists()
+    with closing(diskcache.Cache(str(folder), disk=diskcache.Disk)) as plain:
+        plain.get("key")
+    assert ran.exists(), "diskcache's own Disk does run it: this test can fail"
+
+
+async def test_a_planted_file_name_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"private")
+    folder = tmp_path / "c"
+    async with opened(folder) as cache:
+        cache.put("key", value())
+        await cache.get(["key"])
+    for name in (str(secret), "../secret", "aa/bb/../../../secret"):
+        rows(folder, "UPDATE Cache SET mode = 2, value = NULL, filename = ?", name)
+        async with opened(folder) as cache:
+            assert await cache.get(["key"]) is None
+
+
+def test_only_bytes_go_in_and_out(tmp_path: Path) -> None:
+    disk = BytesDisk(str(tmp_path))
+    for bad in ("text", 1, None, [b"x"]):
+        with pytest.raises(TypeError):
+            disk.store(bad, False)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        disk.put(7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not written by us"):
+        disk.get(b"pickled", False)
+    for mode in (3, 4, 99):
+        with pytest.raises(ValueError, match="do not write"):
+            disk.fetch(mode, None, b"x", False)
+
+
+async def test_a_damaged_value_is_a_miss_and_goes(tmp_path: Path) -> None:
+    async with opened(tmp_path) as cache:
+        cache.put("small", value())
+        cache.put("large", value("x" * 100_000))
+        await cache.get(["small"])
+    rows(tmp_path, "UPDATE Cache SET value = ? WHERE key = 'small'", b"y" * 80)
+    (file,) = tmp_path.glob("*/*/*.val")
+    file.write_bytes(file.read_bytes()[:50_000])
+    async with opened(tmp_path) as cache:
+        assert await cache.get(["small", "large"]) is None
+    assert rows(tmp_path, "SELECT count(*) FROM Cache") == [(0,)]
+
+
+async def test_a_damaged_database_is_set_aside_and_the_cache_begins_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "cache.db").write_bytes(b"this is no database" * 1000)
+    async with opened(folder) as cache:
+        cache.put("key", value())
+        assert await cache.get(["key"]) == value()
+    (aside,) = tmp_path.glob("c.damaged-*")
+    assert (aside / "cache.db").read_bytes().startswith(b"this is no database")
+
+
+async def test_a_lock_held_by_another_process_is_a_miss_and_does_not_block_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlmd.pool.cache.LOCK_SECONDS", 0.05)
+    async with opened(tmp_path) as cache:
+        cache.put("key", value())
+        await cache.get(["key"])
+        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            cache.put("other", value())
+            turns = 0
+            waiting = asyncio.ensure_future(cache.get(["other"]))
+            while not waiting.done():
+                turns += 1
+                await asyncio.sleep(0)
+            assert await waiting is None
+            assert turns > 10
+            holder.execute("ROLLBACK")
+        assert await cache.get(["key"]) == value()
+
+
+async def test_it_works_on_one_thread_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    fetch = BytesDisk.fetch
+
+    def noted(self: BytesDisk, *arguments: Any) -> bytes:
+        threads.add(threading.current_thread().name)
+        return fetch(self, *arguments)
+
+    monkeypatch.setattr(BytesDisk, "fetch", noted)
+    async with opened(tmp_path) as cache:
+        cache.put("key", value())
+        assert all(await asyncio.gather(*(cache.get(["key"]) for _ in range(20))))
+    assert len(threads) == 1
+    assert threads.pop().startswith("rlmd-cache")
+
+
+async def test_the_size_is_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path, limit=1 << 20) as cache:
+        for number in range(200):
+            cache.put(str(number), value("x" * 20_000))
+        await cache.get(["0"])
+        entries, size = cache.statistics()
+        assert size < 1.2 * (1 << 20)
+        assert 0 < entries < 200
+        assert await cache.get(["199"]) is not None
+
+
+def test_what_is_worth_keeping() -> None:
+    usage = Usage(1, 1)
+    assert is_cacheable(Completion("x", "", "stop", usage))
+    assert not is_cacheable(Completion("x", "", "length", usage))
+    assert not is_cacheable(Completion(" \n", "thought", "stop", usage))
+
+
+def test_keys_differ_by_all_that_decides_an_answer() -> None:
+    base: dict[str, Any] = {
+        "messages": (Message("user", "ab"), Message("user", "c")),
+        "sampling": Sampling(),
+        "private": False,
+        "sample": 1,
+    }
+    changes: list[dict[str, Any]] = [
+        {},
+        {"messages": (Message("user", "a"), Message("user", "bc"))},
+        {"messages": (Message("system", "ab"), Message("user", "c"))},
+        {"messages": (Message("user", "abuserc"),)},
+        {"messages": (Message("user", "\udce9"),)},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(max_tokens=7)},
+        {"sampling": Sampling(seed=1)},
+        {"sampling": Sampling(stop=("x",))},
+        {"private": True},
+        {"sample": 2},
+    ]
+    keys = [cache_key(model, asked_digest(**(base | change))) for change in changes for model in ("a", "b")]
+    assert len(set(keys)) == len(keys)
