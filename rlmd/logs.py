@@ -29,7 +29,6 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         processors=[*common, *(_for_terminal() if out.isatty() else _for_journal())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=True,
     )
     # Libraries: their warnings may hold addresses and bodies, so only their level and name are kept.
     logging.basicConfig(level=logging.WARNING, handlers=[_Reduced()], force=True)
