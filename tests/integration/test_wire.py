@@ -72,8 +72,10 @@ class Peer:
     async def error(self) -> dict[str, Any]:
         return dict((await self.read())["error"])
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
 async def peer(wire: Wire) -> AsyncIterator[Peer]:
     made = await wire.connect()
     yield made
-    made.close()
+    await made.close()
 
 
 @pytest.fixture
@@ -353,7 +355,7 @@ async def test_a_client_that_does_not_read_is_not_read_either(wire: Wire, peer: 
     assert 0 < begun < 30
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     assert set(await peer.read_many(60)) == set(range(60))
-    idle.close()
+    await idle.close()
 
 
 # ── going away ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,7 +374,7 @@ async def test_a_client_that_goes_away_cancels_nothing(wire: Wire, peer: Peer) -
     await peer.read()
     peer.ask(2, "run/ask", ASK)
     await gate.entered.acquire()
-    peer.close()
+    await peer.close()
     await gone.wait()
     assert gate.cancelled == 0
     gate.open.set()
@@ -404,7 +406,7 @@ async def test_the_stop_answers_those_at_work_and_ends_the_rest(wire: Wire, peer
     assert (await peer.read())["id"] == 1
     await stopping
     assert wire.server.connections() == 0
-    idle.close()
+    await idle.close()
 
 
 async def test_the_stop_ends_what_does_not_end(wire: Wire, peer: Peer) -> None:
@@ -422,7 +424,7 @@ async def test_another_user_is_not_served(wire: Wire, monkeypatch: pytest.Monkey
     stranger.ask(1, "context/list")
     with contextlib.suppress(ConnectionResetError):
         assert await stranger.reader.read() == b""
-    stranger.close()
+    await stranger.close()
 
 
 async def test_connections_come_and_go_without_a_trace(wire: Wire) -> None:
@@ -430,7 +432,7 @@ async def test_connections_come_and_go_without_a_trace(wire: Wire) -> None:
         one = await wire.connect()
         one.ask(number, "context/list")
         await one.read()
-        one.close()
+        await one.close()
     while wire.server.connections():
         await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("client-")]
