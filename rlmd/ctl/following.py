@@ -31,6 +31,7 @@ async def follow_to_end(client: Client, run: Follower, output: Output, form: For
         output.model(result)
     elif form == "text":
         print_answer(output, result, watcher.notes)
+        output.hint(watcher.hint)
     return exit_of_run(result.run.state, result.run.outcome)
 
 
@@ -45,6 +46,8 @@ class _Watcher:
         self._display = Display(output)
         #: What the run had to say to the person, in order.
         self.notes: list[str] = []
+        #: What to do about the error that it ended with.
+        self.hint = ""
         self._left: Exit | None = None
         self._task: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -75,6 +78,7 @@ class _Watcher:
             if isinstance(event, Note):
                 self.notes.append(event.text)
             if isinstance(event, RunEnded):
+                self.hint = event.error.hint if event.error else ""
                 return
 
     def _ask(self, question: str | None) -> None:

@@ -57,7 +57,7 @@ async def load_source(client: Client, named: str, options: LoadOptions) -> LoadR
         NotText, TooLarge, Conflict: The daemon will not have it.
     """
     if named == STDIN:
-        return await load_stream(client, sys.stdin.buffer, STDIN_ORIGIN, options)
+        return await _load_stdin(client, options)
     path = _absolute(named)
     status = _status(path, named)
     if stat.S_ISDIR(status.st_mode):
@@ -82,9 +82,23 @@ async def load_paths(client: Client, named: tuple[str, ...], options: LoadOption
     return await client.call("context/load", options.params(source))
 
 
-async def load_stream(client: Client, stream: BinaryIO, origin: str, options: LoadOptions) -> LoadResult:
-    """Loads what a stream gives until its end: inline when it is short and clean, else by the spool folder."""
+async def _load_stdin(client: Client, options: LoadOptions) -> LoadResult:
+    stream = sys.stdin.buffer
     head = stream.read(INLINE_BYTES + 1)
+    if not head:
+        raise InvalidParams("Standard input is empty.", hint="Name the text with -f PATH or -c NAME, or pipe it in.")
+    return await load_stream(client, stream, STDIN_ORIGIN, options, head=head)
+
+
+async def load_stream(
+    client: Client, stream: BinaryIO, origin: str, options: LoadOptions, *, head: bytes | None = None
+) -> LoadResult:
+    """Loads what a stream gives until its end: inline when it is short and clean, else by the spool folder.
+
+    Args:
+        head: What was read of it already.
+    """
+    head = stream.read(INLINE_BYTES + 1) if head is None else head
     if len(head) <= INLINE_BYTES and (text := _clean(head)) is not None:
         return await client.call("context/load", options.params(InlineSource(text=text, origin=origin)))
     file = Path(client.server.spool_folder) / f"rlmctl-{uuid.uuid4().hex}"

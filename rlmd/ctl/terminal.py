@@ -7,6 +7,7 @@ for terminals only. Nothing here knows a method of the protocol.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 Style = Literal["bold", "dim", "red", "yellow", "green"]
 _CODES: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "yellow": "33", "green": "32"}
 
+#: Methods that are commands of the same name; in a path they are neither.
+_METHOD = re.compile(
+    r"(?<![\w/.~-])(context|run|session|host|daemon)"
+    r"/(load|list|info|peek|search|drop|show|cancel|attach|add|remove|status|doctor)(?![\w/.-]*/)\b"
+)
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 #: ESC and the other C0 controls become their pictures; C1 controls, lone surrogates and the signs that turn the
 #: direction of writing round (which can make a quote read as another) become replacement characters.
@@ -87,7 +93,11 @@ class Output:
 
     def error(self, error: RlmdError) -> None:
         self.err.write(f"{self.painted_err('error:', 'red')} {shown(error.message)}\n")
-        for line in shown(error.hint).strip().splitlines():
+        self.hint(error.hint)
+
+    def hint(self, hint: str) -> None:
+        """What to do next, below what was wrong."""
+        for line in shown(_as_commands(hint)).strip().splitlines():
             self.err.write(f"  {line}\n")
         self.err.flush()
 
@@ -132,6 +142,11 @@ class Output:
 
     def painted_err(self, text: str, style: Style | None) -> str:
         return _painted(text, style) if self.colour_err else text
+
+
+def _as_commands(hint: str) -> str:
+    """A hint of the daemon speaks of methods; who reads it here has commands."""
+    return _METHOD.sub(lambda found: f"rlmctl {found[1]} {found[2]}".replace(" daemon ", " "), hint)
 
 
 def _painted(text: str, style: Style | None) -> str:

@@ -143,3 +143,22 @@ def test_counts_and_ages() -> None:
         "2 replies",
     ]
     assert [ago(5), ago(65), ago(7300), ago(90_000)] == ["now", "1 min ago", "2 h ago", "1 d ago"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        ("context/list shows those that there are.", "rlmctl context list shows those that there are."),
+        ("See host/add, or daemon/status.", "See rlmctl host add, or rlmctl status."),
+        ("Try run/fetch.", "Try run/fetch."),
+        (
+            "In /srv/context/list and run/list/a and my-run/list.",
+            "In /srv/context/list and run/list/a and my-run/list.",
+        ),
+    ],
+)
+def test_a_hint_names_commands_where_the_daemon_names_methods(hint: str, told: str) -> None:
+    out = output()
+    out.hint(hint)
+    assert isinstance(out.err, io.StringIO)
+    assert out.err.getvalue() == f"  {told}\n"

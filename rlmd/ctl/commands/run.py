@@ -39,11 +39,12 @@ def list_runs(
             output.model(result)
             return
         now = time.time()
+        digits = 8 if output.out.isatty() else None  # scripts get the whole id
         output.table(
             ("RUN", "STATE", "STARTED", "STRATEGY", "TURNS", "SUB-QUERIES", "QUESTION"),
             [
                 (
-                    run.run_id[:8], _state(run), ago(now - run.created), run.strategy, str(run.turns),
+                    run.run_id[:digits], _state(run), ago(now - run.created), run.strategy, str(run.turns),
                     str(run.sub_queries), one_line(run.question.text or run.question.preview or "", 80),
                 )
                 for run in result.runs

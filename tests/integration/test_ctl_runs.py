@@ -1,0 +1,184 @@
+"""rlmctl against the real daemon, from the question to the quoted answer, with and without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartDaemon
+from tests.fakes.ollama import FakeModel, FakeOllama, Scripted
+from tests.harness import Daemon, Folders, Host, config_of
+from tests.shell import Ended, on_terminal, rlmctl
+
+HISTORY = "\n\n".join(f"In {1700 + year} the mill was quiet, and nothing of note came to pass." for year in range(90))
+FIRE = "The mill burned down in the dry summer of 1804, because a lantern was left among the sacks."
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Path:
+    folder = tmp_path / "village"
+    folder.mkdir()
+    (folder / "history.txt").write_text(HISTORY)
+    (folder / "fire.txt").write_text(f"Of the fire.\n\n{FIRE}\n\nIt was built anew of stone.\n")
+    return folder
+
+
+class Shell:
+    def __init__(self, folders: Folders) -> None:
+        self.folders = folders
+
+    async def __call__(self, *arguments: str, stdin: bytes | None = None, cwd: Path | None = None) -> Ended:
+        return await rlmctl(self.folders.environment(), *arguments, stdin=stdin, cwd=str(cwd) if cwd else None)
+
+
+@pytest.fixture
+async def shell(daemon: Daemon, folders: Folders) -> Shell:
+    """A daemon without any host runs."""
+    return Shell(folders)
+
+
+async def test_without_a_model_the_answer_is_quoted_and_says_so(shell: Shell, village: Path) -> None:
+    ended = await shell("ask", "-f", "village", "Why did the mill burn down?", cwd=village.parent)
+    assert ended.status == 0, ended.err
+    assert FIRE in ended.out
+    assert "No language model was used" in ended.out
+    assert "rlmctl host add" in ended.out
+    (first, *_) = [line for line in ended.out.splitlines() if line.startswith("[1]") and line.endswith('"')]
+    assert first.startswith('[1] village/fire.txt:3: "The mill burned down')
+    assert ended.err.splitlines()[-1].startswith("searched all ")
+
+
+async def test_what_was_asked_can_be_listed_shown_attached_and_followed_again(shell: Shell, village: Path) -> None:
+    asked = await shell("ask", "-f", str(village), "-q", "Why did the mill burn down?")
+    listed = await shell("run", "list")
+    run_id, outcome, *_ = listed.out.splitlines()[0].split("\t")
+    assert outcome == "answered"
+    for command in (("run", "show", run_id[:6]), ("run", "attach", run_id)):
+        again = await shell(*command)
+        assert (again.status, again.out) == (0, asked.out)
+    facts = [json.loads(line) for line in (await shell("run", "show", "--events", run_id)).out.splitlines()]
+    assert [fact["seq"] for fact in facts] == list(range(1, len(facts) + 1))
+    assert (facts[0]["type"], facts[-1]["type"]) == ("run_started", "run_ended")
+    result = json.loads((await shell("run", "show", "--json", run_id)).out)
+    assert all(citation["verified"] for citation in result["citations"])
+
+
+async def test_a_file_that_changed_is_read_anew_and_one_that_did_not_is_not(shell: Shell, village: Path) -> None:
+    file = village / "fire.txt"
+    first = await shell("ask", "-f", str(file), "Why did the mill burn down?")
+    assert "created" in first.err
+    again = await shell("ask", "-f", str(file), "Why did the mill burn down?")
+    assert "1 document" not in again.err
+    file.write_text("The mill burned down because of lightning.\n")
+    changed = await shell("ask", "-f", str(file), "Why did the mill burn down?")
+    assert "lightning" in changed.out
+    assert "lantern" not in changed.out
+
+
+async def test_standard_input_is_cited_by_line(shell: Shell) -> None:
+    ended = await shell("ask", "When did the mill burn down?", stdin=f"{HISTORY}\n\n{FIRE}\n".encode())
+    line = f"{HISTORY}\n\n".count("\n") + 1
+    assert f'[1] stdin:{line}: "The mill burned down' in ended.out
+
+
+async def test_empty_input_and_questions_without_an_answer(shell: Shell) -> None:
+    empty = await shell("ask", "Why?", stdin=b"")
+    assert (empty.status, empty.out) == (2, "")
+    nothing = await shell("ask", "zygote xylophone?", stdin=b"The mill is of stone.\n")
+    assert nothing.status == 3
+
+
+async def test_cells_in_a_session_keep_their_names(shell: Shell, village: Path) -> None:
+    await shell("context", "load", str(village), "--name", "village")
+    first = await shell("exec", "-c", "village", "--session", "s", "n = len(documents); print(n)\nn * 2")
+    assert (first.status, first.out) == (0, "2\n4\n"), first.err
+    assert (await shell("exec", "--session", "s", "n + 1")).out == "3\n"
+    wrong = await shell("exec", "--session", "s", "-", stdin=b"1 / 0")
+    assert wrong.status == 1
+    assert "ZeroDivisionError" in wrong.out
+    assert (await shell("session", "list")).out.startswith("s\t")
+    assert (await shell("session", "drop", "s")).status == 0
+    assert (await shell("session", "list")).out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ask", "-c", "nothing", "Why?"), ("run", "show", "99999999"), ("context", "drop", "nothing"),
+        ("session", "drop", "nothing"), ("host", "remove", "nothing"),
+    ],
+)  # fmt: skip
+async def test_what_does_not_exist_leaves_with_4_and_a_hint(shell: Shell, command: tuple[str, ...]) -> None:
+    ended = await shell(*command)
+    assert (ended.status, ended.out) == (4, "")
+    assert len(ended.err.splitlines()) == 2
+    assert "/list" not in ended.err
+
+
+async def test_completion_knows_contexts_and_runs(shell: Shell, village: Path) -> None:
+    await shell("context", "load", str(village), "--name", "village")
+
+    async def complete(*words: str) -> list[str]:
+        environment = {
+            **shell.folders.environment(),
+            "_RLMCTL_COMPLETE": "complete_bash",
+            "COMP_WORDS": " ".join(("rlmctl", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        return (await rlmctl(environment)).out.split()
+
+    assert "village" in await complete("ask", "-c", "vil")
+    assert await complete("context", "drop", "vil") == ["village"]
+    assert await complete("context", "drop", "zzz") == []
+
+
+async def test_doctor_and_status_tell_about_a_real_daemon(shell: Shell) -> None:
+    checked = await shell("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(checked.out)["checks"]}
+    assert checks["cage: seccomp"]["ok"]
+    told = await shell("status")
+    assert told.status == 0
+    assert "hosts     none" in told.out
+
+
+# ── with a model ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def ollama() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama([FakeModel("root", window=8192)]) as fake:
+        yield fake
+
+
+async def test_a_model_answers_and_its_quotes_are_checked(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    await start_daemon()
+    shell = Shell(folders)
+    ollama.script("root", [Scripted(f'A lantern: "{FIRE}" But "the miller confessed it".')])
+    ended = await shell("ask", "-f", str(village / "fire.txt"), "Why did the mill burn down?")
+    assert ended.status == 0, ended.err
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("A lantern:")
+    assert f'fire.txt:3: "{FIRE}"' in lines[-2]
+    assert lines[-1] == '[2] not found in the text: "the miller confessed it"'
+
+
+async def test_ctrl_c_twice_ends_the_run_at_the_daemon(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    await start_daemon()
+    ollama.script("root", [Scripted("slowly " * 500, fault="hang", after=100)])
+    shell = Shell(folders)
+    with on_terminal(folders.environment(), "ask", "-f", str(village / "fire.txt"), "Why?") as terminal:
+        await terminal.wait_shown("turn 1")
+        terminal.type("\x03")
+        await terminal.wait_shown("detaches")
+        terminal.type("\x03")
+        assert await terminal.wait_ended() == 130
+    assert (await shell("run", "list")).out.split("\t")[1] == "cancelled"
