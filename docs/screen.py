@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -93,7 +92,7 @@ def main() -> None:
     parser.add_argument("--library", default=sysconfig.get_path("stdlib"))
     parser.add_argument("--target", type=Path, default=TARGET)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rlmd-") as name:
+    with tempfile.TemporaryDirectory(prefix="rlmd-", ignore_cleanup_errors=True) as name:
         screen = Screen(Path(name))
         try:
             screen.run(f'rlmctl ask -f {shlex.quote(options.library)} "{options.question}"')
@@ -106,5 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
     main()
