@@ -30,6 +30,9 @@ _THREADS_SECONDS = 0.1
 #: Least time between two looks at the CPU clock of a cell that waits.
 _LEAST_LOOK = 0.05
 _CORES = os.cpu_count() or 64
+#: Between cells a worker sleeps; one that computes (behind a forged end of its cell) is ended. Seconds between looks,
+#: and CPU seconds allowed in all until the next cell.
+_IDLE_LOOK, _IDLE_CPU = 5.0, 0.5
 #: Descriptors and documents of one frame.
 _DESCRIPTORS, _DOCUMENTS = 60, 4000
 #: Address space for work on a text, in copies of it.
@@ -66,6 +69,7 @@ class ReplSession:
         self._answer: asyncio.Future[tuple[Header, bytes]] | None = None
         self._values = 0
         self._busy = False
+        self._idle_look: asyncio.TimerHandle | None = None
         self._why_lost: str | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -167,6 +171,23 @@ class ReplSession:
         """Ends the worker; whatever it does is cut off."""
         await self._end("the session was closed")
 
+    def _watch_idle(self) -> None:
+        """Looks now and then whether the worker computes while nothing was asked of it."""
+        loop, before = asyncio.get_running_loop(), self._process.cpu_seconds()
+
+        def look() -> None:
+            if self._process.cpu_seconds() - before > _IDLE_CPU:
+                self._begin_end("the worker computed after the end of its cell")
+            else:
+                self._idle_look = loop.call_later(_IDLE_LOOK, look)
+
+        self._idle_look = loop.call_later(_IDLE_LOOK, look)
+
+    def _forget_idle(self) -> None:
+        if self._idle_look is not None:
+            self._idle_look.cancel()
+            self._idle_look = None
+
     # Frames and loss.
 
     async def _ask(self, header: Header, expected: str, descriptors: Sequence[int] = ()) -> tuple[Header, bytes]:
@@ -201,6 +222,7 @@ class ReplSession:
 
     def _begin_end(self, why: str | None) -> asyncio.Task[None]:
         if self._ending is None:
+            self._forget_idle()
             self._ending = asyncio.get_running_loop().create_task(self._reap(why), name="end of a worker")
         return self._ending
 
@@ -247,10 +269,13 @@ class _Claim:
         if self._session._ending is not None:
             raise self._session._lost()
         self._session._busy = True
+        self._session._forget_idle()
 
     def __exit__(self, *_: object) -> None:
         self._session._busy = False
-        if self._session._ending is not None and self._session._ending.done():
+        if self._session._ending is None:
+            self._session._watch_idle()
+        elif self._session._ending.done():
             self._session._output.close()
 
 
@@ -318,7 +343,7 @@ class _Execution:
         deadline = self._loop.time() + _THREADS_SECONDS
         while (count := self._process.threads() or done.threads) > 1:
             if self._loop.time() > deadline:
-                self._limit = f"threads: {count - 1} left running by the cell"
+                self._limit = self._limit or f"threads: {count - 1} left running by the cell"
                 await self._session._end("the cell left threads running")
                 return
             await asyncio.sleep(0.005)

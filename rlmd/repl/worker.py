@@ -12,6 +12,7 @@ import ast
 import linecache
 import os
 import random
+import signal
 import sys
 import threading
 import types
@@ -61,7 +62,7 @@ class Repl:
         except BaseException as problem:  # noqa: BLE001  what a cell raises ends the cell, whatever it is
             self._interrupts.disarm()
             error = error or self._explain(problem)
-        self._quiet_pools()
+        self._quiet()
         for stream in (sys.stdout, sys.stderr):
             _attempt(stream.flush)
         return self._done(number, error, answer, names)
@@ -112,8 +113,10 @@ class Repl:
             _attempt(runner.close)  # its tasks end with it; the next cell gets a fresh loop
             raise
 
-    def _quiet_pools(self) -> None:
-        """Ends the idle threads of the loop's default executor, so that they are not taken for ones left behind."""
+    def _quiet(self) -> None:
+        """Ends the cell's timers and the idle threads of the loop's default executor, which are not left-over work."""
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
         loop: Any = self._runner.get_loop() if self._runner is not None else None
         pool: Any = getattr(loop, "_default_executor", None)
         if pool is not None:
