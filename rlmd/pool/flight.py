@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from rlmd.errors import Draining
+
 OnDelta = Callable[[int, str], None]
 T = TypeVar("T")
 
@@ -36,12 +38,15 @@ class Flight(Generic[T]):
         name: str,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """``ended`` is called however it ends."""
+        """``ended`` is called however it ends. Whoever waits when the group ends the work gets ``Draining``: nobody
+        cancelled *them*."""
         self._task = group.create_task(self._run(work), name=name)
 
         # a task that is cancelled before its first step runs no line of its own
         def landed(_: asyncio.Task[None]) -> None:
-            self._future.cancel()
+            if not self._future.done():
+                self._future.set_exception(Draining("The pool is stopping."))
+                self._future.exception()  # seen: there may be nobody who waits
             ended()
 
         self._task.add_done_callback(landed)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from pydantic import SecretStr
 
 from rlmd.config import HostSettings, ModelSettings, Trust
@@ -20,6 +21,8 @@ from rlmd.providers.base import Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
 from rlmd.providers.http import is_local_address
 from rlmd.providers.ollama import DEFAULT_WINDOW
+
+log = structlog.get_logger(__name__)
 
 #: Programs that complete prompts themselves; a proxy on this machine may send them anywhere.
 _OWN_SOFTWARE = {"ollama", "llama.cpp", "vllm"}
@@ -61,6 +64,8 @@ class Host:
         self.last_error: str | None = None
         self._local = is_local_address(settings.url)
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
+        #: Windows of models without settings, as first seen.
+        self._fixed: dict[str, int] = {}
         #: Windows that the server turned out to have, where they are smaller than thought.
         self._learned: dict[str, int] = {}
 
@@ -78,9 +83,19 @@ class Host:
         except RlmdError as failure:
             self.last_error = failure.message
             self.ready = True
+        except Exception as fault:  # noqa: BLE001  a server may answer anything; it must not end the others' tasks
+            log.warning("probe_crashed", host=self.name, error=type(fault).__name__)
+            self.last_error = f"{self.name} describes itself in a way that rlmd does not understand."
+            self.ready = True
         finally:
             self._offered.clear()
             self.asked.set()
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Offers these models and no others."""
+        chosen = {name: ModelSettings(window=self.models()[name].window) for name in names}
+        self.settings = self.settings.model_copy(update={"models": chosen})
+        self._offered.clear()
 
     def learn_window(self, model: str, window: int) -> bool:
         """The server said that its window is this; True when that is news."""
@@ -109,7 +124,10 @@ class Host:
     def _offer(self, name: str, served: ServedModel | None) -> OfferedModel:
         settings = self.settings.models.get(name)
         if settings is None:
-            settings = ModelSettings(window=max(256, (served.window if served else None) or DEFAULT_WINDOW))
+            window = max(256, (served.window if served else None) or DEFAULT_WINDOW)
+            if served is not None:  # kept for good: another num_ctx makes Ollama load the model again
+                window = self._fixed.setdefault(name, window)
+            settings = ModelSettings(window=window)
         window = min(settings.window, self._learned.get(name, settings.window))
         digest = served.digest if served else None
         return OfferedModel(

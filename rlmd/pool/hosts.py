@@ -15,7 +15,7 @@ from typing import Literal
 import structlog
 
 from rlmd.config import HostSettings, Settings, Trust
-from rlmd.errors import Conflict, NotFound
+from rlmd.errors import ConfigInvalid, Conflict, NotFound
 from rlmd.pool.actions import Action
 from rlmd.pool.choosing import Candidate, Choice
 from rlmd.pool.host import Host, OfferedModel
@@ -31,6 +31,8 @@ DEFAULT_SECONDS = 1.5
 DEFAULT_ABSENT_SECONDS = 15.0
 #: Seconds between questions to a host that does not answer: from, to.
 PROBE_FIRST, PROBE_LAST = 1.0, 60.0
+#: Seconds between questions to a host that answers.
+REFRESH = 300.0
 #: How long to wait for hosts that must first say which models they have.
 START_SECONDS = 1.5
 
@@ -79,7 +81,10 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
         self._role_choices: dict[Role, list[Choice]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
+        #: Configured hosts that cannot be used as configured, and why.
+        self._unusable: dict[str, str] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._default: str | None = None
         self._default_asked = -DEFAULT_ABSENT_SECONDS
         self._default_lock = asyncio.Lock()
 
@@ -88,7 +93,11 @@ class Hosts:
         configured, and not long."""
         self._group = group
         for name, settings in self._settings.hosts.items():
-            self._add(Host(name, settings, self._environment))
+            try:
+                self._add(Host(name, settings, self._environment))
+            except ConfigInvalid as error:  # a key that is not set must not take the other hosts along
+                log.error("host_unusable", host=name, error=error.message)
+                self._unusable[name] = error.message
         await self.find_default()
 
     async def close(self) -> None:
@@ -127,26 +136,34 @@ class Hosts:
 
     def statuses(self) -> list[HostStatus]:
         queued = self._scheduler.statistics().queued_for
-        return [self._status(host, queued) for host in self._hosts.values()]
+        return [
+            *(self._status(host, queued) for host in self._hosts.values()),
+            *(_unusable(name, self._settings.hosts[name], why) for name, why in self._unusable.items()),
+        ]
 
     async def add(self, name: str, settings: HostSettings) -> HostStatus:
         """Adds it and asks it what it is. Raises ``Conflict`` for a name that is taken, ``ConfigInvalid``."""
-        if name in self._hosts and not self._is_default(name):
+        if name in self._hosts and name != self._default:
             raise Conflict(f"There is a host {name} already.", hint=f"`rlmctl host remove {name}` first.")
         host = Host(name, settings, self._environment)
-        for found in [existing for existing in self._hosts if self._is_default(existing)]:
-            await self.remove(found)
+        if self._default is not None:  # it was found only because none was configured
+            await self.remove(self._default)
+        self._unusable.pop(name, None)
         self._add(host)
         await host.asked.wait()
         return self._status(host, self._scheduler.statistics().queued_for)
 
     async def remove(self, name: str) -> None:
         """What is in flight there goes elsewhere. Raises ``NotFound``."""
+        if self._unusable.pop(name, None) is not None:
+            return
         host = self._hosts.pop(name, None)
         if host is None:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         if (task := self._probing.pop(name, None)) is not None:
             task.cancel()
+        if name == self._default:
+            self._default = None
         self._role_choices.clear()
         self._do(self._scheduler.host_removed(name, _now()))
         await host.provider.close()
@@ -160,21 +177,29 @@ class Hosts:
                 for host in unknown:
                     await host.asked.wait()
         async with self._default_lock:
-            if self._hosts or self._default_url is None or _now() - self._default_asked < DEFAULT_ABSENT_SECONDS:
+            if self._default is not None and self._scheduler.hosts()[self._default].state(_now()) == "down":
+                await self.remove(self._default)  # it has gone; a run must not wait for it
+                self._default_asked = -DEFAULT_ABSENT_SECONDS
+            if self._hosts or self._unusable or _now() - self._default_asked < DEFAULT_ABSENT_SECONDS:
                 return
             self._default_asked = _now()
-            host = Host(DEFAULT_NAME, HostSettings(url=self._default_url, provider="ollama"), {})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DEFAULT_SECONDS):
-                    await host.probe()
-            if host.ready and any(model.trust == "mine" for model in host.models().values()):
-                self._hosts[host.name] = host
-                self.tell_scheduler(host)
-            else:
-                await host.provider.close()
+            if self._default_url is not None and self._group is not None:
+                await self._look_at(self._default_url)
 
-    def _is_default(self, name: str) -> bool:
-        return name not in self._settings.hosts and self._hosts[name].settings.url == self._default_url
+    async def _look_at(self, url: str) -> None:
+        """Takes the host there, with the models that it runs itself: others need a person's consent."""
+        host = Host(DEFAULT_NAME, HostSettings(url=url, provider="ollama"), {})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEFAULT_SECONDS):
+                await host.probe()
+        own = [name for name, model in host.models().items() if model.trust == "mine"]
+        if host.ready and own:
+            host.keep_only(own)
+            self._hosts[host.name] = host
+            self._default = host.name
+            self.tell_scheduler(host)
+        else:
+            await host.provider.close()
 
     def _add(self, host: Host) -> None:
         self._hosts[host.name] = host
@@ -183,17 +208,16 @@ class Hosts:
         self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
 
     async def _keep_asking(self, host: Host) -> None:
-        """Asks until the host has said what it is."""
+        """Asks until the host has said what it is, and now and then again: models come and go."""
         pause = PROBE_FIRST
         while True:
+            known = host.facts
             await host.probe()
-            self.tell_scheduler(host)
-            if host.ready:
-                log.info("host_ready", host=host.name, models=len(host.models()))
-                return
-            log.info("host_silent", host=host.name, error=host.last_error, again_in=pause)
-            await asyncio.sleep(pause)
-            pause = min(PROBE_LAST, pause * 2)
+            if host.facts != known or not host.ready or known is None:
+                self.tell_scheduler(host)
+                log.info("host_asked", host=host.name, ready=host.ready, models=len(host.models()))
+            await asyncio.sleep(REFRESH if host.ready else pause)
+            pause = PROBE_FIRST if host.ready else min(PROBE_LAST, pause * 2)
 
     def tell_scheduler(self, host: Host) -> None:
         self._role_choices.clear()
@@ -228,6 +252,25 @@ class Hosts:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _unusable(name: str, settings: HostSettings, why: str) -> HostStatus:
+    return HostStatus(
+        name=name,
+        url=settings.url,
+        provider=settings.provider,
+        trust=settings.trust or "cloud",
+        state="down",
+        retry_in=None,
+        slots=settings.slots,
+        slots_used=0,
+        queued=0,
+        completed=0,
+        failed=0,
+        models=(),
+        roles=(),
+        last_error=why,
+    )
 
 
 def _candidate(host: Host, offered: OfferedModel) -> Candidate:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining
 from rlmd.events import CompletionRecord, CompletionSource
@@ -24,6 +26,8 @@ from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
 from rlmd.pool.scheduler import Scheduler
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.reading import byte_count
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,19 @@ class Pool:
         await self._cache.close()
 
     async def _own(self, begun: asyncio.Event) -> None:
-        """Holds every task of the pool; ends them all when it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            self._dispatcher.start(group, self._hosts)
-            begun.set()
-            await asyncio.Event().wait()
+        """Holds every task of the pool; ends them all when it is cancelled. Should one of them break the rule that it
+        does not raise, whoever waits is told instead of waiting for ever."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._dispatcher.start(group, self._hosts)
+                begun.set()
+                await asyncio.Event().wait()
+        except* Exception as faults:  # noqa: BLE001  a bug, whatever it is
+            log.error("pool_broken", errors=[type(fault).__name__ for fault in faults.exceptions])
+        finally:
+            self._group = None
+            self._dispatcher.stop()
 
     # ── completing ──────────────────────────────────────────────────────────────────────────────────────────
 

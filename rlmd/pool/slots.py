@@ -20,6 +20,8 @@ OPEN_SECONDS, MAX_OPEN_SECONDS = 2.0, 60.0
 BARRED_SECONDS = 60.0
 #: An overloaded host that names no pause gets this one, doubled up to the cap.
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+#: A host that names a pause of 0 would be asked in a loop.
+MIN_PAUSE_SECONDS = 0.1
 #: Weight of the newest measurement of a host's pace.
 PACE_WEIGHT = 0.3
 #: What a request costs beyond its prompt, in characters: generating a typical short reply.
@@ -219,7 +221,8 @@ class Slots:
             self.permits = max(1, self.permits // 2)
             self.pauses = min(self.pauses + 1, 10)
         self.smooth = 0
-        pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** (self.pauses - 1)) if retry_after is None else retry_after
+        growing = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** (self.pauses - 1))
+        pause = growing if retry_after is None else max(retry_after, MIN_PAUSE_SECONDS)
         self.closed_until = max(self.closed_until, now + pause)
 
     def bar(self, model: str, now: float) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings
-from rlmd.errors import CompletionCut, NoHost, NotFound, PromptTooLong
+from rlmd.errors import CompletionCut, Draining, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.pool import CompletionRequest, Deadlines, Pool
 from rlmd.providers.base import Message, Sampling
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
+from tests.fakes.openai import FakeOpenAI
 
 
 def host(fake: FakeOllama, **changes: Any) -> HostSettings:
@@ -231,3 +232,84 @@ async def test_hosts_come_and_go() -> None:
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0.002)
+
+
+async def test_the_default_host_offers_no_model_that_runs_elsewhere_and_is_let_go_when_it_dies() -> None:
+    models = [FakeModel("afar", remote_host="https://ollama.com"), FakeModel("near")]
+    async with FakeOllama(models) as fake, pool_of({}, default_url=fake.url) as pool:
+        assert [candidate.name for candidate in pool.candidates("sub")] == ["local/near:latest"]
+        await fake.die()
+        asked = asyncio.create_task(pool.complete(ask("q")))
+        await _until(lambda: pool.hosts()[0].state == "down")
+        await pool.find_default_host()
+        assert pool.candidates("sub") == ()
+        with pytest.raises(NoHost):
+            await asked
+
+
+async def test_a_host_that_cannot_be_used_as_configured_does_not_take_the_others_along() -> None:
+    async with FakeOllama(["sub"]) as fake:
+        hosts = {"keyless": host(fake, api_key_env="NO_SUCH_KEY"), "odd": host(fake), "good": host(fake)}
+        hosts["odd"] = HostSettings(url="not a url", provider="openai")
+        async with pool_of(hosts) as pool:
+            states = {status.name: (status.state, status.last_error) for status in pool.hosts()}
+            assert states["good"] == ("ok", None)
+            assert states["keyless"] == ("down", "Host keyless: the environment variable NO_SUCH_KEY is not set.")
+            assert states["odd"][0] == "down"
+            assert (await pool.complete(ask("q"))).record.host == "good"
+
+
+async def test_neither_prompt_nor_key_reaches_a_log_or_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    prompt, key = "the patient Ada Lovelace has a secret illness", "sk-very-secret-key"
+    async with FakeOllama(["sub"]) as fake:
+        settings = host(fake, api_key_env="KEY")
+        async with pool_of({"gpu": settings}, environment={"KEY": key}) as pool:
+            assert key not in repr(vars(pool)) + repr(pool.hosts())
+            for status in (400, 401, 429, 500):
+                echo_all = Scripted(
+                    f"cannot parse {prompt} with Bearer {key}", status=status, headers=(("Retry-After", "0"),)
+                )
+                fake.answer = lambda _, reply=echo_all: reply
+                with pytest.raises(RlmdError) as caught:
+                    await pool.complete(ask(prompt, fresh=True))
+                said = str(vars(caught.value)) + str(pool.hosts()) + capsys.readouterr().out
+                assert "Ada" not in said
+                assert key not in said
+                await pool.remove_host("gpu")
+                await pool.add_host("gpu", settings)
+            assert all(seen.prompt == prompt for seen in fake.seen)
+
+
+async def test_stopping_tells_those_who_wait() -> None:
+    async with FakeOllama(["sub"]) as fake:
+        fake.answer = lambda _: Scripted("x", fault="hang")
+        async with pool_of({"gpu": host(fake)}) as pool:
+            asked = [asyncio.create_task(pool.complete(ask(str(number)))) for number in range(3)]
+            await fake.until(lambda: fake.serving == 1)
+        for task in asked:
+            with pytest.raises(Draining):
+                await task
+        with pytest.raises(Draining):
+            await pool.complete(ask("late"))
+        await fake.until(lambda: fake.aborted == 1)
+
+
+async def test_a_smaller_window_than_thought_is_learned_from_the_server() -> None:
+    async with FakeOpenAI(["m"], dialect="vllm", window=1024) as fake:
+        settings = HostSettings(url=fake.url, provider="openai", models={"m": ModelSettings(window=8192)})
+        async with pool_of({"gpu": settings}) as pool:
+            with pytest.raises(PromptTooLong, match="takes 1024 tokens"):
+                await pool.complete(ask("word " * 2000))
+            with pytest.raises(PromptTooLong, match="largest window among the candidates is 1024"):
+                await pool.complete(ask("word " * 2000))
+            assert len(fake.seen) == 1
+
+
+async def test_a_proxy_on_this_machine_is_not_taken_for_a_host_of_mine() -> None:
+    async with FakeOpenAI(dialect="openai") as proxy, FakeOpenAI(dialect="llama.cpp") as llama:
+        hosts = {name: HostSettings(url=fake.url, provider="openai") for name, fake in (("p", proxy), ("l", llama))}
+        async with pool_of(hosts) as pool:
+            assert {candidate.host: candidate.trust for candidate in pool.candidates("sub")} == {
+                "p": "cloud",
+                "l": "mine",
+            }

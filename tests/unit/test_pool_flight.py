@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rlmd.errors import HostFailed
+from rlmd.errors import Draining, HostFailed
 from rlmd.pool.flight import Flight
 
 
@@ -105,5 +105,5 @@ async def test_a_flight_cancelled_before_its_first_step_tells_those_who_wait(gro
     flight.start(work, group, "flight")
     assert flight._task is not None
     flight._task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Draining):
         await flight.wait(None)
