@@ -122,10 +122,11 @@ class History:
         last = self._exchanges[-1]
         for name, chars in (("told", "characters of output"), ("reply", "characters of your reply")):
             size = len(getattr(last, name) or "")
-            while size > 200 and not self._fits(budget, extra):
+            while size > 0 and not self._fits(budget, extra):
                 size = size * 2 // 3
                 whole = getattr(last, name)
-                setattr(last, name, elide(whole, size * 2 // 3, size // 3, chars))
+                shorter = elide(whole, size * 2 // 3, size // 3, chars) if size > 100 else whole[:size] + "…"
+                setattr(last, name, shorter)
 
     def _fits(self, tokens: int, extra: str) -> bool:
         return self._meter.of(self._build(extra)) <= tokens

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import textwrap
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlmd.engine.cells import RunCellHost
@@ -184,6 +185,7 @@ async def run_quote(run: Run) -> Conclusion:
     chosen = await _chosen_passages(run)
     finder = Finder(run.contexts)
     citations: list[Citation] = []
+    indents: dict[int, str] = {}
     for passage, start, end in chosen:
         span = Span(
             context=passage.context,
@@ -193,9 +195,10 @@ async def run_quote(run: Run) -> Conclusion:
         )
         if (citation := finder.verified(len(citations) + 1, span)) is not None:
             citations.append(citation)
+            indents[citation.number] = _indent_before(run, span)
     return Conclusion(
         "answered" if citations else "none",
-        quoted_answer(citations, modelless=modelless),
+        quoted_answer(citations, indents, modelless=modelless),
         "quoted by search, without a model" if citations else "the search found nothing",
         citations=tuple(citations),
         model_used=False,
@@ -238,8 +241,11 @@ class _Placed(str):
         return placed
 
 
-def quoted_answer(citations: Sequence[Citation], *, modelless: bool) -> str:
-    """The answer of ``quote``: numbered quotes, and a line that says what it is."""
+def quoted_answer(citations: Sequence[Citation], indents: Mapping[int, str], *, modelless: bool) -> str:
+    """The answer of ``quote``: numbered quotes, and a line that says what it is.
+
+    ``indents`` is the white space before a quote on its first line, by the citation's number.
+    """
     ending = f"{_NO_MODEL}\n{_ADD_MODEL}" if modelless else _NO_MODEL
     if not citations:
         return f"No passage of the text matches the words of the question.\n\n{ending}"
@@ -247,12 +253,22 @@ def quoted_answer(citations: Sequence[Citation], *, modelless: bool) -> str:
     parts = ["The passage that matches the question best:" if one else "The passages that match the question best:"]
     for citation in citations:
         label = citation.locator.label if citation.locator else citation.document
-        parts.append(f"[{citation.number}] {label}\n{_as_block(citation.quote)}")
+        parts.append(f"[{citation.number}] {label}\n{_as_block(indents.get(citation.number, '') + citation.quote)}")
     return "\n\n".join([*parts, ending])
 
 
+def _indent_before(run: Run, span: Span) -> str:
+    """The white space before ``span`` on its line; empty when words stand there."""
+    context = next(one for one in run.contexts if one.pin.context == span.context)
+    before = context.read(span.document, max(0, span.start - 200), span.start)
+    line = before[before.rfind("\n") + 1 :]
+    return "" if line.strip() else line
+
+
 def _as_block(quote: str) -> str:
-    return "\n".join(f"> {line}".rstrip() for line in quote.strip("\n").split("\n"))
+    """As a quoted block, without the indentation that all its lines share."""
+    lines = textwrap.dedent(quote.expandtabs(8)).strip("\n").split("\n")
+    return "\n".join(f"> {line}".rstrip() for line in lines)
 
 
 # ── execute ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,158 @@
+"""The programs as plain functions: what map asks and how it combines, what quote chooses."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+import pytest
+
+from rlmd.engine.programs import map_cell, quote_cell
+from rlmd.engine.programs.map import answer_by_map, packed, says_nothing
+from rlmd.engine.programs.quote import QUOTE_CHARS, best_stretch, choose, key_words, sentences_of, stem
+
+
+class Asked:
+    """Stands for the models: remembers prompts, answers by a rule."""
+
+    def __init__(self, rule: object) -> None:
+        self.batches: list[list[str]] = []
+        self._rule = rule
+
+    def __call__(self, prompts: list[str]) -> Sequence[object]:
+        self.batches.append(prompts)
+        return [self._rule(prompt) for prompt in prompts]
+
+
+def pieces(documents: Sequence[str], size: int) -> list[str]:
+    return [text[start : start + size] for text in documents for start in range(0, len(text), size)]
+
+
+def test_map_asks_all_and_combines_what_was_found() -> None:
+    """Every code point is asked about; pieces with nothing are left out; one call combines."""
+    ask = Asked(lambda prompt: "all" if "findings" in prompt else "found it" if "7" in prompt else "NOTHING")
+    assert answer_by_map("Where?", ["a" * 950 + "7" + "b" * 949, "c7"], 1000, pieces, ask) == "all"
+    first, second = ask.batches
+    assert "".join(prompt.split("\n\nFrom the text")[0] for prompt in first).count("a") == 950
+    assert second[0].count("found it") == len(first) - 1 or second[0].count("found it") == 2
+
+
+def test_map_prompts_hold_nothing_of_a_position() -> None:
+    """The same piece elsewhere makes the same prompt, so that its reply comes from the cache."""
+    ask = Asked(lambda prompt: "NOTHING")
+    answer_by_map("Q", ["x" * 1000 + "y" * 1000], 1000, pieces, ask)
+    answer_by_map("Q", ["z" * 1000 + "x" * 1000], 1000, pieces, ask)
+    assert ask.batches[0][0] == ask.batches[1][1]
+
+
+def test_map_combines_in_rounds_until_it_fits() -> None:
+    """More findings than one prompt holds: several rounds, none with more text than a prompt may hold, and an end."""
+    ask = Asked(lambda prompt: "f" * 300)
+    assert answer_by_map("Q", ["x" * 50_000], 1000, pieces, ask) == "f" * 300
+    assert len(ask.batches) > 2
+    for batch in ask.batches[1:]:
+        assert all(prompt.count("f" * 100) <= 10 for prompt in batch)
+
+
+def test_map_ends_even_when_findings_do_not_shrink() -> None:
+    """Combining that gives back as much as went in is cut short."""
+    ask = Asked(lambda prompt: "f" * 990)
+    assert answer_by_map("Q", ["x" * 8000], 1000, pieces, ask)
+    assert len(ask.batches) < 12
+
+
+def test_map_says_when_nothing_was_found_and_what_failed() -> None:
+    """No invention from nothing; failed pieces are told; if all failed it is an error."""
+    ask = Asked(lambda prompt: None if "b" in prompt.split("\n\n")[0] else "NOTHING.")
+    answer = answer_by_map("Q", ["a" * 1000 + "b" * 1000], 1000, pieces, ask)
+    assert "nothing was found in its 2 pieces" in answer
+    assert "1 could not be read" in answer
+    with pytest.raises(RuntimeError, match="none of the 1 pieces"):
+        answer_by_map("Q", ["b" * 10], 1000, pieces, Asked(lambda prompt: None))
+
+
+def test_map_keeps_findings_when_combining_fails() -> None:
+    """What was found is not lost with a host."""
+    ask = Asked(lambda prompt: None if "findings" in prompt else "found")
+    assert answer_by_map("Q", ["a" * 2000], 1000, pieces, ask) == "found\n\nfound"
+
+
+def test_small_documents_share_a_prompt() -> None:
+    """A thousand small files are not a thousand prompts; a piece alone keeps its identity, which knows its place."""
+    assert packed(["a" * 10] * 1000, 100) == ["\n\n".join(["a" * 10] * 8)] * 125
+    piece = "x" * 90
+    assert packed([piece, "y" * 90], 100)[0] is piece
+
+
+@pytest.mark.parametrize("reply", ["NOTHING", "nothing.", " **NOTHING** ", '"NOTHING"'])
+def test_nothing_in_its_forms(reply: str) -> None:
+    """Models decorate even one word."""
+    assert says_nothing(reply)
+    assert not says_nothing("Nothing but the lamp.")
+
+
+class Passage(str):
+    document = "d"
+    start = 0
+    end = 0
+
+    @classmethod
+    def at(cls, document: str, start: int, text: str) -> Passage:
+        made = cls(text)
+        made.document, made.start, made.end = document, start, start + len(text)
+        return made
+
+
+def test_quote_takes_the_sentences_that_match() -> None:
+    """Not the whole passage: the neighbouring sentences with the question's words."""
+    filler = "Nothing of note happens in this sentence. " * 12
+    text = filler + "The treasure lies under the oak. It was buried by a sailor. " + filler
+    [(index, start, end)] = choose("Where was the treasure buried?", [Passage.at("d", 0, text)])
+    assert index == 0
+    assert text[start:end] == "The treasure lies under the oak. It was buried by a sailor."
+
+
+def test_quote_gives_three_different_places() -> None:
+    """Search's order is kept; overlapping passages and equal texts count once."""
+    passages = [
+        Passage.at("a", 0, "The oak is old."),
+        Passage.at("a", 5, "oak is old."),
+        Passage.at("b", 0, "The oak is old."),
+        Passage.at("b", 100, "An oak stands here."),
+        Passage.at("c", 0, "No oak at all."),
+        Passage.at("c", 50, "One more oak."),
+    ]
+    assert [index for index, _, _ in choose("oak?", passages)] == [0, 3, 4]
+    assert choose("oak?", []) == []
+
+
+def test_a_quote_is_short() -> None:
+    """One long line is cut; a passage without any match still gives its beginning."""
+    start, end = best_stretch("word " * 2000, {"word": 1.0})
+    assert end - start <= 3 * QUOTE_CHARS
+    start, end = best_stretch("One sentence. " * 100, {})
+    assert 0 < end - start <= QUOTE_CHARS
+
+
+def test_sentences() -> None:
+    """Ends of sentences, empty lines, items and underlines divide; abbreviations before small letters do not."""
+    text = "Title\n=====\n\nFirst, e.g. this one. Second one!\n- item one\n- item two\n"
+    assert [text[start:end] for start, end in sentences_of(text)] == [
+        "Title", "=====", "First, e.g. this one.", "Second one!", "- item one", "- item two",
+    ]  # fmt: skip
+
+
+def test_key_words_and_stems() -> None:
+    """Words of the question that carry meaning; a question of stop words alone stays whole."""
+    assert key_words("How does the scheduler pick a task?") == "scheduler pick task"
+    assert key_words("What is it?") == "What is it?"
+    assert stem("scheduling") == stem("schedules") == stem("scheduled") == stem("scheduler")
+
+
+@pytest.mark.parametrize("question", ["It's \"quoted\" '''and''' \\ odd\n{braces}", "\x00\udcff"])
+def test_cells_are_python_whatever_the_question(question: str) -> None:
+    """A question never breaks out of its literal."""
+    for source in (map_cell(question, 1000), quote_cell(question)):
+        calls = [node for node in ast.walk(ast.parse(source.encode("utf-8", "backslashreplace").decode()))
+                 if isinstance(node, ast.Constant) and node.value == question]  # fmt: skip
+        assert calls
