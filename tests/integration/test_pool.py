@@ -112,6 +112,31 @@ async def test_a_broken_stream_is_tried_elsewhere_and_begins_anew(fault: Any) ->
             assert heard == [(0, "wrong"), (0, "right answer")]
 
 
+async def test_the_text_of_a_second_attempt_comes_as_it_is_written() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        fake.script("sub", [Scripted("wrong answer", fault="cut", after=5), Scripted("right answer", chunk=6)])
+        heard: list[tuple[int, str]] = []
+        await pool.complete(ask("q"), lambda offset, text: heard.append((offset, text)))
+        assert heard == [(0, "wrong"), (0, "right "), (6, "answer")]
+
+
+async def test_a_slow_stream_lives_as_long_as_tokens_come() -> None:
+    patience = Deadlines(first_token=1.0, between_tokens=60.0)
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}, deadlines=patience) as pool:
+        fake.script("sub", [Scripted("a b c d e f", chunk=2, pause=0.25)])
+        got = await pool.complete(ask("slow"))
+        assert (got.completion.text, got.record.attempts) == ("a b c d e f", 1)
+
+
+async def test_silence_after_some_tokens_is_an_end() -> None:
+    patience = Deadlines(first_token=60.0, between_tokens=0.1)
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}, deadlines=patience) as pool:
+        fake.script("sub", [Scripted("a b c", fault="hang", after=2), "whole"])
+        got = await pool.complete(ask("silent"))
+        assert (got.completion.text, got.record.attempts) == ("whole", 2)
+        assert "sent no token for 0.1 s" in str(pool.hosts()[0].last_error)
+
+
 async def test_a_host_that_dies_in_the_middle_of_a_batch_costs_nothing() -> None:
     async with (
         FakeOllama(["sub"], slots=2, latency=0.02) as a,

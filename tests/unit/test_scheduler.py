@@ -154,6 +154,20 @@ def test_runs_share_a_host_by_work_done_not_by_arrival() -> None:
     assert order.index(late[2]) < order.index(big[4]), story.tale(str(order))
 
 
+def test_equal_requests_go_in_the_order_in_which_they_came_whether_the_host_is_measured_or_not() -> None:
+    story = Story()
+    story.hosts(view("a"), view("b"))
+    for known in (False, True):
+        blockers = [story.submit("a", "b") for _ in range(2)]
+        waiting = [story.submit("a", "b") for _ in range(4)]
+        if known:
+            assert all(host.pace for host in story.scheduler.hosts().values())
+        for blocker in blockers:
+            story.end_of(blocker, Ending("fatal") if not known else WHOLE)
+        assert sorted(story.order()) == waiting[:2]
+        story.drain()
+
+
 def test_a_prefix_group_stays_together_on_a_host() -> None:
     story = Story()
     story.hosts(view("a"))
