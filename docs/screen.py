@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-QUESTION = "Why can an asyncio task disappear before it is done?"
+QUESTION = "How does Python avoid zombie processes?"
 COLUMNS, LINES = 100, 40
 TARGET = Path(__file__).with_name("screen.svg")
 
@@ -70,7 +70,7 @@ class Screen:
     def picture(self) -> str:
         """What is on the screen, with its colours, without the last prompt."""
         lines = self.tmux("capture-pane", "-e", "-p", "-S", "-").rstrip().splitlines()
-        while lines and lines[-1].strip() in ("$", ""):
+        while lines and re.sub(r"\x1b\[[\d;]*m", "", lines[-1]).strip() in ("$", ""):
             lines.pop()
         return "\n".join(lines)
 
