@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import re2
@@ -21,8 +21,8 @@ from rlmd.errors import InvalidParams
 _WINDOW = 200
 #: re2's memory for one compiled pattern, in bytes: a quote of 10,000 letters with its classes needs some 100 MB.
 _PATTERN_MEMORY = 256 << 20
-#: A quote beyond this is found by its beginning, then compared.
-_QUOTE_CHARS = 2000
+#: A quote is matched in parts of so many code points: their classes make programs of some megabytes.
+_PIECE_CHARS = 2000
 
 Place = tuple[str, int, int]
 
@@ -128,7 +128,7 @@ _SINGLE = "'‘’‚‛′`´ʼ＇"
 _DASH = "\\-‐‑‒–—―−﹣－"
 _SPACE = r"[\s\x{85}\x{A0}\x{AD}\x{1680}\x{2000}-\x{200D}\x{2028}\x{2029}\x{202F}\x{205F}\x{2060}\x{3000}\x{FEFF}]"
 _TOKENS = re.compile(
-    rf"(?P<space>[\s\u00ad\u200b-\u200d\u2060\ufeff]+)|(?P<dash>\s*[{_DASH}]+)|(?P<double>[{_DOUBLE}]|''|``)"
+    rf"(?P<dash>\s*[{_DASH}]+)|(?P<space>[\s\u00ad\u200b-\u200d\u2060\ufeff]+)|(?P<double>[{_DOUBLE}]|''|``)"
     rf"|(?P<single>[{_SINGLE}])|(?P<dots>\.\.\.|…)|(?P<other>.)",
     re.DOTALL,
 )
@@ -144,7 +144,7 @@ _CLASSES = {
 def tolerant_pattern(quote: str) -> str:
     """A re2 pattern that matches the quote with other white space, case, quotation marks, dashes or composition."""
     parts: list[str] = []
-    for match in _TOKENS.finditer(quote.strip()):
+    for match in _TOKENS.finditer(unicodedata.normalize("NFC", quote.strip())):
         kind = match.lastgroup
         assert kind is not None
         if kind == "space" and parts and parts[-1] in (_CLASSES["dash"], _CLASSES["space"]):
@@ -162,17 +162,26 @@ def _letter(letter: str) -> str:
 
 
 def find_normalised(shelf: Shelf, volume: Volume, quote: str, limit: int) -> list[Place]:
-    if len(quote) > _QUOTE_CHARS:
-        quote = quote[:_QUOTE_CHARS]
-    pattern = tolerant_pattern(quote)
-    if pattern == "(?i)":
-        return []
+    first, *rest = [compiled(tolerant_pattern(piece)) for piece in _pieces(quote)] or [None]
     places: list[Place] = []
-    for document, start, end in _matches(shelf, volume, compiled(pattern)):
+    if first is None:
+        return places
+    for document, start, end in _matches(shelf, volume, first, rest):
         places.append((document.name, start, end))
         if len(places) >= limit:
             break
     return places
+
+
+def _pieces(quote: str) -> list[str]:
+    """The quote in parts of patterns that re2 can hold, cut at white space where there is some."""
+    pieces = []
+    quote = quote.strip()
+    while len(quote) > _PIECE_CHARS:
+        cut = quote.rfind(" ", _PIECE_CHARS // 2, _PIECE_CHARS) + 1 or _PIECE_CHARS
+        pieces.append(quote[:cut])
+        quote = quote[cut:]
+    return [piece for piece in (*pieces, quote) if tolerant_pattern(piece) != "(?i)"]
 
 
 # ── regex ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,18 +207,32 @@ def compiled(pattern: str) -> Any:
         ) from None
 
 
-def _matches(shelf: Shelf, volume: Volume, pattern: Any) -> Iterator[tuple[PinnedDocument, int, int]]:
-    """Non-empty matches, document by document, as code points."""
+def _matches(
+    shelf: Shelf, volume: Volume, pattern: Any, rest: Sequence[Any] = ()
+) -> Iterator[tuple[PinnedDocument, int, int]]:
+    """Non-empty matches of a pattern that those of ``rest`` follow at once; document by document, as code points."""
     for document in volume.documents:
         ruler = None
-        for match in pattern.finditer(shelf.view(document)):
+        data = shelf.view(document)
+        for match in pattern.finditer(data):
             first, past = match.span()
+            for follower in rest:
+                following = follower.match(data, _after_space(data, past))
+                past = following.end() if following else first
+                if past == first:
+                    break
             if first == past:
                 continue
             ruler = ruler or shelf.ruler(document)
             start, end = ruler.char_of(first), ruler.char_of(past)
             if ruler.byte_of(start) == first and ruler.byte_of(end) == past:
                 yield document, start, end
+
+
+def _after_space(data: memoryview, at: int) -> int:
+    while at < len(data) and data[at] in b" \t\r\n":
+        at += 1
+    return at
 
 
 def regex_hits(shelf: Shelf, volume: Volume, query: str, limit: int) -> tuple[list[dict[str, object]], bool]:

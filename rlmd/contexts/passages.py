@@ -40,7 +40,7 @@ _TITLES: dict[Syntax, re.Pattern[str]] = {
     "code": re.compile(
         r"^(?P<level>\s*)(?:(?:export|public|private|protected|static|pub(?:\([a-z]+\))?|async|abstract|final)\s+)*"
         r"(?:class|def|fn|func|function|interface|struct|enum|trait|impl|module|namespace|sub|proc"
-        r"|\((?:defun|defmacro|defcustom|defvar|cl-defun|define))\s+\(?(?P<title>[A-Za-z_][\w.:\-]*)"
+        r"|\((?:defun|defmacro|defcustom|defvar|cl-defun|define))\s+\(?(?P<title>[A-Za-z_](?:[\w.:\-]*\w)?)"
     ),
 }
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\(?[0-9]{1,3}[.)]|\(?[a-z#][.)])\s")
@@ -68,14 +68,15 @@ class Passage:
 class _Block:
     """Lines that belong together: a paragraph, a part of one, or a heading.
 
-    ``level`` tells a heading's rank by how it is written; ``ends`` that a paragraph ends here.
+    ``level`` is a heading's depth, or, where ranks are only told by the order of their first use, its style; ``ends``
+    says that a paragraph ends here.
     """
 
     lines: list[str]
     start: int
     line: int
     heading: str | None = None
-    level: str = ""
+    level: int | str = ""
     ends: bool = True
 
     @property
@@ -93,7 +94,7 @@ def passages(lines: Iterable[str], syntax: Syntax = "plain") -> Iterator[Passage
     """The passages of a text given as its lines, line ends kept. Together they hold all but white space between."""
     blocks: list[_Block] = []
     size = 0
-    trail: list[tuple[str, str]] = []
+    trail: list[tuple[int | str, str]] = []
     at_open: tuple[str, ...] = ()
     for block in _small(_blocks(lines, syntax)):
         overflows = block.heading is not None or size + block.chars > MAX_CHARS
@@ -112,10 +113,14 @@ def passages(lines: Iterable[str], syntax: Syntax = "plain") -> Iterator[Passage
     yield from _closed(blocks, at_open)
 
 
-def _extended(trail: list[tuple[str, str]], level: str, heading: str) -> list[tuple[str, str]]:
-    """The trail with a new heading: it ends those of its own rank and below, which came after it first did."""
+def _extended(trail: list[tuple[int | str, str]], level: int | str, heading: str) -> list[tuple[int | str, str]]:
+    """The trail with a new heading, which ends those of its own rank and below."""
     levels = [known for known, _ in trail]
-    kept = trail[: levels.index(level)] if level in levels else trail
+    kept: list[tuple[int | str, str]]
+    if isinstance(level, int):
+        kept = [(known, title) for known, title in trail if isinstance(known, int) and known < level]
+    else:
+        kept = trail[: levels.index(level)] if level in levels else trail
     return [*kept[-5:], (level, heading)]
 
 
@@ -172,7 +177,7 @@ def _title_in(line: str, syntax: Syntax) -> _Block | None:
     if pattern is None or len(line) > 300:
         return None
     match = pattern.match(line)
-    return None if match is None else _Block([], 0, 0, match["title"], match["level"])
+    return None if match is None else _Block([], 0, 0, match["title"], len(match["level"]))
 
 
 def _is_underline(line: str, previous: str | None) -> bool:

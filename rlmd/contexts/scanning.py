@@ -6,12 +6,15 @@ Walks and decides; opens no file but .gitignore. Names of documents are paths be
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pathspec import GitIgnoreSpec
 
 from rlmd.contexts.records import Skipped, SkipReason
+from rlmd.errors import InvalidParams
 
 #: Folders that hold a version control system's own files.
 _VCS = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"})
@@ -61,15 +64,25 @@ class Scanner:
 
     def __init__(self, root: str, include: Sequence[str], exclude: Sequence[str], tally: Tally) -> None:
         self._root = os.path.abspath(root)
-        self._include = GitIgnoreSpec.from_lines(include) if include else None
-        self._exclude = GitIgnoreSpec.from_lines(exclude)
+        self._include = _spec(include) if include else None
+        self._exclude = _spec(exclude)
         self._tally = tally
 
     def files(self) -> Iterator[FoundFile]:
         """The files, in the order of their names within each folder."""
-        yield from self._folder("", _inherited_rules(self._root))
+        listings = [self._folder("", _inherited_rules(self._root))]
+        while listings:
+            for found in listings[-1]:
+                if isinstance(found, FoundFile):
+                    yield found
+                else:
+                    listings.append(found)
+                    break
+            else:
+                listings.pop()
 
-    def _folder(self, prefix: str, rules: _Rules) -> Iterator[FoundFile]:
+    def _folder(self, prefix: str, rules: _Rules) -> Iterator[FoundFile | Iterator[Any]]:
+        """Its files, and for each folder in it the same again."""
         try:
             with os.scandir(os.path.join(self._root, prefix)) as listing:
                 entries = sorted(listing, key=lambda e: e.name)
@@ -84,7 +97,7 @@ class Scanner:
                 self._tally.skip(reason, printable(name))
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name not in _VCS:
-                    yield from self._folder(name + "/", rules)
+                    yield self._folder(name + "/", rules)
             elif entry.name != ".git":  # a worktree's or submodule's .git is a file
                 yield FoundFile(printable(name), entry.path)
 
@@ -96,7 +109,7 @@ class Scanner:
             return "special"
         if is_folder and entry.name in _VCS:
             return None
-        shown = name + "/" if is_folder else name
+        shown = _matchable(name + "/" if is_folder else name)
         if rules.ignores(entry.path, is_folder):
             return "ignored"
         if self._exclude.match_file(shown):
@@ -118,8 +131,8 @@ class _Rules:
 
     def ignores(self, path: str, is_folder: bool) -> bool:
         for folder, spec in reversed(self.layers):
-            relative = os.path.relpath(path, folder) if len(folder) > 1 else path.lstrip("/")
-            verdict = spec.check_file(relative + "/" if is_folder else relative).include
+            relative = path[len(folder) :].lstrip("/")
+            verdict = spec.check_file(_matchable(relative + "/" if is_folder else relative)).include
             if verdict is not None:
                 return verdict
         return False
@@ -153,10 +166,35 @@ def _read_rules(path: str) -> GitIgnoreSpec | None:
     except OSError:
         return None
     try:
-        text = os.read(fd, _MAX_RULES_BYTES).decode("utf-8", "surrogateescape")
+        text = os.read(fd, _MAX_RULES_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
     finally:
         os.close(fd)
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return GitIgnoreSpec.from_lines(lines) if lines else None
+    lines = [line.removesuffix("\r") for line in text.split("\n") if line and not line.startswith("#")]
+    return _compiled([line for line in lines if _compiled([line]) is not None]) if lines else None
+
+
+def _compiled(lines: Sequence[str]) -> GitIgnoreSpec | None:
+    """None if a line is no pattern. git passes over such lines."""
+    if any("[[" in line for line in lines):
+        return None  # a class of classes, which Python reads differently
+    try:
+        # Python's own re: the re2 behind pathspec raises errors of its own, and only when it matches.
+        return GitIgnoreSpec.from_lines(lines, backend="simple")
+    except (ValueError, re.error):
+        return None
+
+
+def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
+    for pattern in patterns:
+        if _compiled([pattern]) is None:
+            raise InvalidParams(f"{pattern[:100]!r} is no gitignore pattern.", hint="See gitignore(5).")
+    spec = _compiled(patterns)
+    assert spec is not None
+    return spec
+
+
+def _matchable(path: str) -> str:
+    """A path for patterns, which know no undecodable bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -84,6 +84,8 @@ class ContextStore:
         self._publishing = asyncio.Lock()
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Blobs found missing or cut at open.
+        self._damaged: set[str] = set()
         self._lock: FolderLock | None = None
         self._catalogue: Catalogue | None = None
         self._searcher: Searcher | None = None
@@ -114,9 +116,9 @@ class ContextStore:
         self._blobs = BlobFolder(folder / "blobs")
         wanted = self._catalogue.blobs()
         self._blobs.sweep(wanted)
-        damaged = sum(not self._blobs.holds(digest, size) for digest, size in wanted.items())
-        if damaged:
-            notices.append(f"{damaged} stored texts are missing or cut; load their contexts again")
+        self._damaged = {digest for digest, size in wanted.items() if not self._blobs.holds(digest, size)}
+        if self._damaged:
+            notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
         return tuple(notices), self._catalogue.store_id(), self._catalogue.contexts()
 
     async def close(self) -> None:
@@ -283,7 +285,16 @@ class ContextStore:
 
     async def _known(self, name: str | None) -> dict[str, KnownDocument]:
         row = self._rows.get(name) if name is not None else None
-        return {} if row is None else await self._in_catalogue_thread(self._open_one.known, row.id)
+        if row is None:
+            return {}
+        known = await self._in_catalogue_thread(self._open_one.known, row.id)
+        return {name: self._unless_damaged(document) for name, document in known.items()} if self._damaged else known
+
+    def _unless_damaged(self, known: KnownDocument) -> KnownDocument:
+        """A document whose blob is lost equals nothing, so that loading it again stores it again."""
+        if self._damaged.isdisjoint(s.blob for s in known.document.segments):
+            return known
+        return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
 
     def _change(
         self,

@@ -1,0 +1,223 @@
+"""Searching through the store: places are exact for any text, helpers may die, the loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlmd.contexts import ContextStore, InlineSource, PathSource
+from rlmd.errors import InvalidParams, NotFound
+from rlmd.events import Span
+
+#: Everything that shifts offsets: raw bytes, halves of characters, CRLF, NUL, astral, composed and decomposed letters.
+PIECES = st.sampled_from(
+    ["needle", "Needle ", "a", "b\r\n", "\n", "\n\n", "\0", "é", "e\u0301", "ż", "🐢", "日本", "\udcff", "\udcc3\udca9",
+     "\udca9", " ", "word and word. ", "“quoted”", "x" * 40]
+)  # fmt: skip
+TEXTS = st.lists(PIECES, min_size=1, max_size=60).map("".join)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ContextStore]:
+    opened = await ContextStore.open(tmp_path / "state", tmp_path / "cache", tmp_path / "spool")
+    yield opened
+    await opened.close()
+
+
+def in_a_store(work: Callable[[ContextStore], Awaitable[None]]) -> None:
+    """Runs work over a store that lives for one example."""
+
+    async def run(root: Path) -> None:
+        store = await ContextStore.open(root / "state", root / "cache", root / "spool")
+        try:
+            await work(store)
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder)))
+
+
+@given(st.lists(TEXTS, min_size=10, max_size=20), st.data())
+@settings(max_examples=5, deadline=None)
+def test_places_agree_with_slicing(texts: list[str], data: st.DataObject) -> None:
+    """Peek, regex, exact find and ranked search report code points of the text as Python slices it."""
+
+    async def work(store: ContextStore) -> None:
+        for number, text in enumerate(texts):
+            await store.load(InlineSource(text), name=str(number))
+        for number, text in enumerate(texts):
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+            pinned = await store.pin(str(number))
+            start = data.draw(st.integers(0, len(text) - 1))
+            quote = text[start : start + data.draw(st.integers(1, 20))]
+            spans = await pinned.find(quote, limit=1000)
+            assert [s.start for s in spans] == [m.start() for m in re.finditer(f"(?={re.escape(quote)})", text)]
+            assert all(text[s.start : s.end] == quote for s in spans)
+            near = Span(context=str(number), document="text", start=start, end=start + len(quote))
+            assert (await pinned.find(quote, hint=near, limit=1))[0] == near
+            if not any("\udc80" <= c <= "\udcff" for c in quote) and quote.strip():
+                assert await pinned.find_normalised(quote)
+            hits, complete = await store.search(pinned, "needle|é|日本|🐢", "regex", 1000)
+            assert complete
+            found = [span for hit in hits for span in hit.matches]
+            assert found == [m.span() for m in re.finditer("needle|é|日本|🐢", text)]
+            ranked, _ = await store.search(pinned, "needle word", "bm25", 1000)
+            for hit in (*hits, *ranked):
+                assert text[hit.start : hit.end] == hit.text
+                assert hit.line == text.count("\n", 0, hit.start) + 1
+                peek = await store.peek(str(number), start=hit.start, chars=max(1, hit.end - hit.start))
+                assert peek.text.startswith(hit.text)
+
+    in_a_store(work)
+
+
+SOURCE = "He said: “It’s the end—almost.”\r\n  Then\tthe Café closed;\nthe naïve\u00a0waiter… left."
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        'he said: "it\'s the end - almost."',
+        "It's the end -- almost.\" Then the café",
+        "THEN THE CAFE\u0301 CLOSED; THE NAI\u0308VE WAITER... LEFT.",
+        "waiter...",
+    ],
+)
+async def test_a_retyped_quote_is_found(store: ContextStore, quote: str) -> None:
+    await store.load(InlineSource("before\n" + SOURCE + "\nafter"), name="n")
+    pinned = await store.pin("n")
+    assert await pinned.find(quote) == []
+    (span,) = await pinned.find_normalised(quote)
+    text = pinned.read("text", span.start, span.end)
+    assert text in SOURCE
+    assert len(text) >= len(quote) - 6
+
+
+async def test_a_quote_that_is_not_there_is_not_found(store: ContextStore) -> None:
+    await store.load(InlineSource(SOURCE), name="n")
+    pinned = await store.pin("n")
+    assert await pinned.find_normalised("He said: it is the end") == []
+    assert await pinned.find_normalised("   ") == []
+    assert await pinned.find("") == []
+    long = "word " * 3000
+    assert await pinned.find_normalised(long) == []
+
+
+async def test_a_long_quote_is_verified_to_its_end(store: ContextStore) -> None:
+    body = " ".join(f"sentence {n} of it." for n in range(400))
+    await store.load(InlineSource(body.replace(" ", "\n")), name="n")
+    pinned = await store.pin("n")
+    (span,) = await pinned.find_normalised(body)
+    assert (span.start, span.end) == (0, len(body))
+    assert await pinned.find_normalised(body + " and more") == []
+
+
+async def test_matches_stay_within_documents(store: ContextStore, tmp_path: Path) -> None:
+    """Documents lie side by side in one blob; a quote across the seam is no quote."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name, text in (("a", "one two"), ("b", "three"), ("c", "two three")):
+        (folder / name).write_text(text)
+    await store.load(PathSource((str(folder),)), name="d")
+    pinned = await store.pin("d")
+    assert await pinned.find("twothree") == []
+    assert [(s.document, s.start) for s in await pinned.find("two")] == [("a", 4), ("c", 0)]
+    hits, complete = await store.search("d", "^t", "regex", 10)
+    assert [(h.document, h.text) for h in hits] == [("b", "three"), ("c", "two three")]
+    assert complete
+    hits, complete = await store.search("d", "t", "regex", 1)
+    assert (len(hits), complete) == (1, False)
+    with pytest.raises(InvalidParams, match="re2"):
+        await store.search("d", "(?<=look)behind", "regex")
+
+
+async def test_ranked_search_follows_updates_and_pins(store: ContextStore, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The giraffe has a long neck.")
+    (folder / "b.txt").write_text("The elephant has a long nose.")
+    await store.load(PathSource((str(folder),)), name="d")
+    old = await store.pin("d")
+    (folder / "a.txt").write_text("The zebra has stripes.")
+    await store.load(PathSource((str(folder),)), name="d")
+    assert [h.document for h in (await store.search("d", "giraffe neck"))[0]] == []
+    assert [h.document for h in (await store.search("d", "zebra"))[0]] == ["a.txt"]
+    assert [h.text for h in (await store.search(old, "giraffe"))[0]] == ["The giraffe has a long neck."]
+    assert (await store.search("d", "?!"))[0] == []
+
+
+async def test_an_index_is_kept_and_a_damaged_one_rebuilt(tmp_path: Path) -> None:
+    for round_number in range(3):
+        store = await ContextStore.open(tmp_path / "state", tmp_path / "cache", tmp_path / "spool")
+        try:
+            if round_number == 0:
+                await store.load(InlineSource("a needle in the hay"), name="n")
+            hits, _ = await store.search("n", "needle")
+            assert [h.text for h in hits] == ["a needle in the hay"]
+        finally:
+            await store.close()
+        (index,) = (tmp_path / "cache").rglob("*.sqlite")
+        if round_number == 0:
+            before = index.stat().st_ino
+        else:
+            index.write_bytes(b"damaged" * 5000)
+        assert round_number == 2 or index.stat().st_ino == before
+
+
+def helpers() -> set[int]:
+    """The processes that this one started."""
+    children = set()
+    for task in Path("/proc/self/task").iterdir():
+        children |= {int(pid) for pid in (task / "children").read_text().split()}
+    return {pid for pid in children if b"helper_child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+async def test_a_killed_helper_is_replaced(store: ContextStore) -> None:
+    await store.load(InlineSource("a needle in the hay"), name="n")
+    await store.search("n", "needle")
+    for pid in helpers():
+        os.kill(pid, signal.SIGKILL)
+    pinned = await store.pin("n")
+    assert len(await pinned.find("needle")) == 1
+    assert len((await store.search("n", "needle"))[0]) == 1
+
+
+async def test_a_cancelled_search_leaves_no_late_reply(store: ContextStore) -> None:
+    await store.load(InlineSource("x" * 300 + "needle"), name="n")
+    pinned = await store.pin("n")
+    await pinned.find("x" * 10, limit=1)
+    ask = asyncio.create_task(pinned.find("needle"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    ask.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ask
+    assert [s.start for s in await pinned.find("xneedle")] == [299]
+
+
+async def test_closing_ends_the_helpers(tmp_path: Path) -> None:
+    store = await ContextStore.open(tmp_path / "state", tmp_path / "cache", tmp_path / "spool")
+    await store.load(InlineSource("a needle in the hay"), name="n")
+    await store.search("n", "needle")
+    assert helpers()
+    await store.close()
+    assert not helpers()
+
+
+async def test_dropping_while_indexing(store: ContextStore) -> None:
+    await store.load(InlineSource("some words to index. \n\n" * 200_000), name="big")
+    await store.drop("big")
+    with pytest.raises(NotFound):
+        await store.search("big", "words")
+    await store.load(InlineSource("a needle"), name="big")
+    assert len((await store.search("big", "needle"))[0]) == 1
