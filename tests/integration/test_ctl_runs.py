@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted
 from tests.harness import Daemon, Folders, Host, config_of
-from tests.shell import Ended, on_terminal, rlmctl
+from tests.shell import Ended, on_terminal, rlmctl, start
 
 HISTORY = "\n\n".join(f"In {1700 + year} the mill was quiet, and nothing of note came to pass." for year in range(90))
 FIRE = "The mill burned down in the dry summer of 1804, because a lantern was left among the sacks."
@@ -182,3 +182,22 @@ async def test_ctrl_c_twice_ends_the_run_at_the_daemon(
         terminal.type("\x03")
         assert await terminal.wait_ended() == 130
     assert (await shell("run", "list")).out.split("\t")[1] == "cancelled"
+
+
+async def test_a_daemon_that_dies_is_started_again_and_the_run_told_as_interrupted(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    daemon = await start_daemon()
+    ollama.script("root", [Scripted("slowly " * 500, fault="hang", after=100)])
+    process = await start(folders.environment(), "ask", "-f", str(village / "fire.txt"), "--events", "Why?")
+    assert process.stdout is not None
+    try:
+        while json.loads(await process.stdout.readline())["type"] != "turn_started":
+            pass
+        await daemon.kill()
+        out, err = await process.communicate()
+        assert process.returncode == 3, err
+        assert json.loads(out.splitlines()[-1])["type"] == "run_interrupted"
+    finally:
+        await Shell(folders)("daemon", "stop")
