@@ -19,7 +19,7 @@ from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
 from rlmd.pool.slots import HostView, ModelView
 from rlmd.providers.base import Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
-from rlmd.providers.http import is_local_address
+from rlmd.providers.http import checked_url, is_local_address
 from rlmd.providers.ollama import DEFAULT_WINDOW
 
 log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class Host:
         #: Set once it has been asked what it is, whatever came of it.
         self.asked = asyncio.Event()
         self.last_error: str | None = None
-        self._local = is_local_address(settings.url)
+        self._local = is_local_address(checked_url(settings.url))
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
         #: Windows of models without settings, as first seen.
         self._fixed: dict[str, int] = {}
@@ -196,7 +196,7 @@ def settings_for(
         known = _find(served, name)
         chosen[name] = ModelSettings(window=max(256, window or (known.window if known else None) or DEFAULT_WINDOW))
     return HostSettings(
-        url=url,
+        url=checked_url(url),
         provider="ollama" if facts.provider == "ollama" else "openai",
         slots=slots or facts.slots or 1,
         trust=trust,

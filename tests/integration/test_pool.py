@@ -12,8 +12,9 @@ import pytest
 
 from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings
 from rlmd.errors import CompletionCut, Draining, NoHost, NotFound, PromptTooLong, RlmdError
-from rlmd.pool import CompletionRequest, Deadlines, Pool
+from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
+from rlmd.providers.detect import detect
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
 from tests.fakes.openai import FakeOpenAI
 
@@ -239,6 +240,15 @@ async def test_default_host_is_found_with_a_usable_chat_model_only() -> None:
     async with FakeOllama([embedder, "chat"]) as fake, pool_of({}, default_url=fake.url) as pool:
         assert [candidate.name for candidate in pool.candidates("root")] == ["local/chat:latest"]
         assert (await pool.complete(ask("q"))).record.host == "local"
+
+
+async def test_an_address_without_a_scheme_is_local_too() -> None:
+    async with FakeOllama(["sub"]) as fake:
+        bare = fake.url.removeprefix("http://")
+        settings = settings_for(bare, await detect(bare), slots=3)
+        assert (settings.url, settings.slots, settings.models["sub:latest"].window) == (fake.url, 3, 8192)
+        async with pool_of({"gpu": HostSettings(url=bare, provider="ollama")}) as pool:
+            assert [candidate.trust for candidate in pool.candidates("root")] == ["mine"]
 
 
 async def test_hosts_come_and_go() -> None:
