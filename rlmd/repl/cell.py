@@ -296,13 +296,12 @@ class Cell:
     async def stop(self) -> None:
         """Cancels all that is out and waits until it is gone. Afterwards nothing is sent for this cell."""
         self._stopped = True
-        for batch in self._batches.values():
-            self._drop(batch)
-        tasks = [*(task for batch in self._batches.values() for task in batch.tasks), *self._searches.values()]
+        # Forgotten first: prompts that are under way arrive for batches that are no more, and are let pass.
+        batches, self._batches = list(self._batches.values()), {}
+        tasks = [*(task for batch in batches for task in batch.tasks), *self._searches.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._batches.clear()
 
 
 class Done:

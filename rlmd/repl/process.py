@@ -161,18 +161,18 @@ async def start_worker(
     Raises:
         WorkerStartFailed: It did not come up, and is gone.
     """
+    command = _command(plan, packages)
     ours, theirs = socket.socketpair()
     output, output_theirs = os.pipe2(os.O_CLOEXEC)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     try:
-        command = _command(plan, theirs.fileno(), packages)
         variables = dict(environment) | {
             "PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2",
         }  # fmt: skip
         # On the loop's own thread: PR_SET_PDEATHSIG follows the thread that spawns. vfork and exec take 1 to 2 ms.
         popen = subprocess.Popen(  # noqa: ASYNC220  see the line above
-            command, stdin=_program(), stdout=output_theirs, stderr=output_theirs, env=variables, cwd="/",
-            pass_fds=(theirs.fileno(),), start_new_session=True,
+            [*command, str(theirs.fileno())], stdin=_program(), stdout=output_theirs, stderr=output_theirs,
+            env=variables, cwd="/", pass_fds=(theirs.fileno(),), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         ours.close()
@@ -298,9 +298,10 @@ def readable_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in (*paths, *_SYSTEM) if os.path.exists(path)))
 
 
-def _command(plan: CagePlan, descriptor: int, packages: Sequence[str]) -> list[str]:
+def _command(plan: CagePlan, packages: Sequence[str]) -> list[str]:
+    """The command that starts the worker, but for its last argument: the channel's descriptor."""
     # -s -S -P: no site, no user site, no current folder; not -I, which would ignore the hash seed.
-    python = [interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, str(descriptor)]
+    python = [interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT]
     if not plan.bubblewrap:
         return python
     found = shutil.which("bwrap")

@@ -77,6 +77,11 @@ class ReplSession:
     def alive(self) -> bool:
         return self._ending is None
 
+    @property
+    def pid(self) -> int:
+        """The worker's process, as this side sees it."""
+        return self._process.pid
+
     def when_ended(self, tell: Callable[[ReplSession], None]) -> None:
         """``tell`` is called once, when the worker is gone."""
         self._on_end.append(tell)

@@ -290,9 +290,7 @@ async def test_prompts_say_where_their_text_came_from(
     assert len(expected) > 30
     assert {span for query in host.queries for span in query.spans} == expected
     host.queries.clear()
-    await run(
-        "llm_query('About: ' + '\\n'.join(context.split('\\n')[100:140]))"
-    )  # not handed out: found by its lines
+    await run("llm_query('About: ' + '\\n'.join(context.split('\\n')[100:140]))")  # not handed out: found by its lines
     (span,) = host.queries[0].spans
     start = text.index("Line 100 ")
     assert (span.start, span.end) == (start, text.index("\n", text.index("Line 139 ")))

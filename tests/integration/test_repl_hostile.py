@@ -134,7 +134,7 @@ ESCAPES = {
     "vfork and exec": "import subprocess\nsubprocess.run(['/bin/true']); print('ESCAPED')",
     "posix_spawn": "os.waitpid(os.posix_spawn('/bin/true', ['x'], {}), 0); print('ESCAPED')",
     "multiprocessing": (
-        "import multiprocessing as m\np = m.get_context('fork').Process(target=int)\np.start(); p.join(); print('ESCAPED')"
+        "import multiprocessing as m\np = m.Process(target=int)\np.start(); p.join(); print('ESCAPED')"
     ),
     "memfd": "os.close(os.memfd_create('x')); print('ESCAPED')",
     "SysV shared memory": ("i = libc.shmget(0, 4096, 0o1600)\ni >= 0 and (libc.shmctl(i, 0, None), print('ESCAPED'))"),
@@ -169,7 +169,7 @@ ESCAPES = {
     "key file opened to all": "os.chmod(KEY, 0o666)",
     "key file touched": "os.utime(KEY); print('ESCAPED')",
     "key file's attributes": "os.setxattr(KEY, 'user.x', b'1'); print('ESCAPED')",
-    "shared memory folder": "open('/dev/shm/rlmd-test', 'w').close(); os.unlink('/dev/shm/rlmd-test'); print('ESCAPED')",
+    "shared memory folder": "open(p := '/dev/shm/rlmd-test', 'w').close(); os.unlink(p); print('ESCAPED')",
     "terminal": "os.open('/dev/ptmx', os.O_RDWR); print('ESCAPED')",
     "new user namespace": "libc.unshare(0x10000000) == 0 and print('ESCAPED')",
     "io_uring": "libc.syscall(425, 4, ctypes.create_string_buffer(120)) >= 0 and print('ESCAPED')",
