@@ -451,10 +451,13 @@ class StatusResult(Result):
 
 
 class Check(Result):
+    """``needed``: whether something is wrong when it is not ``ok``; else it is a thing that could be better."""
+
     name: str
     ok: bool
     message: str
     hint: str = ""
+    needed: bool = True
 
 
 class DoctorResult(Result):

@@ -144,6 +144,15 @@ async def test_doctor_and_status_tell_about_a_real_daemon(shell: Shell) -> None:
     assert "hosts     none" in told.out
 
 
+async def test_a_layer_that_is_not_needed_is_no_failure(start_daemon: StartDaemon, folders: Folders) -> None:
+    folders.write_config("[repl]\nbubblewrap = false\n")
+    await start_daemon()
+    checked = await Shell(folders)("doctor")
+    assert checked.status == 0, checked.out
+    assert "\n--   cage: bubblewrap: " in checked.out
+    assert "FAIL" not in checked.out
+
+
 # ── with a model ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

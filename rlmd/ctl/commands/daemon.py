@@ -15,7 +15,7 @@ from rlmd.ctl.running import leave, with_daemon
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
-    from rlmd.wire.methods import StatusResult
+    from rlmd.wire.methods import Check, StatusResult
 
 app = typer.Typer(help="The daemon itself.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -55,13 +55,18 @@ def doctor(json: options.Json = False) -> None:
             output.model(result)
         else:
             for check in result.checks:
-                mark = output.painted("ok  ", "green") if check.ok else output.painted("FAIL", "red")
-                output.print(f"{mark} {check.name}: {shown(check.message)}")
+                output.print(f"{_mark(output, check)} {check.name}: {shown(check.message)}")
                 if check.hint:
                     output.print(f"     {shown(check.hint)}")
         return Exit.DONE if result.ok else Exit.ERROR
 
     with_daemon(work)
+
+
+def _mark(output: Output, check: Check) -> str:
+    if check.ok:
+        return output.painted("ok  ", "green")
+    return output.painted("FAIL", "red") if check.needed else output.painted("--  ", "yellow")
 
 
 @app.command()

@@ -80,8 +80,17 @@ class Doctor:
 
     async def _cage(self) -> list[Check]:
         proofs = await self._parts.workers.prove_layers()
+        # One of these beside seccomp is the least that runs cells; both is better.
+        either = {"landlock", "bubblewrap"}
+        enough = any(proof.ok for proof in proofs if proof.layer in either)
         return [
-            Check(name=f"cage: {proof.layer}", ok=proof.ok, message=_sentence(proof.message), hint=proof.hint)
+            Check(
+                name=f"cage: {proof.layer}",
+                ok=proof.ok,
+                message=_sentence(proof.message),
+                hint=proof.hint,
+                needed=not (enough and proof.layer in either),
+            )
             for proof in proofs
         ]
 
