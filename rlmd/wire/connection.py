@@ -140,6 +140,8 @@ class Connection:
             if message is None:
                 return
             await self._take(message, group)
+            # A chunk may hold thousands of requests: each begins, and others have their turn, before the next is read.
+            await asyncio.sleep(0)
 
     async def _take(self, message: bytes | Refused, group: asyncio.TaskGroup) -> None:
         if isinstance(message, Refused):
