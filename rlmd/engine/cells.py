@@ -35,6 +35,8 @@ from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 _HINT_CHARS = 2_000_000
 _MOST_SPANS = 64
 _MOST_PASSAGES = 1000
+#: Passages of a cell that are looked for in its output, to know what the root was shown.
+_REMEMBERED = 1000
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class RunCellHost:
             )
         passages.sort(key=lambda passage: -passage.score)
         del passages[limit:]
-        self.passages.extend(passages)
+        self.passages.extend(passages[: _REMEMBERED - len(self.passages)])
         self._recorder.add(
             Searched,
             cell=self._cell,

@@ -6,15 +6,20 @@ that a model was shown, these are looked at first. A quote that is not found sta
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rlmd.engine.journal import clean
 from rlmd.engine.parts import PinnedContext
 from rlmd.errors import NotFound
 from rlmd.events import Citation, Locator, Span
+
+T = TypeVar("T")
 
 #: Shorter quotes are words and names; they would be found anywhere and prove nothing.
 _LEAST_CHARS = 12
@@ -22,6 +27,8 @@ _LEAST_WORDS = 2
 _MOST_CHARS = 4000
 #: An answer's quotes that are looked up; each may cost a search through the whole context.
 _MOST_QUOTES = 40
+#: Of a longer answer (a table from a variable) only the beginning is looked through.
+_MOST_ANSWER = 200_000
 #: Hints that are tried one by one before the contexts are searched.
 _MOST_HINTS = 200
 _HINT_CHARS = 200_000
@@ -47,14 +54,14 @@ class Quote:
 def quotes_in(answer: str) -> list[Quote]:
     """The quotes of an answer in order of appearance, each once."""
     found: list[tuple[int, Quote]] = []
-    rest = answer
+    answer = answer[:_MOST_ANSWER]
     for block in _BLOCK.finditer(answer):
         text = "\n".join(line.lstrip()[1:].removeprefix(" ") for line in block[0].rstrip("\n").split("\n"))
         found.extend((block.start(), quote) for quote in _parts(_unquoted(text.strip()), claimed=True))
-        rest = _blanked(rest, block.start(), block.end())
+    rest = _BLOCK.sub(_blank, answer)
     for fenced in _FENCED.finditer(rest):
         found.extend((fenced.start(), quote) for quote in _parts(fenced[2].strip("\n"), claimed=False))
-        rest = _blanked(rest, fenced.start(), fenced.end())
+    rest = _FENCED.sub(_blank, rest)
     for match in _QUOTED.finditer(rest):
         text = next(group for group in match.groups() if group is not None)
         found.extend((match.start(), quote) for quote in _parts(text, claimed=match["code"] is None))
@@ -77,8 +84,8 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _blanked(text: str, start: int, end: int) -> str:
-    return text[:start] + " " * (end - start) + text[end:]
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 class Finder:
@@ -87,16 +94,21 @@ class Finder:
     Args:
         contexts: The pinned contexts.
         hints: Stretches that models were shown, most telling first.
+        threads: Where texts are read and looked through; without it that is done on the loop.
     """
 
-    def __init__(self, contexts: Sequence[PinnedContext], hints: Sequence[Span] = ()) -> None:
+    def __init__(
+        self, contexts: Sequence[PinnedContext], hints: Sequence[Span] = (), threads: Executor | None = None
+    ) -> None:
+        self._threads = threads
+        self._texts: list[tuple[Span, str]] | None = None
         self._contexts = {context.pin.context: context for context in contexts}
         self._hints = [span for span in hints if span.end - span.start <= _HINT_CHARS][:_MOST_HINTS]
 
     async def cite(self, answer: str) -> tuple[Citation, ...]:
         """Citations for an answer, numbered from 1. Code that is found nowhere was no quote and is left out."""
         citations: list[Citation] = []
-        for quote in quotes_in(answer):
+        for quote in await self._in_thread(lambda: quotes_in(answer)):
             citation = await self.find(quote.text, len(citations) + 1)
             if citation.verified or quote.claimed:
                 citations.append(citation)
@@ -104,7 +116,7 @@ class Finder:
 
     async def find(self, quote: str, number: int) -> Citation:
         """One quote's place: from the hints, exactly, or normalised."""
-        span = self._among_hints(quote)
+        span = await self._in_thread(lambda: self._among_hints(quote))
         if span is not None:
             return self.citation(number, quote, span, "exact")
         for context in self._contexts.values():
@@ -142,15 +154,23 @@ class Finder:
         )
 
     def _among_hints(self, quote: str) -> Span | None:
-        for hint in self._hints:
-            context = self._contexts.get(hint.context)
-            if context is None:
-                continue
-            at = context.read(hint.document, hint.start, hint.end).find(quote)
+        if self._texts is None:
+            self._texts = [
+                (hint, self._contexts[hint.context].read(hint.document, hint.start, hint.end))
+                for hint in self._hints
+                if hint.context in self._contexts
+            ]
+        for hint, text in self._texts:
+            at = text.find(quote)
             if at >= 0:
                 start = hint.start + at
                 return Span(context=hint.context, document=hint.document, start=start, end=start + len(quote))
         return None
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._threads is None:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def locate(context: PinnedContext, span: Span) -> Locator:

@@ -69,11 +69,10 @@ class Journal:
 
     async def text(self, text: str) -> Text:
         """The text as a fact holds it, stored as a value first when it is long."""
-        text = clean(text)
         if len(text) <= _INLINE_WRITE_CHARS:
-            return text_of(text, self._store)
+            return text_of(clean(text), self._store)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, text_of, text, self._store)
+        return await loop.run_in_executor(self._threads, lambda: text_of(clean(text), self._store))
 
     async def finish(self) -> None:
         """Syncs and closes; nothing may be appended after."""

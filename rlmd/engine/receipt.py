@@ -6,6 +6,7 @@ are in the facts, so that model-written code cannot claim to have read what it d
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -77,14 +78,13 @@ class Tally:
             case LimitHit():
                 self.limit = self.limit or fact.limit
 
-    def hints(self) -> list[Span]:
+    def hints(self, most: int = 200) -> list[Span]:
         """Stretches that models were shown, the shortest first: the likeliest places of a quote."""
-        spans = [
-            Span(context=place[0], document=place[1], start=start, end=end)
-            for place, stretches in self.read.items()
-            for start, end in set(stretches)
+        places = {(end - start, *place, start, end) for place, several in self.read.items() for start, end in several}
+        return [
+            Span(context=context, document=document, start=start, end=end)
+            for _, context, document, start, end in heapq.nsmallest(most, places)
         ]
-        return sorted(spans, key=lambda span: span.end - span.start)
 
     def _reached(self, spans: Iterable[Span]) -> None:
         for span in spans:

@@ -252,13 +252,14 @@ class Run:
 
     async def _end(self, conclusion: Conclusion) -> None:
         """Citations, receipt, and the last fact."""
-        finder = Finder(self.contexts, self.recorder.tally.hints())
+        loop, threads = asyncio.get_running_loop(), self.parts.threads
         citations = conclusion.citations
         if citations is None:
-            citations = await finder.cite(conclusion.answer) if conclusion.answer else ()
+            hints = await loop.run_in_executor(threads, self.recorder.tally.hints)
+            citations = await Finder(self.contexts, hints, threads).cite(conclusion.answer)
         answer = await self.recorder.text(conclusion.answer)
-        made = await asyncio.get_running_loop().run_in_executor(
-            self.parts.threads,
+        made = await loop.run_in_executor(
+            threads,
             lambda: receipt(
                 self.recorder.tally, self.contexts, self.purse.seconds_used, model_used=conclusion.model_used
             ),

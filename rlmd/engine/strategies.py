@@ -21,7 +21,6 @@ from rlmd.engine.parsing import read_reply
 from rlmd.engine.parts import PinnedContext
 from rlmd.engine.programs import PASSAGES, map_cell, quote_cell
 from rlmd.engine.programs.quote import choose as choose_quotes
-from rlmd.engine.programs.quote import key_words
 from rlmd.engine.prompts import direct_prompt
 from rlmd.engine.root import Root
 from rlmd.engine.tokens import tokens_of
@@ -213,7 +212,7 @@ async def _chosen_passages(run: Run) -> list[tuple[SearchPassage, int, int]]:
     except CageUnavailable as error:
         run.note(f"Cells cannot run here, so the search ran outside of one. {error.message} {error.hint}".strip())
         host = RunCellHost(0, "cell-0/output", run.asking, run.recorder)
-        passages = await host.search(key_words(question), PASSAGES)
+        passages = await host.search(question, PASSAGES)
         texts = [_Placed(passage) for passage in passages]
         return [(passages[index], start, end) for index, start, end in choose_quotes(question, texts)]
     if report.final is None or run.host is None:

@@ -23,6 +23,8 @@ _TOKENS_PER_MESSAGE = 8
 _DIGITS = b"0123456789"
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \n\t"
 _HIGH = bytes(range(128, 256))
+#: Texts whose estimate is remembered: more than a history has messages.
+_REMEMBERED = 256
 #: What prompts and pieces are sized by where only a number of characters is known (DESIGN §6).
 CHARS_PER_TOKEN = 3.0
 
@@ -45,6 +47,7 @@ class TokenMeter:
 
     def __init__(self) -> None:
         self.factor = 1.0
+        self._known: dict[str, int] = {}
 
     def of(self, messages: Iterable[Message]) -> int:
         return math.ceil(self.factor * self._plain(messages))
@@ -62,6 +65,13 @@ class TokenMeter:
         """A prompt that was estimated to fit did not."""
         self.factor *= 1.3
 
-    @staticmethod
-    def _plain(messages: Iterable[Message]) -> int:
-        return sum(tokens_of(message.content) + _TOKENS_PER_MESSAGE for message in messages)
+    def _plain(self, messages: Iterable[Message]) -> int:
+        return sum(self._tokens(message.content) + _TOKENS_PER_MESSAGE for message in messages)
+
+    def _tokens(self, text: str) -> int:
+        """The estimate of one text, remembered: a history is weighed again and again while it is made to fit."""
+        if text not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[text] = tokens_of(text)
+        return self._known[text]

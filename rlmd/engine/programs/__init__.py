@@ -23,7 +23,7 @@ def quote_cell(question: str) -> str:
     """The cell of ``quote``: hands over which stretches of which passages to quote, as JSON."""
     return _source("quote") + (
         "\n\nimport json\n"
-        f"passages = search(key_words({question!r}), {PASSAGES})\n"
+        f"passages = search({question!r}, {PASSAGES})\n"
         f"FINAL(json.dumps(choose({question!r}, passages)))\n"
     )
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import Protocol
 
 KEEP = 3
-#: Characters of a quote: enough for two or three sentences, short enough for three quotes on a screen.
-QUOTE_CHARS = 420
+#: Characters of a quote: a paragraph; three of them fit a screen.
+QUOTE_CHARS = 640
 _WORD = re.compile(r"[^\W_]+(?:[_'’-][^\W_]+)*")
 #: A sentence ends at its mark before a space, at an empty line, or at the end of a line that is an item or a heading.
 _SENTENCE_END = re.compile(
