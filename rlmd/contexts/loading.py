@@ -75,16 +75,23 @@ class Pack:
     def __init__(self, blobs: BlobFolder, *, dry_run: bool, cancelled: Event) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
+        #: Where the document that is being written begins. The first one's own hash is the pack's so far.
+        self._begin = 0
         self._cancelled = cancelled
         self._fd = -1
         self._path: Path | None = None
         if not dry_run:
             self._fd, self._path = blobs.create_temporary()
 
-    def write(self, data: bytes) -> None:
+    def check(self) -> None:
+        """Raises ``LoadCancelled`` when the load was given up."""
         if self._cancelled.is_set():
             raise LoadCancelled
-        self._hash.update(data)
+
+    def write(self, data: bytes) -> None:
+        self.check()
+        if self._begin:
+            self._hash.update(data)
         self.size += len(data)
         view = memoryview(data)
         while self._fd >= 0 and view:
@@ -93,11 +100,18 @@ class Pack:
             except OSError as error:
                 raise translated(error, "storing the context") from error
 
-    def mark(self) -> tuple[int, hashlib._Hash]:
+    def begin(self) -> tuple[int, hashlib._Hash]:
+        """Begins a document; returns what ``rewind`` needs to take it back."""
+        self._begin = self.size
         return self.size, self._hash.copy()
 
+    def end(self, document: hashlib._Hash) -> None:
+        """Ends a document of this hash."""
+        if not self._begin:
+            self._hash = document.copy()
+
     def rewind(self, mark: tuple[int, hashlib._Hash]) -> None:
-        """Takes back what was written since ``mark``."""
+        """Takes back what was written since ``begin``."""
         self.size, self._hash = mark[0], mark[1].copy()
         if self._fd >= 0:
             os.ftruncate(self._fd, self.size)
@@ -192,6 +206,7 @@ class Loader:
     def _folder(self, loaded: Loaded, root: str, prefix: str, source: PathSource, tally: Tally) -> None:
         for found in Scanner(root, source.include, source.exclude, tally).files():
             name = prefix + found.name
+            self._pack.check()
             try:
                 fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
             except OSError:
@@ -217,7 +232,7 @@ class Loader:
         if known and identity and (identity, origin) == (known.identity, known.document.origin):
             loaded.kept[name] = known
             return
-        start = self._pack.mark()
+        start = self._pack.begin()
         for attempt in range(1, _ATTEMPTS + 1):
             before = os.fstat(fd)
             try:
@@ -255,7 +270,7 @@ class _Intake:
     """One document on its way into the pack: measured and hashed, with byte order marks taken off."""
 
     def __init__(self, pack: Pack) -> None:
-        self.mark = pack.mark()
+        self.mark = pack.begin()
         self.note = ""
         self._pack = pack
         self._meter = Meter()
@@ -291,8 +306,14 @@ class _Intake:
         self._meter.feed(data)
         self._pack.write(data)
 
+    @property
+    def origin_digest(self) -> str:
+        """Of the bytes as read, so far."""
+        return (self._origin or self._stored).hexdigest()
+
     def document(self, name: str, origin: str | None) -> PinnedDocument:
         self._meter.finish()
+        self._pack.end(self._stored)
         digest = self._stored.hexdigest()
         length = self._meter.bytes
         return PinnedDocument(
@@ -303,7 +324,7 @@ class _Intake:
             bytes=length,
             max_codepoint=self._meter.max_codepoint,
             segments=(Segment("", self.mark[0], length),) if length else (),
-            origin_digest=digest if self._origin is None else self._origin.hexdigest(),
+            origin_digest=self.origin_digest,
             marks=self._meter.marks,
         )
 
@@ -313,7 +334,7 @@ def _read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> _In
 
     Raises:
         NotText: It is binary.
-        ChangedWhileRead: Its size or times differ afterwards.
+        ChangedWhileRead: Its size or times differ afterwards, and so do the bytes read.
     """
     intake = _Intake(pack)
     try:
@@ -332,14 +353,29 @@ def _read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> _In
         intake.finish()
     except OSError as error:
         raise SourceUnreadable(f"Reading the file failed: {errno.errorcode.get(error.errno or 0, 'error')}.") from error
-    after = os.fstat(fd)
-    if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (
-        before.st_size,
-        before.st_mtime_ns,
-        before.st_ctime_ns,
-    ):
-        raise ChangedWhileRead
+    if _state(os.fstat(fd)) != _state(before):
+        if not _still_begins(fd, before.st_size, intake.origin_digest, pack):
+            raise ChangedWhileRead
+        intake.note = intake.note or f"it grew while it was read; loaded are its first {before.st_size} bytes"
     return intake
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _still_begins(fd: int, size: int, digest: str, pack: Pack) -> bool:
+    """Whether the first ``size`` bytes have this digest: a log that is only appended to is whole as far as we read."""
+    total = hashlib.sha256()
+    position = 0
+    while position < size:
+        pack.check()
+        data = os.pread(fd, min(CHUNK, size - position), position)
+        if not data:
+            return False
+        total.update(data)
+        position += len(data)
+    return total.hexdigest() == digest
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:

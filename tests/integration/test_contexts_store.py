@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -341,3 +343,49 @@ async def test_concurrent_loads_of_one_name_follow_each_other(store: ContextStor
     assert sorted(r.context.revision for r in reports if r.context) == [1, 2, 3, 4, 5]
     texts = {whole(await store.pin_revision("n", n))["text"] for n in range(1, 6)}
     assert texts == {f"text {n}" for n in range(5)}
+
+
+class Writer:
+    """A thread that changes a file again and again until the block ends."""
+
+    def __init__(self, change: Callable[[int], None]) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(change,))
+
+    def _run(self, change: Callable[[int], None]) -> None:
+        for number in itertools.count():
+            change(number)
+            if self._stop.wait(0.0005):
+                return
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+async def test_a_log_that_grows_is_loaded_as_far_as_it_was(store: ContextStore, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"a line of the log\n" * 1_000_000)
+    with log.open("ab", buffering=0) as appended, Writer(lambda n: appended.write(b"one more line\n") and None):
+        report = await store.load(PathSource((str(log),)), name="log")
+    pinned = await store.pin("log")
+    assert log.read_bytes()[: report.bytes] == pinned.read("log", 0, report.chars).encode()
+    assert report.bytes >= 18_000_000
+    assert "grew" in report.notes[0]
+    again = await store.load(PathSource((str(log),)), name="log")
+    assert again.bytes == log.stat().st_size
+
+
+async def test_a_file_that_is_rewritten_meanwhile_is_refused(store: ContextStore, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"a line of the file\n" * 1_000_000)
+    fd = os.open(file, os.O_WRONLY)
+    try:
+        with Writer(lambda n: os.pwrite(fd, b"%d" % (n % 10), 0) and None), pytest.raises(SourceUnreadable):
+            await store.load(PathSource((str(file),)), name="file")
+    finally:
+        os.close(fd)
+    assert blobs(tmp_path) == set()
