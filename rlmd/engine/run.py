@@ -41,6 +41,9 @@ from rlmd.repl import CellReport
 
 log = structlog.get_logger(__name__)
 
+#: CPU seconds that a cell may use for each second of its own time: its threads may work while it waits.
+_CPU_SHARE = 4.0
+
 
 class Run:
     """Args:
@@ -138,21 +141,13 @@ class Run:
         self.purse.begin()
         try:
             async with asyncio.timeout(max(0.0, self.purse.seconds_left)) as deadline:
-                return await self._follow_strategy()
+                return await strategies.answer(self)
         except LimitReached as limit:
             return await self._at_limit(limit)
         except TimeoutError:
             if not deadline.expired():
                 raise
             return await self._at_limit(time_is_over(self.purse.limits))
-
-    async def _follow_strategy(self) -> Conclusion:
-        strategy: Strategy = self.request.strategy
-        why = "asked for"
-        if strategy == "auto":
-            strategy, why = await strategies.choose(self)
-        self.recorder.add(StrategyChosen, strategy=strategy, why=why)
-        return await strategies.FOLLOW[strategy](self)
 
     async def _at_limit(self, limit: LimitReached) -> Conclusion:
         if self.asking.limit is not limit:
@@ -168,6 +163,10 @@ class Run:
             self.asking.contexts = self.contexts
 
     # ── what strategies use ─────────────────────────────────────────────────────────────────────────────────
+
+    def chosen(self, strategy: Strategy, why: str) -> None:
+        """Tells which strategy is followed from now on."""
+        self.recorder.add(StrategyChosen, strategy=strategy, why=why)
 
     def note(self, text: str) -> None:
         """A sentence for the person."""
@@ -189,7 +188,7 @@ class Run:
                 source,
                 host,
                 seconds=seconds or self.parts.settings.repl.cell_seconds,
-                cpu_seconds=None,
+                cpu_seconds=_CPU_SHARE * (seconds or self.parts.settings.repl.cell_seconds),
                 output_chars=output_chars,
             )
         except SessionLost as error:

@@ -24,7 +24,16 @@ from rlmd.engine.programs.quote import choose as choose_quotes
 from rlmd.engine.prompts import direct_prompt
 from rlmd.engine.root import Root
 from rlmd.engine.tokens import tokens_of
-from rlmd.errors import CageUnavailable, CompletionCut, InternalError, LimitReached, NoHost, PromptTooLong, RlmdError
+from rlmd.errors import (
+    CageUnavailable,
+    CompletionCut,
+    InternalError,
+    LimitReached,
+    NoHost,
+    PromptTooLong,
+    PromptTruncated,
+    RlmdError,
+)
 from rlmd.events import Citation, Span, Strategy
 from rlmd.providers.base import Message
 from rlmd.repl import SearchPassage
@@ -42,6 +51,7 @@ _INLINE_READ = 100_000
 _LEAST_GRACE, _MOST_GRACE = 10.0, 120.0
 #: What the program ``quote`` says of itself.
 _NO_MODEL = "No language model was used: these are the passages that a search found, not an answer in words."
+_ONLY_CLOUD = "The text is private, and no host of your own is there to read it."
 _ADD_MODEL = "To have questions answered, add a model: rlmctl host add NAME URL"
 
 
@@ -61,6 +71,22 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     if facts and pieces <= min(_FEW_PIECES, _FEW_ROUNDS * facts.slots, facts.sub_queries - 2):
         return "map", f"{chars:,} characters are only {pieces} pieces"
     return "rlm", f"{chars:,} characters are far more than {root.model} reads at once"
+
+
+async def answer(run: Run) -> Conclusion:
+    """Follows the strategy that was asked for, or the one that ``auto`` chooses; each choice is a fact."""
+    if run.request.strategy != "auto":
+        run.chosen(run.request.strategy, "asked for")
+        return await FOLLOW[run.request.strategy](run)
+    strategy, why = await choose(run)
+    run.chosen(strategy, why)
+    try:
+        return await FOLLOW[strategy](run)
+    except (PromptTooLong, PromptTruncated) as error:
+        if strategy != "direct":
+            raise
+        run.chosen("rlm", f"it did not fit after all: {error.message}")
+        return await converse(run)
 
 
 async def _fits(run: Run, tokens: int) -> bool:
@@ -93,16 +119,21 @@ async def answer_directly(run: Run) -> Conclusion:
     """One streamed completion over the whole text."""
     root = Root(run)
     messages = (Message("user", direct_prompt(await _whole_text(run), run.request.question)),)
-    tokens = root.meter.of(messages)
-    if tokens > root.budget:
-        raise PromptTooLong(
-            f"The text and the question take about {tokens:,} tokens; {root.budget:,} are free in the root's window.",
-            hint="Ask with the strategy auto, rlm or map.",
-            tokens=tokens,
-            window=root.window,
-        )
+
+    def build(budget: int) -> tuple[Message, ...]:
+        tokens = root.meter.of(messages)
+        if tokens > budget:
+            raise PromptTooLong(
+                f"The text and the question take about {tokens:,} tokens; {budget:,} are free in the root's window.",
+                hint="Ask with the strategy auto, rlm or map.",
+                tokens=tokens,
+                window=root.window,
+            )
+        return messages
+
+    build(root.budget)
     run.purse.claim("turns")
-    said = await root.ask(1, lambda _: messages)
+    said = await root.ask(1, build)
     text = _unwrapped(said.reply.text, said.raw)
     if not said.whole:
         why = f"the reply was cut at {said.tokens:,} tokens"
@@ -180,7 +211,12 @@ async def run_map(run: Run) -> Conclusion:
 async def run_quote(run: Run) -> Conclusion:
     """The program ``quote``: search, choose, and answer with verified quotes."""
     modelless = not run.candidates("root")
-    run.note(f"{_NO_MODEL} {_ADD_MODEL}" if modelless else _NO_MODEL)
+    ending = [_NO_MODEL]
+    if modelless and run.private and run.parts.pool.candidates("root"):
+        ending.append(_ONLY_CLOUD)
+    if modelless:
+        ending.append(_ADD_MODEL)
+    run.note(" ".join(ending))
     chosen = await _chosen_passages(run)
     finder = Finder(run.contexts)
     citations: list[Citation] = []
@@ -197,7 +233,7 @@ async def run_quote(run: Run) -> Conclusion:
             indents[citation.number] = _indent_before(run, span)
     return Conclusion(
         "answered" if citations else "none",
-        quoted_answer(citations, indents, modelless=modelless),
+        quoted_answer(citations, indents, ending),
         "quoted by search, without a model" if citations else "the search found nothing",
         citations=tuple(citations),
         model_used=False,
@@ -240,20 +276,20 @@ class _Placed(str):
         return placed
 
 
-def quoted_answer(citations: Sequence[Citation], indents: Mapping[int, str], *, modelless: bool) -> str:
-    """The answer of ``quote``: numbered quotes, and a line that says what it is.
+def quoted_answer(citations: Sequence[Citation], indents: Mapping[int, str], ending: Sequence[str]) -> str:
+    """The answer of ``quote``: numbered quotes, and in ``ending`` what it is and what to do next.
 
     ``indents`` is the white space before a quote on its first line, by the citation's number.
     """
-    ending = f"{_NO_MODEL}\n{_ADD_MODEL}" if modelless else _NO_MODEL
+    last = "\n".join(ending)
     if not citations:
-        return f"No passage of the text matches the words of the question.\n\n{ending}"
+        return f"No passage of the text matches the words of the question.\n\n{last}"
     one = len(citations) == 1
     parts = ["The passage that matches the question best:" if one else "The passages that match the question best:"]
     for citation in citations:
         label = citation.locator.label if citation.locator else citation.document
         parts.append(f"[{citation.number}] {label}\n{_as_block(indents.get(citation.number, '') + citation.quote)}")
-    return "\n\n".join([*parts, ending])
+    return "\n\n".join([*parts, last])
 
 
 def _indent_before(run: Run, span: Span) -> str:

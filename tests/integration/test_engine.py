@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlmd.config import RoleSettings, Settings
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import House, settings_for
 
 
@@ -90,3 +90,40 @@ async def test_uneven_hosts_share_a_batch_and_the_cache_answers_again(tmp_path: 
                 new = sum(len(fake.seen) for fake in (one, two, three)) - asked
                 assert new == (0 if again else batch.total + 3), "equal questions of an equal text are paid once"
             assert [fake.max_held <= fake.slots for fake in (one, two, three)] == [True] * 3
+
+
+async def test_a_text_that_does_not_fit_after_all_is_explored(tmp_path: Path, fake: FakeOllama) -> None:
+    """The estimate said that it fits, the server counts more: auto goes on turn by turn, and says why."""
+    fake.bytes_per_token = 0.6
+    fake.script("root", ["never sent", "```repl\nn = len(context)\n```", "FINAL_VAR(n)"])
+    async with House(tmp_path, settings_for(("box", fake), roles=ROLES)) as house:
+        await house.load("words", "some words of a text " * 330)
+        record = await house.ask("How long is it?", "words")
+        chosen = [fact.strategy for fact in await house.facts(record) if fact.type == "strategy_chosen"]
+        assert chosen == ["direct", "rlm"]
+        assert (record.outcome, await house.answer(record)) == ("answered", str(21 * 330))
+
+
+async def test_a_cut_answer_is_no_answer(tmp_path: Path, fake: FakeOllama) -> None:
+    """A direct reply that ran into its token limit is told as that, with a hint, and not kept."""
+    for _ in range(2):
+        fake.script("root", [Scripted("It is because", finish="length")])
+        async with House(tmp_path, settings_for(("box", fake), roles=ROLES)) as house:
+            await house.load("words", "some words")
+            record = await house.ask("Why?", "words", strategy="direct")
+            assert record.outcome in ("failed", "partial")
+            assert record.error.kind == "completion_cut"
+            assert record.error.hint
+    assert len(fake.prompts("root")) == 2, "a cut reply must not come from the cache"
+
+
+async def test_private_text_without_an_own_host_goes_nowhere(tmp_path: Path, fake: FakeOllama) -> None:
+    """A host that is not trusted is not asked; the passages are quoted, and the person learns why."""
+    settings = settings_for(("box", fake), roles=ROLES)
+    hosts = {name: host.model_copy(update={"trust": "cloud"}) for name, host in settings.hosts.items()}
+    async with House(tmp_path, settings.model_copy(update={"hosts": hosts})) as house:
+        await house.load("secret", "The code word is heliotrope.", private=True)
+        record = await house.ask("What is the code word?", "secret")
+        assert (record.strategy, record.private) == ("quote", True)
+        assert "The text is private" in await house.answer(record)
+        assert fake.seen == []
