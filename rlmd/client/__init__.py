@@ -1,16 +1,12 @@
 """The Python client of the daemon's socket.
 
-    from rlmd.client import connect
-    from rlmd.wire.methods import LoadParams, PathSource, RunParams
-
     async with connect() as client:
         loaded = await client.call("context/load", LoadParams(source=PathSource(paths=("/usr/share/doc",))))
-        params = RunParams(run_id=str(uuid.uuid4()), question="…", contexts=(loaded.context.name,))
-        async with client.start(params) as run:
+        async with client.start(RunParams(run_id=str(uuid.uuid4()), question="…", contexts=("…",))) as run:
             async for event in run:  # facts in order and whole, deltas between them
                 ...
-        result = await client.call("run/show", RunIdParams(run_id=params.run_id))
 
+docs/python.md has a whole example and what is promised.
 Knows the wire's messages and nothing else of the daemon.
 """
 
@@ -23,8 +19,9 @@ from rlmd.client.client import Client
 from rlmd.client.follow import Event, Follower, UnknownFact
 from rlmd.client.start import start_daemon
 from rlmd.config import Paths
+from rlmd.events import Delta
 
-__all__ = ["Client", "Event", "Follower", "UnknownFact", "connect"]
+__all__ = ["Client", "Delta", "Event", "Follower", "UnknownFact", "connect"]
 
 
 def connect(

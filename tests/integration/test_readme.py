@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlmd.ctl.exits import MEANING
 from tests.conftest import StartDaemon
-from tests.harness import ROOT, Folders
+from tests.harness import ROOT, Daemon, Folders
 
 README = (ROOT / "README.md").read_text()
 FIRST = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)[0]
@@ -73,6 +74,27 @@ def test_the_first_command_from_a_bare_checkout(folders: Folders, tmp_path: Path
 def test_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+async def test_the_example_of_the_python_client_runs(
+    daemon: Daemon,
+    folders: Folders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in folders.environment().items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "mill.txt").write_text("The mill burned down because of a lantern.\n")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, "docs/python.md", "exec"), names)
+    await names["main"](str(tmp_path), "Why did the mill burn down?")
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["1 documents, created", "1 run_started"]
+    assert any(line.endswith(" run_ended") for line in told)
+    assert any(line.startswith("1 True ") for line in told)
+    assert any("lantern" in line for line in told)
 
 
 def test_exit_statuses_are_documented_as_they_are() -> None:
