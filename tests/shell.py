@@ -98,6 +98,9 @@ class Terminal:
         """As from the keyboard: \\x03 becomes SIGINT by the terminal's own doing."""
         os.write(self._master, text.encode())
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self._pid, number)
+
     async def wait_ended(self) -> int:
         """The exit status, when the command has ended and all its output was read."""
         async with asyncio.timeout(PATIENCE):

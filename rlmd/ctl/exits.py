@@ -20,6 +20,7 @@ class Exit(IntEnum):
     NO_DAEMON = 5
     CANCELLED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
+    TERMINATED = 128 + signal.SIGTERM
 
 
 MEANING = {
@@ -31,6 +32,7 @@ MEANING = {
     Exit.NO_DAEMON: "no daemon runs, and none could be started",
     Exit.CANCELLED: "cancelled (Ctrl-C)",
     Exit.BROKEN_PIPE: "whoever read the output went away",
+    Exit.TERMINATED: "rlmctl itself was ended; a run goes on",
 }
 
 _BY_KIND = {

@@ -60,6 +60,7 @@ class _Watcher:
             cancel=self._cancel,
             detach=self._detach,
             leave=self._leave,
+            terminate=lambda: self._stop(Exit.TERMINATED),
         )
         self._task = asyncio.create_task(self._read(), name="rlmctl-follow")
         with interrupts.caught():

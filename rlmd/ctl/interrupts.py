@@ -23,6 +23,7 @@ class Interrupts:
         cancel: The run shall be cancelled.
         detach: The run shall go on alone.
         leave: Go at once.
+        terminate: This program shall end (SIGTERM, SIGHUP), which is no word about the run.
     """
 
     def __init__(
@@ -33,23 +34,28 @@ class Interrupts:
         cancel: Callable[[], None],
         detach: Callable[[], None],
         leave: Callable[[], None],
+        terminate: Callable[[], None],
     ) -> None:
         self._steps = [self._offer, cancel, leave] if interactive else [cancel, leave]
         self._ask = ask
         self._detach = detach
         self._cancel = cancel
+        self._terminate = terminate
         self._count = 0
         self._terminal: int | None = None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Catches SIGINT while the block runs."""
+        """Catches the signals while the block runs: the terminal is left as it was, whatever comes."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self.interrupted)
+        handlers = {signal.SIGINT: self.interrupted, signal.SIGTERM: self._terminate, signal.SIGHUP: self._terminate}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in handlers:
+                loop.remove_signal_handler(number)
             self._stop_listening()
 
     def interrupted(self) -> None:

@@ -388,3 +388,16 @@ async def test_ctrl_c_twice_cancels(scripted: Scripted, environment: dict[str, s
         terminal.type("\x03")
         assert await terminal.wait_ended() == 130
     assert len(scripted.sent("run/cancel")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_ended_by_a_signal_it_leaves_the_terminal_as_it_was_and_the_run_alone(
+    scripted: Scripted, environment: dict[str, str], number: int
+) -> None:
+    scripted.endless = True
+    with on_terminal(environment, "ask", "-c", "text", "Is it?") as terminal:
+        await terminal.wait_shown("there is no model")
+        terminal.send_signal(number)
+        assert await terminal.wait_ended() == 143
+    assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l"), "the cursor stayed hidden"
+    assert scripted.sent("run/cancel") == []

@@ -17,6 +17,7 @@ class Story:
             cancel=lambda: self.told.append("cancel"),
             detach=lambda: self.told.append("detach"),
             leave=lambda: self.told.append("leave"),
+            terminate=lambda: self.told.append("terminate"),
         )
 
 
