@@ -69,10 +69,6 @@ class CagePlan:
     landlock: bool
     seccomp: bool = True
 
-    @property
-    def enough(self) -> bool:
-        return self.seccomp and (self.bubblewrap or self.landlock)
-
 
 class WorkerStartFailed(Exception):
     """The worker did not come up under this plan; the message says what the system said."""

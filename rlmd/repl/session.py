@@ -11,15 +11,16 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlmd.errors import Conflict, SessionLost, TooLarge
 from rlmd.events import Pin
 from rlmd.repl import channel as frames
-from rlmd.repl.base import CellHost, CellReport, ContextSource, DocumentLike
+from rlmd.repl.base import CellHost, CellReport, ContextSource
 from rlmd.repl.cell import Cell, CellClock, Done
 from rlmd.repl.channel import Breach, Channel, Header
+from rlmd.repl.loading import frames_of, string_bytes
 from rlmd.repl.output import Output
 from rlmd.repl.process import BASE_BYTES, WorkerProcess
 
@@ -33,8 +34,6 @@ _CORES = os.cpu_count() or 64
 #: Between cells a worker sleeps; one that computes (behind a forged end of its cell) is ended. Seconds between looks,
 #: and CPU seconds allowed in all until the next cell.
 _IDLE_LOOK, _IDLE_CPU = 5.0, 0.5
-#: Descriptors and documents of one frame.
-_DESCRIPTORS, _DOCUMENTS = 60, 4000
 #: Address space for work on a text, in copies of it.
 _COPIES = 6
 _MOST_SOURCE = 1_900_000
@@ -101,7 +100,7 @@ class ReplSession:
         """
         with _Claim(self):
             wanted = {source.pin.context: source for source in contexts}
-            strings = {name: sum(map(_string_bytes, source.documents)) for name, source in wanted.items()}
+            strings = {name: sum(map(string_bytes, source.documents)) for name, source in wanted.items()}
             self._make_room(sum(strings.values()))
             for name, source in wanted.items():
                 if self._loaded.get(name) != source.pin:
@@ -122,16 +121,9 @@ class ReplSession:
         self._process.limit_memory(min(self._memory_bytes, BASE_BYTES + _COPIES * strings))
 
     async def _send_context(self, source: ContextSource) -> None:
-        name, kind = source.pin.context, source.pin.kind
-        self._documents[name] = {document.name: document.chars for document in source.documents}
-        first = True
-        for part in _parts(source.documents):
-            blobs = list(dict.fromkeys(segment.blob for document in part for segment in document.segments))
-            index = {blob: position for position, blob in enumerate(blobs)}
-            docs = [[d.name, d.origin, [[index[s.blob], s.offset, s.length] for s in d.segments]] for d in part]
-            header = {"t": "documents", "context": name, "kind": kind, "first": first, "docs": docs}
-            await self._ask(header, "loaded", _open_all(source, blobs))
-            first = False
+        self._documents[source.pin.context] = {document.name: document.chars for document in source.documents}
+        for header, descriptors in frames_of(source):
+            await self._ask(header, "loaded", descriptors)
 
     # Cells.
 
@@ -405,38 +397,6 @@ class _Execution:
             names=done.names if done is not None else (), seconds=self._clock.seconds(),
             interrupted=done is None or done.stopped, lost=not self._session.alive,
         )  # fmt: skip
-
-
-def _parts(documents: Sequence[DocumentLike]) -> Iterable[list[DocumentLike]]:
-    """The documents in parts that fit one frame each; at least one part, so that an empty context exists too."""
-    part: list[DocumentLike] = []
-    blobs: set[str] = set()
-    for document in documents:
-        more = {segment.blob for segment in document.segments} - blobs
-        if part and (len(part) >= _DOCUMENTS or len(blobs) + len(more) > _DESCRIPTORS):
-            yield part
-            part, blobs, more = [], set(), {segment.blob for segment in document.segments}
-        part.append(document)
-        blobs |= more
-    yield part
-
-
-def _open_all(source: ContextSource, blobs: Sequence[str]) -> list[int]:
-    opened: list[int] = []
-    try:
-        for blob in blobs:
-            opened.append(source.open_blob(blob))  # noqa: PERF401  those before a failure must be closed
-    except BaseException:
-        for descriptor in opened:
-            os.close(descriptor)
-        raise
-    return opened
-
-
-def _string_bytes(document: DocumentLike) -> int:
-    """What the document takes as a Python string: 1, 2 or 4 bytes a character by its highest one."""
-    highest = document.max_codepoint
-    return document.chars * (1 if highest < 0x100 else 2 if highest < 0x10000 else 4) + 200
 
 
 def _how_it_died(status: int) -> str:

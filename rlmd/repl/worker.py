@@ -128,7 +128,9 @@ class Repl:
         import traceback  # 4 ms at start
 
         if isinstance(problem, KeyboardInterrupt) and self._interrupts.stopped:
-            sys.stderr.write("KeyboardInterrupt: the cell was stopped; names bound so far are kept\n")
+            frames = _cells_part(list(traceback.extract_tb(problem.__traceback__)))
+            where = f" in line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+            _attempt(lambda: sys.stderr.write(f"KeyboardInterrupt: stopped{where}; names bound so far are kept\n"))
             return "KeyboardInterrupt"
         try:
             told = traceback.TracebackException.from_exception(problem, compact=True)
