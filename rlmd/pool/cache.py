@@ -35,6 +35,8 @@ T = TypeVar("T")
 VERSION = 1
 #: How long a reader waits for another process's lock; beyond it, a miss. (diskcache's own default is 60 s.)
 LOCK_SECONDS = 1.0
+#: How often the entries are counted while values are stored; a count costs as much as a store.
+COUNT_SECONDS = 0.25
 _FILE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 
 log = structlog.get_logger(__name__)
@@ -143,6 +145,7 @@ class DiskCache:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rlmd-cache")
         self._cache: Any = None
         self._statistics = (0, 0)
+        self._uncounted, self._counted = False, 0.0
         self._warned = False
 
     async def open(self) -> None:
@@ -156,6 +159,9 @@ class DiskCache:
         self._thread.submit(self._guarded, lambda: self._put(key, data))
 
     def statistics(self) -> tuple[int, int]:
+        """As counted last; counting again, for the next who asks, if something was stored since."""
+        if self._uncounted:
+            self._thread.submit(self._guarded, self._count)
         return self._statistics
 
     async def close(self) -> None:
@@ -213,10 +219,14 @@ class DiskCache:
     def _put(self, key: str, data: bytes) -> None:
         if self._cache is not None:
             self._cache.set(key, data)
-            self._count()
+            self._uncounted = True
+            if time.monotonic() - self._counted > COUNT_SECONDS:
+                self._count()
 
     def _count(self) -> None:
-        self._statistics = (len(self._cache), self._cache.volume())
+        if self._cache is not None:
+            self._uncounted, self._counted = False, time.monotonic()
+            self._statistics = (len(self._cache), self._cache.volume())
 
     def _close(self) -> None:
         if self._cache is not None:

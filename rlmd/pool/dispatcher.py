@@ -86,6 +86,7 @@ class _Ticket:
     speaker: int | None = None
     passed_on: int = 0
     attempts: int = 0
+    settled: bool = False
     error: RlmdError | None = None
 
 
@@ -150,7 +151,8 @@ class Dispatcher:
             if ticket.future.done() and not ticket.future.cancelled():
                 ticket.future.exception()  # seen, even if we were cancelled at the same moment
             del self._tickets[work.id]
-            self.do(self._scheduler.cancel(work.id, loop.time()))
+            if not ticket.settled:
+                self.do(self._scheduler.cancel(work.id, loop.time()))
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -265,7 +267,10 @@ class Dispatcher:
 
     def _settle(self, settle: Settle) -> None:
         ticket = self._tickets.get(settle.request)
-        if ticket is None or ticket.future.done():
+        if ticket is None:
+            return
+        ticket.settled = True
+        if ticket.future.done():
             return
         if settle.attempt is None:
             ticket.future.set_exception(self._failure(ticket, settle))

@@ -38,18 +38,21 @@ class Outlook:
         paces = [pace for host in self._hosts.values() for pace in host.pace.values()]
         return max(paces) * units if paces else None
 
-    def longest_in_time(self, key: Key, target: Target, now: float) -> float:
+    def longest_in_time(self, bucket: Bucket, target: Target, now: float) -> float:
         """Units of the longest request that this target finishes before all that waits is done.
 
         0 while its pace is not known: the longest request on what turns out to be the slowest host would make
         everybody wait for it, and a short one measures it soon.
         """
+        key = bucket.key
         single = self._hosts[target.host].estimate(target.model, 1)
         others = list(self._measured(key, now, besides=""))
         if single is None or not others:
             return 0.0 if len({target.host for target in key.targets}) > 1 else math.inf
         speed = sum(host.usable / pace for host, pace in others)
         ahead = sum(bucket.units for bucket in self._waiting)
+        if ahead / speed >= single * bucket.longest:
+            return math.inf  # a long queue: nothing is too long for anybody
         in_flight = sum(self._backlog(host, now) / pace for host, pace in others)
         return (ahead + in_flight) / speed / single
 
@@ -60,18 +63,22 @@ class Outlook:
         here = self._hosts[target.host].estimate(target.model, units + extra_units)
         if here is None or bucket.key.ordered:
             return None
-        elsewhere = self._done_elsewhere(bucket.key, units, target.host, now)
+        elsewhere = self._done_elsewhere(bucket.key, units, target.host, here, now)
         return max(LOOK_AGAIN, here - elsewhere) if elsewhere < here else None
 
-    def _done_elsewhere(self, key: Key, units: int, besides: str, now: float) -> float:
-        """Seconds after which the others would have done all that waits, this request last. One with a free slot has
-        just left it to us and does not count."""
+    def _done_elsewhere(self, key: Key, units: int, besides: str, here: float, now: float) -> float:
+        """Seconds (if less than ``here``) after which the others would have done all that waits, this request last.
+
+        One with a free slot has just left it to us and does not count."""
         busy = [(host, pace) for host, pace in self._measured(key, now, besides) if not host.free(now)]
         if not busy:
             return math.inf
         ahead = sum(bucket.units for bucket in self._waiting) - units
+        queued = ahead / sum(host.usable / pace for host, pace in busy)
+        if queued >= here:
+            return math.inf  # spares the look at everything that is in flight
         backlog = sum(self._backlog(host, now) for host, _ in busy) / sum(host.usable for host, _ in busy)
-        return ahead / sum(host.usable / pace for host, pace in busy) + backlog + min(pace for _, pace in busy) * units
+        return queued + backlog + min(pace for _, pace in busy) * units
 
     def _measured(self, key: Key, now: float, besides: str) -> Iterator[tuple[Slots, float]]:
         """Hosts that could take what waits under ``key``, with their seconds a unit."""

@@ -230,7 +230,7 @@ class Scheduler:
         may = [(bucket, target) for bucket in self._waiting if (target := self._eligible(bucket.key, host, now))]
         may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
         for bucket, target in may:
-            request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket.key, target, now))
+            request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket, target, now))
             later = self._outlook.better_left(bucket, request, target, now, self._root_prefix_units(bucket, host))
             if later is None:
                 return request, target
@@ -246,8 +246,7 @@ class Scheduler:
     def _rank(self, bucket: Bucket, target: Target, host: Slots) -> tuple[bool, float, str, bool, int]:
         key = bucket.key
         swap = host.resident is not None and target.model != host.resident
-        longest = bucket.members[bucket.head(host.prefix, math.inf)]
-        return (not key.interactive, self._served[key.run], key.run, swap, -longest)
+        return (not key.interactive, self._served[key.run], key.run, swap, -bucket.longest)
 
     def _eligible(self, key: Key, host: Slots, now: float) -> Target | None:
         """The target by which this host may take what waits under ``key``."""

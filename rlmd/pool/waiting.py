@@ -38,6 +38,10 @@ class Bucket:
     _groups: dict[str, Sizes] = field(default_factory=dict)
     _prefixes: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def longest(self) -> int:
+        return self._sizes[-1][0]
+
     def add(self, request: int, units: int, prefix: str) -> None:
         self.members[request] = units
         self.units += units
