@@ -27,57 +27,76 @@ class Section(BaseModel):
 
 
 class ModelSettings(Section):
-    """``window`` is the window served, in tokens (Ollama: the one ``num_ctx`` that is always sent)."""
+    """One model of a host. Without any, a host offers every chat model that it lists, with the window that it tells."""
 
-    window: int = Field(8192, ge=256)
-    #: Tokens up to which the model answers well; by default half of the window.
-    useful_window: int | None = Field(None, ge=128)
-    max_tokens: int = Field(1024, ge=1)
-    temperature: float = Field(0.0, ge=0)
+    window: int = Field(
+        8192,
+        ge=256,
+        description="Tokens of prompt and reply together; for Ollama the one `num_ctx` that is always sent",
+    )
+    useful_window: int | None = Field(
+        None, ge=128, description="Tokens up to which the model answers well; by default half of the window"
+    )
+    max_tokens: int = Field(1024, ge=1, description="A reply's tokens at most; a longer one is cut and does not count")
+    temperature: float = Field(0.0, ge=0, description="0 gives the same answer again; above it answers vary")
 
 
 class HostSettings(Section):
-    url: str
-    provider: ProviderKind
-    slots: int = Field(1, ge=1, le=512)
-    #: Unset: "mine" for loopback and private addresses with a model that is not remote, else "cloud".
-    trust: Trust | None = None
-    #: Where the key is: an environment variable's name or a file; never the key itself.
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
+    """A server that completes prompts. `rlmctl host add NAME URL` asks it what it is and writes this."""
+
+    url: str = Field(description="Where it listens, such as `http://m40:11434`")
+    provider: ProviderKind = Field(description="Its protocol: Ollama's own, or any OpenAI-compatible one")
+    slots: int = Field(1, ge=1, le=512, description="Requests that it may hold at a time")
+    trust: Trust | None = Field(
+        None,
+        description="Private text goes to `mine` only; unset: mine for Ollama, llama.cpp and vLLM at a loopback or"
+        " private address, with a model that runs there, else cloud",
+    )
+    api_key_env: str | None = Field(None, description="Name of the environment variable that has the key")
+    api_key_file: str | None = Field(
+        None, description="File that has the key; a relative one is below systemd's credentials folder"
+    )
+    models: dict[str, ModelSettings] = Field(default_factory=dict, description="Those to use, by name")
 
 
 class RoleSettings(Section):
-    """Ordered candidates, each ``host/model``. Empty: every model of every host, in the order of the config."""
+    """Who may take which part, in order of preference, each `host/model`. Empty: every model of every host."""
 
-    root: tuple[str, ...] = ()
-    sub: tuple[str, ...] = ()
+    root: tuple[str, ...] = Field((), description="Candidates that lead a run and write its cells")
+    sub: tuple[str, ...] = Field((), description="Candidates that answer the cells' sub-queries")
 
 
 class LimitSettings(Section):
-    turns: int = Field(30, ge=1)
-    sub_queries: int = Field(2000, ge=0)
-    seconds: float = Field(3600.0, gt=0)
-    consecutive_errors: int = Field(5, ge=1)
+    """A run's purse; each ask may bring its own. A limit ends a run with the best answer so far, and says so."""
+
+    turns: int = Field(30, ge=1, description="Completions of the root")
+    sub_queries: int = Field(2000, ge=0, description="Completions that cells ask for; those from the cache are free")
+    seconds: float = Field(3600.0, gt=0, description="Time on the clock")
+    consecutive_errors: int = Field(5, ge=1, description="Cells in a row that end in an error")
 
 
 class ReplSettings(Section):
+    """The caged processes that run the cells."""
+
     cell_seconds: float = Field(120.0, gt=0, description="A cell's own time; waiting for sub-queries does not count")
-    memory_bytes: int = Field(4 << 30, ge=256 << 20)
-    output_chars: int = Field(20_000, ge=500)
-    max_workers: int = Field(16, ge=1)
-    spare_workers: int = Field(1, ge=0)
+    memory_bytes: int = Field(4 << 30, ge=256 << 20, description="Address space of a worker")
+    output_chars: int = Field(20_000, ge=500, description="Characters kept of a cell's output, head and tail")
+    max_workers: int = Field(16, ge=1, description="Workers in use at once")
+    spare_workers: int = Field(1, ge=0, description="Workers kept warm beside those in use")
     idle_seconds: float = Field(1800.0, gt=0, description="A named session's worker ends after this long unused")
-    bubblewrap: bool = True
+    bubblewrap: bool = Field(True, description="Use bubblewrap where it works")
 
 
 class CacheSettings(Section):
-    bytes: int = Field(2 << 30, ge=1 << 20)
+    """Finished sub-queries on disk; deleting the folder costs only time."""
+
+    bytes: int = Field(2 << 30, ge=1 << 20, description="Size at which the oldest are dropped")
 
 
 class LogSettings(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Sizes, ids and names only, at every level: never text of yours, prompts or keys."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged")
 
 
 class Settings(Section):

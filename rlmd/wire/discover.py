@@ -1,7 +1,7 @@
-"""The protocol described from its own models: an OpenRPC document, and docs/protocol.md.
+"""The protocol described from its own models: an OpenRPC document, docs/protocol.md, docs/configuration.md.
 
-``python -m rlmd.wire.discover`` prints the document, with ``--markdown`` the page. Both follow from
-``wire.methods`` and ``events`` alone.
+``python -m rlmd.wire.discover`` prints the document, with ``--markdown`` the page
+of the protocol, with ``--configuration`` that of the settings.
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ def main() -> None:
         from rlmd.wire.page import protocol_page
 
         sys.stdout.write(protocol_page())
+    elif "--configuration" in sys.argv[1:]:
+        from rlmd.wire.settings_page import settings_page
+
+        sys.stdout.write(settings_page())
     else:
         sys.stdout.write(json.dumps(openrpc(), indent=2) + "\n")
 
