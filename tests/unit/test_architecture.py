@@ -44,7 +44,7 @@ BELOW: dict[str, frozenset[str]] = {
     "wire.methods": VOCABULARY,
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
-    "ctl": CLIENTS | {"client"},
+    "ctl": CLIENTS | {"client", "tomltext"},
     "mcp": CLIENTS | {"client"},
     "logs": VOCABULARY,
     "tomltext": frozenset(),

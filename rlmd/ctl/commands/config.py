@@ -26,12 +26,12 @@ def show(
     def work(output: Output) -> None:
         from rlmd.config import Paths, load_settings
         from rlmd.ctl.terminal import shown
-        from rlmd.ctl.toml import dumps
+        from rlmd.tomltext import toml_of
 
         paths = Paths.from_environment()
         settings = load_settings(paths).model_dump(mode="json", exclude_unset=not effective)
         if settings:
-            output.out.write(shown(dumps(settings)))
+            output.out.write(shown(toml_of(settings)).lstrip("\n"))
         else:
             output.remark(f"Nothing is set in {paths.config}: everything has its default (--effective shows them).")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlmd.config import Settings
-from rlmd.ctl.toml import dumps
+from rlmd.tomltext import toml_of
 
 words = st.text(st.characters(blacklist_categories=("Cs",)))
 scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | words
@@ -22,7 +22,7 @@ tables = st.recursive(
 
 @given(tables)
 def test_what_is_written_reads_back(values: dict[str, Any]) -> None:
-    assert tomllib.loads(dumps(values)) == values
+    assert tomllib.loads(toml_of(values)) == values
 
 
 def test_settings_of_every_kind_read_back() -> None:
@@ -33,4 +33,4 @@ def test_settings_of_every_kind_read_back() -> None:
         "roles": {"root": ["m40/qwen2.5-coder:32b"]},
     }
     settings = Settings.model_validate(given_values)
-    assert Settings.model_validate(tomllib.loads(dumps(settings.model_dump(mode="json")))) == settings
+    assert Settings.model_validate(tomllib.loads(toml_of(settings.model_dump(mode="json")))) == settings
