@@ -10,7 +10,6 @@ import asyncio
 import builtins
 import contextlib
 import dataclasses
-import hashlib
 import os
 import time
 from collections import OrderedDict
@@ -23,21 +22,19 @@ from typing import Any, TypeVar
 from rlmd.contexts import blobs as blobs_module
 from rlmd.contexts.blobs import BlobFolder, FolderLock, make_private_folder
 from rlmd.contexts.catalogue import Catalogue, CatalogueUnreadable, ContextChange, ContextRow, KnownDocument
-from rlmd.contexts.loading import Loaded, Loader, Pack
+from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, placed, report
+from rlmd.contexts.intake import Pack
+from rlmd.contexts.loading import Loaded, Loader
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
     Change,
     ContextInfo,
     DocumentInfo,
     Hit,
-    InlineSource,
-    LoadedDocument,
     LoadReport,
     PathSource,
     Peek,
-    PinnedDocument,
     SearchMode,
-    Segment,
     Source,
     SpoolSource,
 )
@@ -227,9 +224,9 @@ class ContextStore:
             SourceMissing, SourceUnreadable, NotText, NotVisible: The source's fault.
             DiskFull: Nothing was kept.
         """
-        source = _checked(source)
+        source = checked(source)
         implicit = name is None
-        known_as = name or (_implicit_path_name(source) if isinstance(source, PathSource) else None)
+        known_as = name or (implicit_path_name(source) if isinstance(source, PathSource) else None)
         async with self._name_locked(known_as):
             known = await self._known(known_as)
             cancelled = Event()
@@ -237,8 +234,7 @@ class ContextStore:
             loader = Loader(pack, known, self._spool_folder)
             try:
                 loaded = await self._in_file_thread(lambda: loader.load(source), cancelled)
-                final_name = known_as or _content_name(source, loaded)
-                change = self._change(final_name, loaded, known, source, private=private, implicit=implicit)
+                change = await self._described(known_as, loaded, known, source, private=private, implicit=implicit)
                 if dry_run:
                     return self._forecast(change, loaded)
                 row, verdict = await self._whole(self._publish(pack, change))
@@ -249,7 +245,7 @@ class ContextStore:
                 (self._spool_folder / source.file).unlink()
         assert self._searcher is not None
         self._searcher.index_soon(row.id, row.info.revision)
-        return _report(verdict, row.info, change, loaded)
+        return report(verdict, row.info, change, loaded)
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""
@@ -269,19 +265,20 @@ class ContextStore:
         """Blob, sync, catalogue: in this order; a drop cannot come between."""
         async with self._publishing:
             if change.fresh:
-                blob = await self._run(self._file_threads, lambda: self._store_pack(pack))
-                change = dataclasses.replace(change, blob=blob, fresh=[_placed(d, pack.digest) for d in change.fresh])
+                change = await self._run(self._file_threads, lambda: self._stored(pack, change))
             row, verdict = await self._in_catalogue_thread(self._open_one.apply, change, time.time())
             self._rows[row.info.name] = row
             return row, verdict
 
-    def _store_pack(self, pack: Pack) -> tuple[str, int] | None:
+    def _stored(self, pack: Pack, change: ContextChange) -> ContextChange:
+        """Publishes the pack; the change with its documents in it."""
         try:
             blob = pack.publish(self._blobs)
             self._blobs.sync()
         except OSError as error:
             raise blobs_module.translated(error, "storing the context") from error
-        return blob
+        fresh = [placed(document, pack.digest) for document in change.fresh]
+        return dataclasses.replace(change, blob=blob, fresh=fresh)
 
     async def _known(self, name: str | None) -> dict[str, KnownDocument]:
         row = self._rows.get(name) if name is not None else None
@@ -296,9 +293,9 @@ class ContextStore:
             return known
         return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
 
-    def _change(
+    async def _described(
         self,
-        name: str,
+        name: str | None,
         loaded: Loaded,
         known: dict[str, KnownDocument],
         source: Source,
@@ -306,35 +303,23 @@ class ContextStore:
         private: bool,
         implicit: bool,
     ) -> ContextChange:
-        before = self._rows.get(name)
+        def describe() -> ContextChange:
+            final = name or content_name(source, loaded)
+            return change_of(final, loaded, known, source, private=private, implicit=implicit)
+
+        change = await self._run(self._file_threads, describe)
+        before = self._rows.get(change.name)
         if before is not None and before.info.kind != loaded.kind:
             raise Conflict(
-                f"{name!r} is a {before.info.kind}, the source a {loaded.kind}.",
+                f"{change.name!r} is a {before.info.kind}, the source a {loaded.kind}.",
                 hint="Choose another name, or drop it.",
             )
-        documents = loaded.documents()
-        there = {d.name for d in documents} if loaded.kind == "collection" else {documents[0].name}
-        replaced = {d.document.name for d in loaded.fresh}
-        return ContextChange(
-            name=name,
-            kind=loaded.kind,
-            private=private,
-            implicit=implicit,
-            sources=_sources(source),
-            digest=_digest(loaded, documents),
-            documents=len(documents),
-            chars=sum(d.chars for d in documents),
-            bytes=sum(d.bytes for d in documents),
-            fresh=loaded.fresh,
-            gone=[k.row for n, k in known.items() if n not in there or n in replaced],
-            touched=loaded.touched,
-            blob=None,
-        )
+        return change
 
     def _forecast(self, change: ContextChange, loaded: Loaded) -> LoadReport:
         before = self._rows.get(change.name)
         verdict: Change = "created" if before is None else "updated" if change.fresh or change.gone else "unchanged"
-        return _report(verdict, None, change, loaded)
+        return report(verdict, None, change, loaded)
 
     # ── the inside ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -402,8 +387,7 @@ class ContextStore:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await asyncio.wait([task])
+            await _until_done(task)
             raise
 
     async def _in_file_thread(self, work: Callable[[], T], cancelled: Event) -> T:
@@ -413,8 +397,7 @@ class ContextStore:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             cancelled.set()
-            await asyncio.wait([future])
-            future.exception()
+            await _until_done(future)
             raise
 
     async def _in_catalogue_thread(self, work: Callable[..., T], *arguments: object) -> T:
@@ -425,53 +408,10 @@ class ContextStore:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _checked(source: Source) -> Source:
-    if isinstance(source, PathSource):
-        if not source.paths:
-            raise InvalidParams("No path was given.", hint="Name a file or a directory.")
-        for path in source.paths:
-            if not path.startswith("/") or "\0" in path:
-                raise InvalidParams("A path must be absolute.", hint="The daemon does not know the client's folder.")
-        if source.identity is not None and len(source.paths) != 1:
-            raise InvalidParams("Identity is of one file.", hint="Leave it out for several paths.")
-    return source
-
-
-def _sources(source: Source) -> tuple[str, ...]:
-    if isinstance(source, PathSource):
-        return tuple(os.fsencode(p).decode("utf-8", "backslashreplace") for p in source.paths)
-    return (source.origin,) if source.origin else ()
-
-
-def _implicit_path_name(source: PathSource) -> str:
-    """By the paths, not the content: asked again, the same folder is an update of the same context."""
-    kind = "collection" if len(source.paths) > 1 or os.path.isdir(source.paths[0]) else "text"
-    key = "\0".join([kind, *sorted(source.paths), "\1", *source.include, "\1", *source.exclude])
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-    base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
-    return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"
-
-
-def _content_name(source: InlineSource | SpoolSource | PathSource, loaded: Loaded) -> str:
-    digest = loaded.documents()[0].digest
-    origin = getattr(source, "origin", None)
-    base = os.path.basename((origin or "").rstrip("/"))[:100]
-    return f"{base}-{digest[:8]}" if base else f"text-{digest[:12]}"
-
-
-def _digest(loaded: Loaded, documents: list[PinnedDocument]) -> str:
-    if loaded.kind == "text":
-        return documents[0].digest
-    total = hashlib.sha256()
-    for document in documents:
-        total.update(f"{document.name}\0{document.digest}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def _placed(loaded: LoadedDocument, blob: str) -> LoadedDocument:
-    segments = tuple(Segment(s.blob or blob, s.offset, s.length) for s in loaded.document.segments)
-    return LoadedDocument(dataclasses.replace(loaded.document, segments=segments), loaded.identity)
-
-
-def _report(verdict: Change, info: ContextInfo | None, change: ContextChange, loaded: Loaded) -> LoadReport:
-    return LoadReport(verdict, info, change.documents, change.chars, change.bytes, loaded.skipped, tuple(loaded.notes))
+async def _until_done(future: asyncio.Future[Any]) -> None:
+    """Waits, however often the waiting task is cancelled meanwhile: what the future uses must not be taken away."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()  # it was looked at

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, PinnedContext, SpoolSource
-from rlmd.contexts.loading import identity_of
+from rlmd.contexts.opening import identity_of
 from rlmd.errors import (
     Conflict,
     InvalidParams,

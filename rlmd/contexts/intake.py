@@ -1,0 +1,208 @@
+"""One document's way into a pack: read in pieces, freed of byte order marks, measured, hashed, written.
+
+Runs in a thread, in pieces that hold the GIL for under a millisecond. Knows descriptors and blobs, not sources.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import hashlib
+import os
+from pathlib import Path
+from threading import Event
+
+from rlmd.contexts.blobs import BlobFolder, translated
+from rlmd.contexts.records import PinnedDocument, Segment
+from rlmd.contexts.text import BOM_UTF8, CHUNK, SNIFF_BYTES, Meter, is_binary, wide_encoding
+from rlmd.errors import NotText, SourceUnreadable
+
+
+class LoadCancelled(Exception):
+    """The load was given up between two pieces."""
+
+
+class ChangedWhileRead(Exception):
+    """The file is being written to."""
+
+
+class Pack:
+    """One temporary blob that documents are appended to. A dry run counts and writes nothing."""
+
+    def __init__(self, blobs: BlobFolder, *, dry_run: bool, cancelled: Event) -> None:
+        self.size = 0
+        self._hash = hashlib.sha256()
+        #: Where the document that is being written begins. The first one's own hash is the pack's so far.
+        self._begin = 0
+        self._cancelled = cancelled
+        self._fd = -1
+        self._path: Path | None = None
+        if not dry_run:
+            self._fd, self._path = blobs.create_temporary()
+
+    def check(self) -> None:
+        """Raises ``LoadCancelled`` when the load was given up."""
+        if self._cancelled.is_set():
+            raise LoadCancelled
+
+    def write(self, data: bytes) -> None:
+        self.check()
+        if self._begin:
+            self._hash.update(data)
+        self.size += len(data)
+        view = memoryview(data)
+        while self._fd >= 0 and view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except OSError as error:
+                raise translated(error, "storing the context") from error
+
+    def begin(self) -> tuple[int, hashlib._Hash]:
+        """Begins a document; returns what ``rewind`` needs to take it back."""
+        self._begin = self.size
+        return self.size, self._hash.copy()
+
+    def end(self, document: hashlib._Hash) -> None:
+        """Ends a document of this hash."""
+        if not self._begin:
+            self._hash = document.copy()
+
+    def rewind(self, mark: tuple[int, hashlib._Hash]) -> None:
+        """Takes back what was written since ``begin``."""
+        self.size, self._hash = mark[0], mark[1].copy()
+        if self._fd >= 0:
+            os.ftruncate(self._fd, self.size)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def publish(self, blobs: BlobFolder) -> tuple[str, int] | None:
+        """Gives the blob its name; an empty one is not kept."""
+        if self._path is None or not self.size:
+            return None
+        blobs.publish(self._path, self.digest, self.size)
+        self._path = None
+        return self.digest, self.size
+
+    def close(self) -> None:
+        """Removes the temporary file unless it was published."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+
+class Intake:
+    """One document on its way into the pack: measured and hashed, with byte order marks taken off."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.mark = pack.begin()
+        self.note = ""
+        self._pack = pack
+        self._meter = Meter()
+        self._stored = hashlib.sha256()
+        self._origin: hashlib._Hash | None = None  # equal to that of the stored bytes unless a mark or encoding differs
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def begin(self, head: bytes) -> bytes:
+        """Looks at a file's first bytes; returns what of them is text."""
+        wide = wide_encoding(head)
+        if wide is not None:
+            encoding, skip = wide
+            self._origin = hashlib.sha256(head)
+            self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+            self.note = f"converted from {encoding.upper()[:-3]}"
+            return head[skip:]
+        if head.startswith(BOM_UTF8):
+            self._origin = hashlib.sha256(head)
+            return head[len(BOM_UTF8) :]
+        return head
+
+    def feed(self, data: bytes, *, first: bool = False) -> None:
+        if self._origin is not None and not first:
+            self._origin.update(data)
+        self.verbatim(self._decoder.decode(data).encode() if self._decoder else data)
+
+    def finish(self) -> None:
+        if self._decoder is not None:
+            self.verbatim(self._decoder.decode(b"", final=True).encode())
+
+    def verbatim(self, data: bytes) -> None:
+        self._stored.update(data)
+        self._meter.feed(data)
+        self._pack.write(data)
+
+    @property
+    def origin_digest(self) -> str:
+        """Of the bytes as read, so far."""
+        return (self._origin or self._stored).hexdigest()
+
+    def document(self, name: str, origin: str | None) -> PinnedDocument:
+        self._meter.finish()
+        self._pack.end(self._stored)
+        digest = self._stored.hexdigest()
+        length = self._meter.bytes
+        return PinnedDocument(
+            name=name,
+            origin=origin,
+            digest=digest,
+            chars=self._meter.chars,
+            bytes=length,
+            max_codepoint=self._meter.max_codepoint,
+            segments=(Segment("", self.mark[0], length),) if length else (),
+            origin_digest=self.origin_digest,
+            marks=self._meter.marks,
+        )
+
+
+def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> Intake:
+    """Reads the ``st_size`` bytes that the file had when it was opened.
+
+    Raises:
+        NotText: It is binary.
+        ChangedWhileRead: Its size or times differ afterwards, and so do the bytes read.
+    """
+    intake = Intake(pack)
+    try:
+        head = os.pread(fd, SNIFF_BYTES, 0)
+        binary = is_binary(head) and (raw or wide_encoding(head) is None)
+        if binary:
+            raise NotText("The file is binary, not text.", hint="Convert it to text first.")
+        position = 0
+        while position < before.st_size:
+            data = os.pread(fd, min(CHUNK, before.st_size - position), position)
+            if not data:
+                raise ChangedWhileRead
+            rest = intake.begin(data) if not position and not raw else data
+            intake.feed(rest, first=not position)
+            position += len(data)
+        intake.finish()
+    except OSError as error:
+        raise SourceUnreadable(f"Reading the file failed: {errno.errorcode.get(error.errno or 0, 'error')}.") from error
+    if _state(os.fstat(fd)) != _state(before):
+        if not _still_begins(fd, before.st_size, intake.origin_digest, pack):
+            raise ChangedWhileRead
+        intake.note = intake.note or f"it grew while it was read; loaded are its first {before.st_size} bytes"
+    return intake
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _still_begins(fd: int, size: int, digest: str, pack: Pack) -> bool:
+    """Whether the first ``size`` bytes have this digest: a log that is only appended to is whole as far as we read."""
+    total = hashlib.sha256()
+    position = 0
+    while position < size:
+        pack.check()
+        data = os.pread(fd, min(CHUNK, size - position), position)
+        if not data:
+            return False
+        total.update(data)
+        position += len(data)
+    return total.hexdigest() == digest

@@ -1,0 +1,88 @@
+"""Opening what a source names: files as the client sees them, spool files; and what is said when that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from rlmd.contexts.records import FileIdentity
+from rlmd.contexts.scanning import printable
+from rlmd.errors import InvalidParams, NotVisible, RlmdError, SourceMissing, SourceUnreadable
+
+#: Of a path in an error's sentence; a path may have 4,096 bytes.
+SHOWN_CHARS = 300
+
+
+def identity_of(status: os.stat_result) -> FileIdentity:
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def name_of(origin: str | None) -> str:
+    """The document's name for a text that came without a file."""
+    return os.path.basename((origin or "").rstrip("/")) or "text"
+
+
+def open_named(path: str, identity: FileIdentity | None) -> int:
+    """Opens a file that the caller named; links are followed, fifos and devices refused.
+
+    Raises:
+        NotVisible: The client told the file's identity, and here is another or none.
+        SourceMissing, SourceUnreadable: No identity was told.
+    """
+    shown = _shown(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if identity is not None:
+            raise _not_visible(shown) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise SourceMissing(f"{shown} does not exist.", hint="Check the path.") from error
+        raise _unreadable(shown, error) from error
+    status = os.fstat(fd)
+    problem: RlmdError | None = None
+    if identity is not None and identity_of(status) != identity:
+        problem = _not_visible(shown)
+    elif not stat.S_ISREG(status.st_mode):
+        problem = SourceUnreadable(f"{shown} is not a regular file.", hint="Pipe its output in instead.")
+    if problem is not None:
+        os.close(fd)
+        raise problem
+    return fd
+
+
+def open_spool(folder: Path, file: str) -> int:
+    """Opens a spool file: ours, regular, no link, no folder in its name."""
+    if not file or file in (".", "..") or "/" in file or "\0" in file:
+        raise InvalidParams("A spool file is named by its bare file name.", hint="Write it into the spool folder.")
+    try:
+        fd = os.open(folder / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+    except FileNotFoundError as error:
+        raise SourceMissing("The spool file does not exist.", hint="Write it into the spool folder first.") from error
+    except OSError as error:
+        raise _unreadable("The spool file", error) from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        os.close(fd)
+        raise SourceUnreadable("The spool file is not a regular file of ours.")
+    return fd
+
+
+def _not_visible(shown: str) -> NotVisible:
+    return NotVisible(
+        f"The daemon does not see {shown} as the client does.", hint="Send the text through the spool folder or inline."
+    )
+
+
+def _unreadable(shown: str, error: OSError) -> SourceUnreadable:
+    reason = errno.errorcode.get(error.errno or 0, "error")
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "Check its owner and mode." if denied else "Check the path."
+    return SourceUnreadable(f"{shown} cannot be read ({reason}).", hint=hint)
+
+
+def _shown(path: str) -> str:
+    """A path in an error's sentence: a very long one by its two ends."""
+    shown = printable(path)
+    return shown if len(shown) <= SHOWN_CHARS else f"{shown[: SHOWN_CHARS // 2]}…{shown[-SHOWN_CHARS // 2 :]}"
