@@ -227,8 +227,9 @@ class Http:
         self.server = f"{parts.scheme}://{parts.netloc}"
         self._key = checked_key(api_key)
         self._connections = connections
-        self._pooled: httpx.AsyncClient | None = None
-        self._fresh: httpx.AsyncClient | None = None
+        self._pooled: AiohttpTransport | None = None
+        self._fresh: AiohttpTransport | None = None
+        self._urls: dict[str, httpx.URL] = {}
 
     def __repr__(self) -> str:
         return f"Http({self.server})"
@@ -253,9 +254,9 @@ class Http:
         return self._open("POST", self.base + path, body, None)
 
     async def close(self) -> None:
-        for client in (self._pooled, self._fresh):
-            if client is not None:
-                await client.aclose()
+        for transport in (self._pooled, self._fresh):
+            if transport is not None:
+                await transport.aclose()
         self._pooled = self._fresh = None
 
     async def __aenter__(self) -> Self:
@@ -281,7 +282,7 @@ class Http:
         """Sends; once more on a fresh connection when a kept one turned out to be closed (llama-server promises
         ``timeout=5`` and closes at once: 5 of 18 requests in a row met that)."""
         if self._pooled is None:
-            self._pooled = self._client(reuse=True)
+            self._pooled = self._transport(reuse=True)
         _reused.set(False)
         try:
             return await self._send_by(self._pooled, method, url, content, seconds)
@@ -289,20 +290,27 @@ class Http:
             if not _is_stale(error):
                 raise
         if self._fresh is None:
-            self._fresh = self._client(reuse=False)
+            self._fresh = self._transport(reuse=False)
         return await self._send_by(self._fresh, method, url, content, seconds)
 
     async def _send_by(
-        self, client: httpx.AsyncClient, method: str, url: str, content: bytes | None, seconds: float | None
+        self, transport: AiohttpTransport, method: str, url: str, content: bytes | None, seconds: float | None
     ) -> httpx.Response:
-        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=None)
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        """Past httpx's client: redirects, cookies and authentication flows are not ours, and cost as much as all
+        the rest."""
+        headers = {"Accept-Encoding": "identity", "User-Agent": "rlmd"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
         if self._key is not None:
             headers["Authorization"] = "Bearer " + self._key.get_secret_value()
-        request = client.build_request(method, url, content=content, headers=headers, timeout=timeout)
-        return await client.send(request, stream=True)
+        if (parsed := self._urls.get(url)) is None:
+            parsed = self._urls[url] = httpx.URL(url)
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=None).as_dict()
+        request = httpx.Request(method, parsed, headers=headers, content=content, extensions={"timeout": timeout})
+        request.headers.encoding = "ascii"  # else guessed anew for each header
+        return await transport.handle_async_request(request)
 
-    def _client(self, *, reuse: bool) -> httpx.AsyncClient:
+    def _transport(self, *, reuse: bool) -> AiohttpTransport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
 
@@ -312,10 +320,7 @@ class Http:
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace], trust_env=False
             )
 
-        transport = AiohttpTransport(verify=_UNUSED, client=session, proxy=_proxy_for(self.base), trust_env=False)
-        return httpx.AsyncClient(
-            transport=transport, trust_env=False, headers={"Accept-Encoding": "identity", "User-Agent": "rlmd"}
-        )
+        return AiohttpTransport(verify=_UNUSED, client=session, proxy=_proxy_for(self.base), trust_env=False)
 
 
 async def _note_reuse(*_: object) -> None:
