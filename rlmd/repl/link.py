@@ -109,6 +109,9 @@ class Channel:
             head, body = struct.unpack(">II", self._exactly(8))
             return json.loads(self._exactly(head)), self._exactly(body)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlmd.errors import CageUnavailable, Draining
-from rlmd.repl.process import CagePlan, WorkerStartFailed, start_worker
+from rlmd.repl.process import CagePlan, WorkerProcess, WorkerStartFailed, start_worker
 from rlmd.repl.proof import Proof, prove
 from rlmd.repl.session import ReplSession
 
@@ -101,6 +101,9 @@ class Workers:
             )
             plain = birth == Birth(birth.memory_bytes) and birth.memory_bytes <= self._memory_bytes
             session = (self._take_spare() if plain else None) or await self._start(birth)
+            if self._closed:  # while it started
+                await session.close()
+                raise Draining("The daemon is stopping")
         except BaseException:
             self._slots.release()
             raise
@@ -140,27 +143,35 @@ class Workers:
     async def _start(self, birth: Birth) -> ReplSession:
         hash_seed = 1 + secrets.randbelow((1 << 32) - 1) if birth.hash_seed is None else birth.hash_seed
         random_seed = secrets.randbelow(1 << 53) if birth.random_seed is None else birth.random_seed
-        process = None
-        packages = _packages(birth.packages)
-        async with self._choosing:
-            reasons = []
-            for plan in [self._chosen] if self._chosen is not None else self._plans:
-                try:
-                    process = await start_worker(
-                        plan, memory_bytes=birth.memory_bytes, packages=packages, environment=birth.environment,
-                        hash_seed=hash_seed, random_seed=random_seed,
-                    )  # fmt: skip
-                except WorkerStartFailed as failure:
-                    reasons.append(f"{plan}: {failure}")
-                    continue
-                self._chosen = plan
-                break
-        if process is None:
-            raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
+        process = await self._launch(birth, hash_seed, random_seed)
         session = ReplSession(process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=birth.memory_bytes)
         self._sessions.add(session)
         session.when_ended(self._sessions.discard)
         return session
+
+    async def _launch(self, birth: Birth, hash_seed: int, random_seed: int) -> WorkerProcess:
+        """Starts under the plan that works here; while nobody knows, one worker at a time finds it out."""
+        if self._chosen is None:
+            async with self._choosing:
+                if self._chosen is None:
+                    return await self._try(self._plans, birth, hash_seed, random_seed)
+        return await self._try((self._chosen,), birth, hash_seed, random_seed)
+
+    async def _try(self, plans: Sequence[CagePlan], birth: Birth, hash_seed: int, random_seed: int) -> WorkerProcess:
+        packages = _packages(birth.packages)
+        reasons = []
+        for plan in plans:
+            try:
+                process = await start_worker(
+                    plan, memory_bytes=birth.memory_bytes, packages=packages, environment=birth.environment,
+                    hash_seed=hash_seed, random_seed=random_seed,
+                )  # fmt: skip
+            except WorkerStartFailed as failure:
+                reasons.append(f"{plan}: {failure}")
+                continue
+            self._chosen = plan
+            return process
+        raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
 
     def _take_spare(self) -> ReplSession | None:
         while self._spares:
