@@ -401,3 +401,39 @@ async def test_ended_by_a_signal_it_leaves_the_terminal_as_it_was_and_the_run_al
         assert await terminal.wait_ended() == 143
     assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l"), "the cursor stayed hidden"
     assert scripted.sent("run/cancel") == []
+
+
+async def test_ctrl_c_while_loading_leaves_quietly_and_withdraws_the_load(
+    scripted: Scripted, environment: dict[str, str], text: Path
+) -> None:
+    came = asyncio.Event()
+
+    async def hang(_peer: Peer, _params: dict[str, Any]) -> None:
+        came.set()
+        await asyncio.Event().wait()
+
+    scripted.daemon.answers["context/load"] = hang
+    process = await start(environment, "ask", "-f", str(text), "Is it?")
+    await came.wait()
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (130, b"", b"")
+    await scripted.daemon.notified.wait()
+    assert scripted.daemon.seen[-1][0] == "$/cancelRequest"
+
+
+async def test_a_listener_that_is_no_daemon_is_told(folders: Folders, environment: dict[str, str]) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        await reader.read()
+        writer.close()
+
+    folders.socket.parent.mkdir(mode=0o700)
+    server = await asyncio.start_unix_server(babble, folders.socket)
+    try:
+        ended = await rlmctl(environment, "status")
+    finally:
+        server.close()
+    assert ended.status == 5
+    assert "not JSON" in ended.err
+    assert "Another program may be listening there." in ended.err
