@@ -196,7 +196,7 @@ Only what root models write is shown; of several texts the newest."
         (error (rlm-run-error run)))
     (pcase (rlm-run-state run)
       ('failed (rlm--paragraph "Failed:" (if error (rlm-error-text error) why)))
-      ('cancelled (rlm--paragraph "Cancelled." (or why " ")))
+      ('cancelled (rlm--paragraph "Cancelled:" (or why "no reason was given")))
       ('interrupted (rlm--paragraph "Interrupted:" why))
       (_ (pcase (rlm-run-outcome run)
            ("partial" (rlm--paragraph "Partial answer:" why))

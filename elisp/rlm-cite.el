@@ -198,7 +198,7 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
 
 (defun rlm--show-place (buffer beg end)
   "Select a window that shows BUFFER from BEG to END, and let it pulse."
-  (pop-to-buffer buffer '(nil (inhibit-same-window . t)))
+  (rlm--select-window buffer)
   (unless (<= (point-min) beg end (point-max))
     (widen))
   (unless (= beg (point))
@@ -206,6 +206,17 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
   (goto-char beg)
   (rlm--reveal)
   (pulse-momentary-highlight-region beg end 'next-error))
+
+(defun rlm--select-window (buffer)
+  "Select a window that shows BUFFER, and let the answer be seen."
+  (let ((window (get-buffer-window buffer)))
+    (cond (window
+           (select-window window)
+           (set-buffer buffer))
+          ;; The link, or the list of citations, stays.
+          ((with-current-buffer (window-buffer) (derived-mode-p 'org-mode))
+           (pop-to-buffer buffer '(nil (inhibit-same-window . t))))
+          (t (pop-to-buffer-same-window buffer)))))
 
 (defun rlm--reveal ()
   "Make point visible if its text is folded."

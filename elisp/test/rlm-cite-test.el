@@ -79,6 +79,23 @@ the buffer, `answer' the answer buffer."
     (with-current-buffer answer
       (should (looking-at-p "1\\. \\[\\[rlm:")))))
 
+(ert-deftest rlm-cite-the-answer-stays-in-sight ()
+  "Going through the places uses the window of the text, never that of the answer."
+  (rlm-test-with-cited "zero ALPHA1 one BRAVO2 two" '("ALPHA1" "BRAVO2")
+    (delete-other-windows)
+    (let ((above (split-window)))
+      (next-error)                      ; the answer is selected
+      (should (equal (rlm-test-here) '("notes.txt" "ALPHA1")))
+      (should (get-buffer-window answer))
+      (next-error)                      ; the text is selected
+      (should (equal (rlm-test-here) '("notes.txt" "BRAVO2")))
+      (should (get-buffer-window answer))
+      (switch-to-buffer "*scratch*")    ; in the window of the text
+      (previous-error)
+      (should (equal (rlm-test-here) '("notes.txt" "ALPHA1")))
+      (should (eq above (selected-window)))
+      (should (get-buffer-window answer)))))
+
 (ert-deftest rlm-cite-links-lead-there ()
   "The link of a citation goes to its place, and the quote is in the echo area."
   (rlm-test-with-cited "zero ALPHA1 one BRAVO2 two" '("ALPHA1" "BRAVO2")

@@ -65,9 +65,10 @@
   (rlm-test-with-home
     (pcase-dolist
         (`(,name ,text ,coding ,change)
-         `(("modified" "a\nb\n" utf-8-unix ,(lambda () (insert "x")))
+         `(("modified" "a\nb\n" utf-8-unix ,(lambda () (delete-char 1) (insert "x")))
            ("narrowed" "a\nb\n" utf-8-unix ,(lambda () (narrow-to-region 2 4)))
            ("crlf" "a\nb\n" utf-8-dos ignore)
+           ("cr" "a\nb\n" utf-8-mac ignore)
            ("bom" "a\nb\n" utf-8-with-signature-unix ignore)
            ("latin" "é\n" iso-8859-1-unix ignore)
            ("utf16" "a\n" utf-16le-unix ignore)

@@ -281,7 +281,7 @@
         (with-current-buffer buffer
           (call-interactively (key-binding (kbd "C-c C-k"))))
         (let ((text (rlm-test-complete buffer)))
-          (should (string-match-p "^\\*Cancelled\\.\\*" text)))
+          (should (string-match-p "^\\*Cancelled:\\* asked in Emacs" text)))
         (should (eq 'cancelled (rlm-run-state run)))
         (should (equal "cancelled" (rlm-test-state run)))
         (should-error (with-current-buffer buffer (call-interactively #'rlm-cancel))

@@ -122,6 +122,11 @@
       (rlm--stream-write stream " five\nsix")
       (rlm-test-stream-idle stream)
       (should (looking-at "two three"))
+      ;; In the line that is growing, too.
+      (set-window-point nil (goto-char (- (rlm--stream-end stream) 2)))
+      (rlm--stream-write stream "ty")
+      (rlm-test-stream-idle stream)
+      (should (looking-at "ixty"))
       (set-window-point nil (goto-char (point-max)))
       (rlm--stream-write stream " seven\n")
       (rlm-test-stream-idle stream)
@@ -165,11 +170,14 @@
 (ert-deftest rlm-stream-a-killed-buffer-ends-it ()
   "With its buffer gone a stream stops, quietly."
   (rlm-test-with-stream
-    (rlm--stream-write stream "abc")
-    (kill-buffer buffer)
-    (rlm--stream-write stream "def")
-    (rlm-test-await (null (rlm--stream-timer stream)))
-    (should-not (rlm--stream-pending stream))))
+    (let ((said nil))
+      (cl-letf (((symbol-function 'message) (lambda (&rest args) (push args said))))
+        (rlm--stream-write stream "abc")
+        (kill-buffer buffer)
+        (rlm--stream-write stream "def")
+        (rlm-test-await (null (rlm--stream-timer stream))))
+      (should-not said)
+      (should-not (rlm--stream-pending stream)))))
 
 (ert-deftest rlm-stream-reset-begins-anew ()
   "After a reset only what comes then is there."

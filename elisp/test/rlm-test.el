@@ -24,7 +24,7 @@
       (expand-file-name ".venv/bin/python" rlm-test-root))
   "The Python that has rlmd.")
 
-(defconst rlm-test-patience 60
+(defvar rlm-test-patience 60
   "Seconds after which a state is taken never to come; no measure.")
 
 ;; Else an error in a filter ends a batch Emacs 28 with a backtrace.
