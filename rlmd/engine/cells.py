@@ -6,7 +6,6 @@ is a typed slot, never an exception in the batch.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +144,8 @@ class RunCellHost:
         candidates = asking.candidates()
         first = candidates[0] if candidates else None
         temperature = first.temperature if first else 0.0
-        self._claim()
+        await self._claim()
+        spent = False
         try:
             done = await asking.parts.pool.complete(
                 CompletionRequest(
@@ -161,11 +161,12 @@ class RunCellHost:
                     batch=self._batches.get(batch, 1) > 1,
                 )
             )
-        except asyncio.CancelledError:
-            asking.purse.refund("sub_queries")
+            spent = done.record.source == "model"
+        except RlmdError:
+            spent = True
             raise
-        if done.record.source != "model":
-            asking.purse.refund("sub_queries")
+        finally:
+            asking.purse.settle_sub_query(spent=spent)
         if done.completion.finish == "length":
             raise CompletionCut(
                 f"The reply was cut at {done.record.completion_tokens:,} tokens.",
@@ -173,10 +174,10 @@ class RunCellHost:
             )
         return done
 
-    def _claim(self) -> None:
+    async def _claim(self) -> None:
         """Takes a sub-query from the purse; the first refusal of a run is a fact."""
         try:
-            self._asking.purse.claim("sub_queries")
+            await self._asking.purse.claim_sub_query()
         except LimitReached as error:
             if self._asking.limit is None:
                 self._asking.limit = error

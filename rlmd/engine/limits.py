@@ -6,6 +6,7 @@ consecutive errors are observed. Everything happens on the loop, so a claim is w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Literal
 
@@ -29,6 +30,8 @@ class Purse:
         self._started = clock()
         self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0}
         self._errors = 0
+        self._open = 0
+        self._settled = asyncio.Event()
 
     def begin(self) -> None:
         """The run's time counts from now: it may have waited for its session."""
@@ -41,10 +44,25 @@ class Purse:
             raise _reached(what, allowed, self._used[what])
         self._used[what] += 1
 
-    def refund(self, what: Claimed) -> None:
-        """Gives one back: a reply from the cache cost nothing."""
-        assert self._used[what] > 0
-        self._used[what] -= 1
+    async def claim_sub_query(self) -> None:
+        """Takes a sub-query, to be settled by ``settle_sub_query``.
+
+        While those that are open may yet be given back, it waits: of a batch that the cache can answer none is
+        refused. Raises ``LimitReached`` once all that is allowed has been spent.
+        """
+        while self.left("sub_queries") <= 0 and self._open:
+            await self._settled.wait()
+        self.claim("sub_queries")
+        self._open += 1
+
+    def settle_sub_query(self, *, spent: bool) -> None:
+        """Says whether an open sub-query cost anything: a reply from the cache did not."""
+        assert self._open > 0
+        self._open -= 1
+        if not spent:
+            self._used["sub_queries"] -= 1
+        self._settled.set()
+        self._settled = asyncio.Event()
 
     def used(self, what: Claimed) -> int:
         return self._used[what]

@@ -10,7 +10,9 @@ import pytest
 
 from rlmd.config import ReplSettings, RoleSettings
 from rlmd.engine import ExecuteRequest, RunRequest
-from rlmd.errors import Busy, CageUnavailable, Conflict, Draining, NotFound
+from rlmd.engine.journal import Journal
+from rlmd.errors import Busy, CageUnavailable, Conflict, DiskFull, Draining, NotFound
+from rlmd.events import AnyFact
 from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import Ear, House, new_id, settings_for
 
@@ -104,7 +106,6 @@ async def test_a_session_keeps_its_names(house: House, fake: FakeOllama) -> None
 
 async def test_a_session_is_held_by_one_run(house: House, fake: FakeOllama) -> None:
     """Another run waits, is refused, or takes a fresh session, as it asked."""
-    gate = asyncio.Event()
     fake.answer = lambda prompt: Scripted("slow", latency=60)
     fake.script(
         "root", [cell("x = llm_query('wait')"), cell("y = 2") + "\nFINAL_VAR(y)", cell("y = 3") + "\nFINAL_VAR(y)"]
@@ -124,7 +125,6 @@ async def test_a_session_is_held_by_one_run(house: House, fake: FakeOllama) -> N
     await house.engine.cancel(holder.run_id, "make room")
     record = await house.engine.wait(queued.run_id)
     assert await house.answer(record) == "3"
-    gate.set()
 
 
 async def test_cancel_of_a_run_that_waits_for_its_session(house: House, fake: FakeOllama) -> None:
@@ -241,3 +241,27 @@ async def test_where_no_cell_can_run_quote_searches_without_one(house: House, mo
     assert any("No seccomp here" in note for note in notes)
     report = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="1", contexts=("lines",)))
     assert (report.ok, report.error) == (False, "No seccomp here.")
+
+
+async def test_a_full_disk_ends_the_run_and_nothing_else(
+    house: House, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits is told; the next start tells the run as interrupted; other runs go on."""
+    fake.script("root", [cell("x = 1"), cell("y = 2") + "\nFINAL_VAR(y)"])
+    real = Journal.append
+    written = 0
+
+    def full(self: Journal, fact: AnyFact) -> None:
+        nonlocal written
+        written += 1
+        if written > 5:
+            raise DiskFull("The disk that holds the journal is full.", hint="Free space.")
+        real(self, fact)
+
+    monkeypatch.setattr(Journal, "append", full)
+    record = await house.ask("?", "lines", strategy="rlm")
+    assert (record.state, record.why) == ("failed", "The disk that holds the journal is full.")
+    monkeypatch.undo()
+    assert house.engine.statistics().runs_active == 0
+    other = await house.ask("??", "lines", strategy="rlm")
+    assert await house.answer(other) == "2"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from rlmd.engine.limits import Purse
@@ -22,19 +24,36 @@ def purse(clock: Clock | None = None, **limits: float) -> Purse:
     return Purse(Limits(**given), clock or Clock())
 
 
-def test_a_claim_beyond_the_limit_is_refused_and_takes_nothing() -> None:
-    """The error names the limit and both numbers; a refund opens one place, not two."""
+async def test_a_claim_beyond_the_limit_is_refused_and_takes_nothing() -> None:
+    """The error names the limit and both numbers; one that cost nothing opens one place, not two."""
     p = purse()
-    p.claim("sub_queries")
-    p.claim("sub_queries")
+    await p.claim_sub_query()
+    await p.claim_sub_query()
+    p.settle_sub_query(spent=True)
+    p.settle_sub_query(spent=True)
     for _ in range(2):
         with pytest.raises(LimitReached) as caught:
-            p.claim("sub_queries")
+            await p.claim_sub_query()
     assert caught.value.details == {"limit": "sub_queries", "allowed": 2, "used": 2}
-    p.refund("sub_queries")
-    p.claim("sub_queries")
-    with pytest.raises(LimitReached):
-        p.claim("sub_queries")
+    assert p.used("sub_queries") == 2
+
+
+async def test_what_the_cache_answers_is_never_refused() -> None:
+    """More at once than the limit allows: those that find none left wait for those that may be given back."""
+    p = purse()
+    done: list[int] = []
+
+    async def ask(number: int, *, spent: bool) -> None:
+        await p.claim_sub_query()
+        await asyncio.sleep(0)
+        p.settle_sub_query(spent=spent)
+        done.append(number)
+
+    await asyncio.gather(*(ask(number, spent=False) for number in range(20)))
+    assert sorted(done) == list(range(20))
+    results = await asyncio.gather(*(ask(number, spent=True) for number in range(5)), return_exceptions=True)
+    assert sum(isinstance(result, LimitReached) for result in results) == 3
+    assert p.left("sub_queries") == 0
 
 
 def test_limits_do_not_mix() -> None:
