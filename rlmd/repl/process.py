@@ -283,8 +283,11 @@ def interpreter() -> str:
 @cache
 def readable_paths() -> tuple[str, ...]:
     """What a worker may read: the standard library, the interpreter's shared libraries, those of the system."""
-    paths = [interpreter(), os.path.realpath(sysconfig.get_path("stdlib")), sysconfig.get_path("stdlib")]
-    paths.append(os.path.realpath(sysconfig.get_path("platstdlib")))
+    # Of the interpreter itself: by default a virtual environment's own folders would be among them.
+    base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_exec_prefix,
+            "installed_platbase": sys.base_exec_prefix}  # fmt: skip
+    libraries = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
+    paths = [interpreter(), *map(os.path.realpath, libraries), *libraries]
     prefix = os.path.realpath(sys.base_prefix)
     # In these stores libraries are packages of their own.
     paths += [store for store in ("/nix/store", "/gnu/store") if prefix.startswith(store)]

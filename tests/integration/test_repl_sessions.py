@@ -17,7 +17,7 @@ import uvloop
 from rlmd.errors import CageUnavailable, Draining, SessionLost
 from rlmd.repl import ReplSession, Workers
 from rlmd.repl.cell import CellClock
-from rlmd.repl.process import CagePlan, _program
+from rlmd.repl.process import CagePlan, _program, readable_paths
 from tests.repl import CAGES, WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP, Context, Host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,6 +252,16 @@ async def test_packages_of_an_environment_can_be_imported_and_no_others(workers:
     with_packages = await workers.acquire(packages=Path(sys.prefix))
     report = await with_packages.run_cell("import structlog; structlog.__name__", Host(), seconds=20, output_chars=1000)
     assert report.output == "'structlog'\n"
+
+
+async def test_the_virtual_environment_that_rlmd_is_installed_in_is_not_shown(workers: Workers) -> None:
+    assert sys.prefix != sys.base_prefix
+    assert [path for path in readable_paths() if path.startswith(sys.prefix)] == []
+    session = await workers.acquire()
+    report = await session.run_cell(
+        f"import os; os.listdir({sys.prefix!r} + '/lib')", Host(), seconds=5, output_chars=99
+    )
+    assert not report.ok
 
 
 async def test_without_bubblewrap_landlock_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
