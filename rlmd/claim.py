@@ -40,8 +40,10 @@ class Claim:
     @classmethod
     def of(cls, paths: Paths) -> Claim:
         """Makes the folders and takes the state folder. Raises ``AlreadyRunning``, ``ConfigInvalid``."""
-        for folder in (paths.state, paths.cache, paths.runtime, paths.spool):
-            _own_folder(folder)
+        for folder in (paths.state, paths.cache):
+            _own_folder(folder, may_link=True)
+        for folder in (paths.runtime, paths.spool):
+            _own_folder(folder, may_link=False)
         claim = cls(paths)
         claim._lock(paths.state / "lock", f"the state folder {paths.state}")
         return claim
@@ -68,13 +70,18 @@ class Claim:
         self._bound = (status.st_dev, status.st_ino)
         return listener
 
-    def release(self) -> None:
-        """Removes the socket file if it is still ours, and the locks."""
+    def withdraw(self) -> None:
+        """Removes the socket file if it is still ours. Before the listener is closed: then its inode is nobody else's."""
         if self._bound is not None:
             with contextlib.suppress(FileNotFoundError):
-                status = self._paths.socket.stat()
+                status = self._paths.socket.lstat()
                 if (status.st_dev, status.st_ino) == self._bound:
                     self._paths.socket.unlink()
+            self._bound = None
+
+    def release(self) -> None:
+        """Withdraws, and frees the locks."""
+        self.withdraw()
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -99,14 +106,16 @@ class Claim:
         self._locks.append(lock)
 
 
-def _own_folder(folder: Path) -> None:
-    """Makes a folder that only we can enter; one that others could enter is closed to them."""
+def _own_folder(folder: Path, *, may_link: bool) -> None:
+    """Makes a folder that only we can enter; one that others could enter is closed to them.
+
+    A link to a larger disk is fine below the home, but below /tmp (no XDG_RUNTIME_DIR) anybody may have put it there.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) and not folder.is_dir():
+        status = folder.stat() if may_link else folder.lstat()
+        if not stat.S_ISDIR(status.st_mode):
             raise ConfigInvalid(f"{folder} is not a folder.", hint="Move it out of the way.")
-        status = folder.stat()
         if status.st_uid != os.getuid():
             raise ConfigInvalid(
                 f"{folder} belongs to user {status.st_uid}, not to you ({os.getuid()}).",

@@ -81,6 +81,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
         manager.tell(STOPPING=1, STATUS="stopping")
+        claim.withdraw()
         server.refuse_new()
         await _step("runs", engine.drain, DRAIN_SECONDS)
         await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
