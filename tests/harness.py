@@ -29,6 +29,9 @@ SOCKET_BYTES = 107
 #: Bounds of a hang, never a measure: what is waited for comes in a fraction of it on a slow machine.
 PATIENCE = 60.0
 
+#: A test run that is killed takes its daemons along; the wrapper becomes the command, so the process is the same.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
 Json = dict[str, Any]
 
 
@@ -273,7 +276,7 @@ class Daemon:
         self._family: dict[tuple[int, str], Process] = {}
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rlmd", *arguments],
+                [*DIES_WITH_US, sys.executable, "-m", "rlmd", *arguments],
                 env=folders.environment(**environment),
                 cwd=folders.home,
                 stdin=subprocess.DEVNULL,
