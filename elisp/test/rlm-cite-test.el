@@ -94,7 +94,12 @@ the buffer, `answer' the answer buffer."
       (previous-error)
       (should (equal (rlm-test-here) '("notes.txt" "ALPHA1")))
       (should (eq above (selected-window)))
-      (should (get-buffer-window answer)))))
+      (select-window (split-window))    ; a third one, for something else
+      (switch-to-buffer "*scratch*")
+      (next-error)
+      (should (eq above (selected-window)))
+      (should (equal (rlm-test-here) '("notes.txt" "BRAVO2")))
+      (should (get-buffer-window "*scratch*")))))
 
 (ert-deftest rlm-cite-links-lead-there ()
   "The link of a citation goes to its place, and the quote is in the echo area."
@@ -141,6 +146,16 @@ the buffer, `answer' the answer buffer."
     (goto-char (point-max))
     (re-search-backward "^\\[[0-9]+/[0-9]+\\].*")
     (match-string 0)))
+
+(ert-deftest rlm-cite-the-nearest-place-wins ()
+  "Of several places the nearest to the expected one is taken, before or after it."
+  (with-temp-buffer
+    (insert "word 1 ------ word 2 ------------------------- word 3")
+    (let ((place (lambda (near) (car (rlm--find-quote "word" near 1 (point-max))))))
+      (should (equal '(1 1 15 15 48) (mapcar place '(2 7 10 25 40))))
+      (should-not (rlm--find-quote "none" 5 1 (point-max)))
+      ;; Outside of the text that was asked about it is not looked for.
+      (should-not (rlm--find-quote "word" 20 18 40)))))
 
 (ert-deftest rlm-cite-typesetting-is-overlooked ()
   "Other white space, case, quotes and dashes are the same place."

@@ -113,7 +113,11 @@
     (insert "* Before\n:LOGBOOK:\n" text "\n:END:\n* After\n")
     (let ((tree (org-element-parse-buffer)))
       (and (= 2 (length (org-element-map tree 'headline #'identity)))
-           (= 1 (length (org-element-map tree 'drawer #'identity)))
+           ;; The drawer reaches to its own end, and not to one within.
+           (equal (list (save-excursion (re-search-backward "^\\* After")
+                                        (match-beginning 0)))
+                  (org-element-map tree 'drawer
+                    (lambda (drawer) (org-element-property :end drawer))))
            (null (org-element-map tree
                      '(keyword babel-call inline-src-block inline-babel-call
                                macro property-drawer node-property comment diary-sexp)
@@ -131,7 +135,8 @@
   (let ((bits ["* " "** " "*" "**" "#" "# " "#+" "#+include: x" "#+begin_src sh :tangle x"
                "#+end_src" ":END:" ":end:" ":PROPERTIES:" "```" "```python" "~~~" "`" "``"
                "[[" "]]" "[a](" ")" "elisp:" "shell:ls" "src_sh{" "}" "call_x()" "{{{" "}}}"
-               "> " "- " "|" "---" "\n" "\n" "\n" "\n" "  " "word" "_x_" "~" "=" "," "%%("
+               "> " "- " "|" "---" "\n" "\n" "\n" "\n" "\n:END:\n"
+               "\n```\n" "\n```sh\n" "\n* x\n" "  " "word" "_x_" "~" "=" "," "%%("
                "<%%(" "Local\sVariables:" "é" "🐢" "\r" "CLOCK:" "\t" "1. " "$x$" "\\"])
         (pieces nil))
     (dotimes (_ (+ 3 (funcall random 40)))
