@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from rlmd.config import LimitSettings, ReplSettings, RoleSettings
 from rlmd.engine import LimitRequest, RunRequest
 from rlmd.events import AnyFact
+from rlmd.pool import CompletionRequest, PooledCompletion
 from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import Ear, House, new_id, settings_for
 
@@ -245,3 +247,26 @@ async def test_cancel_while_the_root_speaks(house: House, fake: FakeOllama) -> N
     facts = await house.facts(record)
     assert [fact.type for fact in facts[-3:]] == ["cancel_requested", "root_failed", "run_ended"]
     await fake.until(lambda: fake.serving == 0)
+
+
+async def test_a_cut_reply_that_a_host_hands_over_is_not_run(
+    house: House, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers give what there is with finish "length": whole blocks run, the open one and the final do not."""
+    real = house.pool.complete
+    asked = 0
+
+    async def cut_first(request: CompletionRequest, on_delta: object = None) -> PooledCompletion:
+        nonlocal asked
+        asked += 1
+        done = await real(request, on_delta)
+        finish = "length" if asked == 1 else "stop"
+        return replace(done, completion=replace(done.completion, finish=finish))
+
+    monkeypatch.setattr(house.pool, "complete", cut_first)
+    first = cell("x = 'whole'") + "\nFINAL(half)\n```repl\nx = 'half'\nprint('unfinished"
+    fake.script("root", [first, "FINAL_VAR(x)"])
+    record = await house.ask("?", "lines", strategy="rlm")
+    assert await house.answer(record) == "whole"
+    assert len(of_type(await house.facts(record), "cell_started")) == 1
+    assert "Its last block was not run" in fake.seen[1].prompt
