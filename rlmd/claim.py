@@ -71,7 +71,7 @@ class Claim:
         return listener
 
     def withdraw(self) -> None:
-        """Removes the socket file if it is still ours. Before the listener is closed: then its inode is nobody else's."""
+        """Removes the socket file if it is still ours; before the listener closes, while its inode is its own."""
         if self._bound is not None:
             with contextlib.suppress(FileNotFoundError):
                 status = self._paths.socket.lstat()
