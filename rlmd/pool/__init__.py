@@ -2,7 +2,7 @@
 
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.dispatcher import Deadlines
-from rlmd.pool.host import settings_for
+from rlmd.pool.host import settings_for, trusted_by_lookup
 from rlmd.pool.hosts import HostStatus
 from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
 
@@ -15,4 +15,5 @@ __all__ = [
     "PoolStatistics",
     "PooledCompletion",
     "settings_for",
+    "trusted_by_lookup",
 ]

@@ -19,7 +19,7 @@ from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
 from rlmd.pool.slots import HostView, ModelView
 from rlmd.providers.base import Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
-from rlmd.providers.http import checked_url, is_local_address
+from rlmd.providers.http import checked_url, is_local_address, looks_up_local
 from rlmd.providers.ollama import DEFAULT_WINDOW
 
 log = structlog.get_logger(__name__)
@@ -136,10 +136,17 @@ class Host:
             useful_window=min(window, settings.useful_window or window // 2),
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
-            trust=self.settings.trust or self._default_trust(served),
+            trust=self._trust(served),
             identity=digest or f"{self.settings.url} {name}",
             digest=digest,
         )
+
+    def _trust(self, served: ServedModel | None) -> Trust:
+        """A model that its server sends elsewhere is cloud whatever is said of the server: its machine may be mine,
+        the one that reads the prompt is not."""
+        if served is not None and served.remote:
+            return "cloud"
+        return self.settings.trust or self._default_trust(served)
 
     def _default_trust(self, served: ServedModel | None) -> Trust:
         """Mine: a program that completes prompts itself, on this machine or in a private range by address, with a
@@ -153,12 +160,20 @@ class Host:
             return "cloud"
         if served is None:  # llama.cpp serves its one model under any name; Ollama may pass an unlisted one on
             return "cloud" if self.facts.software == "ollama" else "mine"
-        return "cloud" if served.remote else "mine"
+        return "mine"
 
 
 def _find(served: Mapping[str, ServedModel], name: str) -> ServedModel | None:
     """Ollama lists ``name:latest`` for a model that is called ``name``."""
     return served.get(name) or served.get(f"{name}:latest")
+
+
+async def trusted_by_lookup(url: str, facts: ServerFacts) -> str | None:
+    """The private address behind a host's name, if a server of our own kind answers there: reason to trust it."""
+    url = checked_url(url)
+    if is_local_address(url) or facts.software not in _OWN_SOFTWARE:
+        return None
+    return await looks_up_local(url)
 
 
 def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) -> SecretStr | None:

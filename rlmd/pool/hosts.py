@@ -233,7 +233,7 @@ class Hosts:
             name=host.name,
             url=host.settings.url,
             provider=host.settings.provider,
-            trust=host.settings.trust or ("mine" if any(model.trust == "mine" for model in models) else "cloud"),
+            trust="mine" if any(model.trust == "mine" for model in models) else "cloud",
             state="down" if state == "unknown" and host.last_error else state,
             retry_in=max(0.0, opens - _now()) if state == "down" and opens is not None else None,
             slots=host.slots,

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
@@ -56,14 +57,37 @@ _UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _reused: ContextVar[bool] = ContextVar("reused", default=False)
 
 
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
+
+
 def is_local_address(url: str) -> bool:
     """Whether the URL names this machine or a private range by address. A name that must be looked up does not:
     whoever answers for it decides where the text goes."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    return host == "localhost" or host.endswith(".localhost") or _in_local_range(host)
+
+
+async def looks_up_local(url: str, lookup: Lookup | None = None) -> str | None:
+    """The address behind the URL's name, if each one that the name has now is this machine's or private; else None.
+
+    Asked once, when a person adds a host: the answer is shown to that person and written down, never asked again.
+    """
+    host = urlsplit(url).hostname or ""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        addresses = await (lookup or _system_lookup)(host)
+    except OSError:
+        return None
+    return addresses[0] if addresses and all(map(_in_local_range, addresses)) else None
+
+
+async def _system_lookup(host: str) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def _in_local_range(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings
+from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings, Trust
 from rlmd.errors import CompletionCut, Draining, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
@@ -194,10 +194,11 @@ async def test_a_prompt_beyond_every_window_is_refused_before_it_is_sent() -> No
         assert not fake.seen
 
 
-async def test_private_text_goes_to_trusted_hosts_only() -> None:
+@pytest.mark.parametrize("said", [None, "mine"])
+async def test_private_text_goes_to_trusted_hosts_only(said: Trust | None) -> None:
     models = [FakeModel("mine"), FakeModel("afar-cloud", remote_host="https://ollama.com")]
     async with FakeOllama(models) as near, FakeOllama(["sub"]) as cloud:
-        hosts = {"near": host(near), "cloud": host(cloud, trust="cloud")}
+        hosts = {"near": host(near, trust=said), "cloud": host(cloud, trust="cloud")}
         async with pool_of(hosts) as pool:
             assert {candidate.trust for candidate in pool.candidates("sub")} == {"mine", "cloud"}
             assert [candidate.name for candidate in pool.candidates("sub", private=True)] == ["near/mine:latest"]

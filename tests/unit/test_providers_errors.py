@@ -23,7 +23,7 @@ from rlmd.errors import (
     RlmdError,
 )
 from rlmd.providers.failures import classify, refusal_of, retry_after, showable
-from rlmd.providers.http import Http, checked_url, encoded, is_local_address, translated
+from rlmd.providers.http import Http, checked_url, encoded, is_local_address, looks_up_local, translated
 
 
 def _errors_of(module: Any) -> Iterator[type[Exception]]:
@@ -206,3 +206,26 @@ def test_a_key_never_shows() -> None:
 
 def test_lone_surrogates_become_replacement_characters() -> None:
     assert encoded(["a\udce9b", "ok"]) == '["a\ufffdb","ok"]'.encode()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "shown"),
+    [
+        (["192.168.1.5"], "192.168.1.5"),
+        (["10.0.0.7", "fd00::7"], "10.0.0.7"),
+        (["192.168.1.5", "203.0.113.9"], None),
+        (["203.0.113.9"], None),
+        ([], None),
+        (OSError("no such name"), None),
+    ],
+)
+async def test_a_named_host_is_local_only_if_all_its_addresses_are(
+    addresses: list[str] | OSError, shown: str | None
+) -> None:
+    async def lookup(name: str) -> list[str]:
+        assert name == "m40"
+        if isinstance(addresses, OSError):
+            raise addresses
+        return addresses
+
+    assert await looks_up_local("http://m40:11434", lookup) == shown

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rlmd.config import HostSettings, ModelSettings, check_settings
 from rlmd.errors import ConfigInvalid, Conflict, NotAllowed, NotFound
-from rlmd.pool import HostStatus, settings_for
+from rlmd.pool import HostStatus, settings_for, trusted_by_lookup
 from rlmd.pool.host import read_key
 from rlmd.providers.base import ServerFacts
 from rlmd.providers.detect import detect
@@ -42,18 +42,19 @@ class HostHandlers:
         key = read_key(params.name, _bare(params), os.environ)
         facts = await detect(params.url, api_key=key)
         _check_models(params, facts)
+        address = None if params.trust else await trusted_by_lookup(params.url, facts)
         settings = settings_for(
             params.url,
             facts,
             models=params.models,
             slots=params.slots,
             window=params.window,
-            trust=params.trust,
+            trust="mine" if address else params.trust,
             api_key_env=params.api_key_env,
         )
         async with self._changing:
             file, status = await self._keep(params.name, settings)
-        return m.HostAddResult(host=host_info(status), file=str(file), notes=tuple(_notes(status, facts)))
+        return m.HostAddResult(host=host_info(status), file=str(file), notes=tuple(_notes(status, facts, address)))
 
     async def remove(self, client: Connection, params: m.NameParams) -> m.Done:
         _refuse_egress(client)
@@ -144,8 +145,10 @@ def _told(chosen: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in chosen.items() if key == "window" or value != defaults[key]}
 
 
-def _notes(status: HostStatus, facts: ServerFacts) -> list[str]:
+def _notes(status: HostStatus, facts: ServerFacts, address: str | None) -> list[str]:
     notes = list(facts.notes)
+    if address:
+        notes.append(f"It is at {address}, a private address, so it is taken for yours; --trust cloud says otherwise.")
     if not status.models:
         notes.append("It lists no model that chats; pull one, or name one with --model.")
     if status.trust == "cloud":
