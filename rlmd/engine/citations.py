@@ -28,7 +28,7 @@ _MOST_CHARS = 4000
 #: An answer's quotes that are looked up; each may cost a search through the whole context.
 _MOST_QUOTES = 40
 #: Of a longer answer (a table from a variable) only the beginning is looked through.
-_MOST_ANSWER = 200_000
+_MOST_ANSWER = 50_000
 #: Hints that are tried one by one before the contexts are searched.
 _MOST_HINTS = 200
 _HINT_CHARS = 200_000

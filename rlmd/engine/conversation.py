@@ -29,6 +29,7 @@ _QUESTION_SHARE = 0.3
 #: Cells of one reply that are run; a model that writes more has not waited for any output.
 _MOST_CELLS = 6
 _MOST_NAMES = 24
+_EMPTY = "is empty; put the answer in it first."
 #: Share of the sub-queries below which the root is told how many are left.
 _SHORT_SHARE = 0.25
 #: The least window in which system prompt, question and one exchange have room.
@@ -174,7 +175,8 @@ class Conversation:
             return conclusion
         text = verdict.literal if verdict.literal is not None else await self._run.value_of(verdict.name or "")
         if text is None or not text.strip():
-            self._refuse(f"{verdict.name} is empty; put the answer in it first.")
+            too_long = text is None and verdict.name in self._variables()
+            self._refuse(f"{verdict.name} " + ("is too long for an answer." if too_long else _EMPTY))
             return None
         return Conclusion("answered", text.strip(), f"finished by {verdict.via}")
 
