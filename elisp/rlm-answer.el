@@ -279,7 +279,10 @@ Only what root models write is shown; of several texts the newest."
   (pcase (rlm--client-state (rlm--client (rlm-run-socket run)))
     ('starting "starting rlmd")
     ('connecting "connecting to rlmd")
-    (_ (if (eq state 'loading) "taking the text to rlmd" (symbol-name state)))))
+    (_ (pcase state
+         ('loading "taking the text to rlmd")
+         ('new "asking")
+         (_ (symbol-name state))))))
 
 (defun rlm--header-progress (run)
   "Return a list of texts, or nils, that tell how far RUN is."

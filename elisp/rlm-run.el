@@ -247,7 +247,10 @@ Quitting stops the waiting, not the run."
 (defun rlm--runs-lost (socket)
   "The connection to SOCKET is gone."
   (dolist (link '(attached asking))
-    (mapc #'rlm--run-lost (rlm--runs-at socket link))))
+    (mapc #'rlm--run-lost (rlm--runs-at socket link)))
+  (when (rlm--runs-at socket 'lost)
+    (message "rlm: the connection to rlmd was lost; %s follows a run again"
+             (substitute-command-keys "\\[rlm-attach]"))))
 
 (defun rlm--runs-found (socket)
   "SOCKET is connected again: follow the runs that were lost."

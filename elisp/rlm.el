@@ -6,7 +6,7 @@
 ;; Version: 0.1.0
 ;; Package-Requires: ((emacs "28.1"))
 ;; Keywords: tools, convenience, hypermedia
-;; URL: https://github.com/rlmd/rlmd
+;; URL: https://rlmd.example/
 ;; SPDX-License-Identifier: MIT
 
 ;;; Commentary:
@@ -168,7 +168,7 @@ non-nil if the daemon had forgotten one and this is the second try."
 (defun rlm--read-run (prompt runs)
   "Read one of RUNS with PROMPT; if there is one only, return that."
   (pcase runs
-    ('nil (user-error "No run is going"))
+    ('nil (user-error "There is no such run"))
     (`(,run) run)
     (_ (let ((choices (mapcar (lambda (run)
                                 (cons (format "%s  %s" (substring (rlm-run-id run) 0 8)
@@ -187,11 +187,15 @@ What it found so far stays."
              (message "Cancelling…"))
     (user-error "This run is over")))
 
+(defun rlm--lost-runs ()
+  "Return the runs that could be followed again, newest first."
+  (seq-filter (lambda (run) (eq 'lost (rlm-run-link run))) (rlm--live-runs)))
+
 (defun rlm-attach (run)
-  "Follow RUN, of the current answer buffer, again.
+  "Follow RUN again: that of the current answer buffer, else one that was lost.
 The connection to the daemon is made anew if need be; what
 happened meanwhile is caught up with."
-  (interactive (list (or rlm--run (user-error "Not in an answer buffer"))))
+  (interactive (list (or rlm--run (rlm--read-run "Follow again: " (rlm--lost-runs)))))
   (if (memq (rlm-run-state run) '(ended failed cancelled))
       (user-error "This run is over")
     (rlm-run-attach run)

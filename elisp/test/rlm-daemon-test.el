@@ -347,6 +347,7 @@
         (rlm-test-await-words one "Slowly the")
         (rlm-disconnect)
         (rlm-test-await (eq 'lost (rlm-run-link (rlm-test-run-of one))))
+        (should (equal (list (rlm-test-run-of one)) (rlm--lost-runs)))
         (let ((two (rlm-test-ask "Two?")))
           (should (string-match-p "^Second\\.$" (rlm-test-complete two)))
           (should (string-match-p "398 399 400 and that is all\\.\n" (rlm-test-complete one))))))))
