@@ -60,30 +60,39 @@ def _exact(shelf: Shelf, volume: Volume, needle: bytes, quote: str, near: Place 
                 return
 
 
-#: Occurrences in the hinted document that are looked at: around the hint first, then from the start.
+#: How far from the hint is looked first, and how many occurrences to each side of it.
 _NEAR_BYTES = 1 << 20
-_NEAR_COUNT = 100
+_NEAR_COUNT = 50
 
 
 def _in_document(shelf: Shelf, document: PinnedDocument, needle: bytes, quote: str, near: int) -> Iterator[int]:
+    """Code points at which the quote begins: those around the hint, or else the first ones of the document."""
     ruler = shelf.ruler(document)
     data = shelf.view(document)
     around = ruler.byte_of(max(0, min(near, document.chars)))
     first = max(0, around - _NEAR_BYTES)
     window = bytes(data[first : around + _NEAR_BYTES + len(needle)])
-    seen: set[int] = set()
-    for text, base in ((window, first), (None, 0)):
-        if text is None:
-            if seen:
-                return
-            text = bytes(data)
-        at = text.find(needle)
-        while at >= 0 and len(seen) < _NEAR_COUNT:
-            start = _aligned(ruler, base + at, quote)
-            if start is not None and start not in seen:
-                seen.add(start)
-                yield start
-            at = text.find(needle, at + 1)
+    offsets = [first + at for at in _around(window, needle, around - first)] or _forward(bytes(data), needle, 0)
+    for offset in offsets:
+        start = _aligned(ruler, offset, quote)
+        if start is not None:
+            yield start
+
+
+def _around(text: bytes, needle: bytes, pivot: int) -> Iterator[int]:
+    """From the pivot on, then back from it: a quote that stands everywhere must not hide the place that is meant."""
+    yield from _forward(text, needle, pivot)
+    at, count = text.rfind(needle, 0, pivot + len(needle) - 1), 0
+    while at >= 0 and count < _NEAR_COUNT:
+        yield at
+        at, count = text.rfind(needle, 0, at + len(needle) - 1), count + 1
+
+
+def _forward(text: bytes, needle: bytes, start: int) -> Iterator[int]:
+    at, count = text.find(needle, start), 0
+    while at >= 0 and count < _NEAR_COUNT:
+        yield at
+        at, count = text.find(needle, at + 1), count + 1
 
 
 def _occurrences(shelf: Shelf, volume: Volume, needle: bytes) -> Iterator[tuple[PinnedDocument, int]]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from rlmd.contexts import ContextStore, InlineSource, PathSource
@@ -48,7 +48,8 @@ def in_a_store(work: Callable[[ContextStore], Awaitable[None]]) -> None:
 
 
 @given(st.lists(TEXTS, min_size=10, max_size=20), st.data())
-@settings(max_examples=5, deadline=None)
+# Each example is a store and a process: shrinking would take longer than all other tests together.
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_places_agree_with_slicing(texts: list[str], data: st.DataObject) -> None:
     """Peek, regex, exact find and ranked search report code points of the text as Python slices it."""
 
@@ -79,6 +80,15 @@ def test_places_agree_with_slicing(texts: list[str], data: st.DataObject) -> Non
                 assert peek.text.startswith(hit.text)
 
     in_a_store(work)
+
+
+async def test_the_hinted_place_of_a_quote_that_stands_everywhere_comes_first(store: ContextStore) -> None:
+    await store.load(InlineSource("x" * 5000), name="n")
+    pinned = await store.pin("n")
+    hint = Span(context="n", document="text", start=2500, end=2509)
+    assert (await pinned.find("x" * 9, hint=hint, limit=1)) == [hint]
+    first, second, third = await pinned.find("x" * 9, hint=hint, limit=3)
+    assert (first.start, {second.start, third.start}) == (2500, {2499, 2501})
 
 
 SOURCE = "He said: “It’s the end—almost.”\r\n  Then\tthe Café closed;\nthe naïve\u00a0waiter… left."
