@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.harness import Client, Daemon, Folders, all_end, marked
+
+#: The same examples every time. A failing one is shown as it was found: where an example starts processes, shrinking
+#: takes minutes; ``--hypothesis-profile shrink`` asks for it.
+settings.register_profile("seeded", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
+settings.register_profile("shrink", derandomize=True, deadline=None)
+settings.load_profile("seeded")
 
 StartDaemon = Callable[..., Awaitable[Daemon]]
 
