@@ -27,9 +27,9 @@ def print_answer(output: Output, result: RunResult, notes: Sequence[str] = ()) -
     """
     if result.answer:
         output.print(shown(result.answer).rstrip())
-    if result.citations:
+    if listed := tuple(citation for citation in result.citations if not _told(citation, result.answer or "")):
         output.print()
-        for line in citation_lines(output, result.citations):
+        for line in citation_lines(output, listed):
             output.print(line)
     output.out.flush()
     said = " ".join((result.answer or "").split())
@@ -40,6 +40,11 @@ def print_answer(output: Output, result: RunResult, notes: Sequence[str] = ()) -
         output.remark(trouble, "red" if result.run.outcome == "failed" else "yellow")
     if result.receipt is not None:
         output.remark(one_line(result.receipt.summary))
+
+
+def _told(citation: Citation, answer: str) -> bool:
+    """Whether the answer itself shows the citation, as those of the program ``quote`` do."""
+    return citation.locator is not None and f"[{citation.number}] {citation.locator.label}:\n" in answer
 
 
 def _trouble(result: RunResult) -> str | None:
@@ -59,7 +64,7 @@ def citation_lines(output: Output, citations: tuple[Citation, ...]) -> Iterator[
     for citation in citations:
         number = f"[{citation.number}]"
         where = place(citation) if citation.verified else "not found in the text"
-        changed = " (wording as normalised)" if citation.match == "normalised" else ""
+        changed = " (but for spacing and signs)" if citation.match == "normalised" else ""
         room = QUOTE if columns is None else max(LEAST_QUOTE, columns - len(f'{number} {where}: ""{changed}'))
         quote = output.painted(f'"{one_line(citation.quote, min(room, QUOTE))}"', "dim")
         where = where if citation.verified else output.painted(where, "yellow")

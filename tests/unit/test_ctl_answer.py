@@ -61,9 +61,14 @@ def test_answer_and_citations_on_stdout_receipt_on_stderr() -> None:
         "Because.\n\n"
         '[1] /src/a.py:120: "the text"\n'
         '[2] not found in the text: "made up"\n'
-        '[3] /src/a.py:120: "the text" (wording as normalised)\n'
+        '[3] /src/a.py:120: "the text" (but for spacing and signs)\n'
     )
     assert err == "all searched, 0.5 s\n"
+
+
+def test_what_the_answer_shows_itself_is_not_listed_again() -> None:
+    out, _ = printed(result("Found:\n\n[1] a.py:120:\n> the text", (citation(), citation(2))))
+    assert out == 'Found:\n\n[1] a.py:120:\n> the text\n\n[2] /src/a.py:120: "the text"\n'
 
 
 def test_a_quote_is_cut_and_cannot_drive_the_terminal() -> None:
