@@ -51,7 +51,8 @@ leaves nothing.  STATE, an `rlm--org', is brought up to date."
      ((rlm--org-fence state) (rlm--org-code-line line state))
      ((rlm--org-open-fence line state))
      ((string-match "\\`[ \t]*>[ ]?" line)
-      (let ((inner (rlm--org-text-line (substring line (match-end 0)))))
+      ;; Others' words, code among them: shown as they stand.
+      (let ((inner (rlm--org-harmless (rlm--org-plain (substring line (match-end 0))))))
         (if (rlm--org-quoting state)
             inner
           (setf (rlm--org-quoting state) t)

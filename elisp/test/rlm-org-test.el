@@ -90,7 +90,7 @@
   (should (equal (rlm-test-org "#+begin_src sh :tangle ~/.bashrc :eval yes\nls\n#+end_src")
                  "#+begin_src sh\nls\n#+end_src"))
   (should (equal (rlm-test-org "> a\n> *b*\n\nc\n> d")
-                 "#+begin_quote\na\n/b/\n#+end_quote\n\nc\n#+begin_quote\nd\n#+end_quote"))
+                 "#+begin_quote\na\n*b*\n#+end_quote\n\nc\n#+begin_quote\nd\n#+end_quote"))
   (should (equal (rlm-test-org "> a\n```\nx\n```")
                  "#+begin_quote\na\n#+end_quote\n#+begin_example\nx\n#+end_example")))
 
