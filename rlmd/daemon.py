@@ -22,9 +22,9 @@ from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
-from rlmd.manager import Manager, inherited_listener
 from rlmd.pool import Pool
 from rlmd.repl import Workers
+from rlmd.systemd import ServiceManager, inherited_listener
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Dispatcher, Handler
 from rlmd.wire.handlers.contexts import ContextHandlers
@@ -48,7 +48,7 @@ async def run(paths: Paths, settings: Settings) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP. Raises ``AlreadyRunning``, ``ConfigInvalid``."""
     began = time.monotonic()
     stop = _stop_signal()
-    manager = Manager()
+    manager = ServiceManager()
     async with AsyncExitStack() as stack:
         claim = Claim.of(paths)
         stack.callback(claim.release)

@@ -49,8 +49,8 @@ BELOW: dict[str, frozenset[str]] = {
     "logs": VOCABULARY,
     "tomltext": frozenset(),
     "claim": VOCABULARY,
-    "manager": VOCABULARY,
-    "daemon": VOCABULARY | {"logs", "claim", "manager"} | {"providers", "pool", "repl", "contexts", "engine", "wire"},
+    "systemd": VOCABULARY,
+    "daemon": VOCABULARY | {"logs", "claim", "systemd"} | {"providers", "pool", "repl", "contexts", "engine", "wire"},
     "__main__": VOCABULARY | {"logs", "daemon"},
 }
 

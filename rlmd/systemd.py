@@ -32,7 +32,7 @@ def inherited_listener(environment: MutableMapping[str, str] = os.environ) -> so
     return listener
 
 
-class Manager:
+class ServiceManager:
     """Says how we are to ``NOTIFY_SOCKET``; also takes that variable out of the environment."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:

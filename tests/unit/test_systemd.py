@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.manager import Manager, inherited_listener
+from rlmd.systemd import ServiceManager, inherited_listener
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def told(tmp_path: Path) -> socket.socket:
 
 def test_what_is_told_arrives_and_the_variable_is_gone(told: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": told.getsockname(), "OTHER": "x"}
-    Manager(environment).tell(READY=1, STATUS="rlmd at home")
+    ServiceManager(environment).tell(READY=1, STATUS="rlmd at home")
     assert told.recv(1000) == b"READY=1\nSTATUS=rlmd at home"
     assert environment == {"OTHER": "x"}
 
@@ -34,13 +34,13 @@ def test_an_abstract_address() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(f"\0rlmd-test-{os.getpid()}")
         receiver.settimeout(20)
-        Manager({"NOTIFY_SOCKET": f"@rlmd-test-{os.getpid()}"}).tell(STOPPING=1)
+        ServiceManager({"NOTIFY_SOCKET": f"@rlmd-test-{os.getpid()}"}).tell(STOPPING=1)
         assert receiver.recv(1000) == b"STOPPING=1"
 
 
 def test_without_a_manager_nothing_happens(tmp_path: Path) -> None:
-    Manager({}).tell(READY=1)
-    Manager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell(READY=1)
+    ServiceManager({}).tell(READY=1)
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).tell(READY=1)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_without_a_manager_nothing_happens(tmp_path: Path) -> None:
 )
 def test_the_watchdog_is_ours_or_off(variables: dict[str, str], seconds: float | None) -> None:
     environment = {"NOTIFY_SOCKET": "/x", **variables}
-    assert Manager(environment).watchdog == seconds
+    assert ServiceManager(environment).watchdog == seconds
     assert environment == {}
 
 
 async def test_the_watchdog_is_fed_from_the_loop(told: socket.socket) -> None:
-    manager = Manager({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "30000"})
+    manager = ServiceManager({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "30000"})
     feeding = asyncio.create_task(manager.feed_watchdog())
     told.setblocking(False)
     for _ in range(3):
@@ -73,7 +73,7 @@ async def test_the_watchdog_is_fed_from_the_loop(told: socket.socket) -> None:
 _CHILD = """
 import os, socket, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
-from rlmd.manager import inherited_listener
+from rlmd.systemd import inherited_listener
 try:
     listener = inherited_listener()
 except ValueError as error:
