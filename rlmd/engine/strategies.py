@@ -288,7 +288,7 @@ def quoted_answer(citations: Sequence[Citation], indents: Mapping[int, str], end
     parts = ["The passage that matches the question best:" if one else "The passages that match the question best:"]
     for citation in citations:
         label = citation.locator.label if citation.locator else citation.document
-        parts.append(f"[{citation.number}] {label}\n{_as_block(indents.get(citation.number, '') + citation.quote)}")
+        parts.append(f"[{citation.number}] {label}:\n{_as_block(indents.get(citation.number, '') + citation.quote)}")
     return "\n\n".join([*parts, last])
 
 
