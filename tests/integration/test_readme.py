@@ -18,7 +18,7 @@ from tests.harness import ROOT, Daemon, Folders
 
 README = (ROOT / "README.md").read_text()
 FIRST = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)[0]
-CITED = re.compile(r'^\[(\d)\] (/.*?):(\d+): "', flags=re.MULTILINE)
+CITED = re.compile(r"^\[(\d)\] (/.*?):(\d+):$", flags=re.MULTILINE)
 
 
 def test_the_first_command_is_one_line_that_any_shell_reads() -> None:
@@ -36,7 +36,7 @@ def check_answer(out: str) -> None:
     assert "No language model was used" in out
     assert "rlmctl host add" in out
     for number, path, line in cited:
-        (shown,) = re.findall(rf"^\[{number}\] {re.escape(path)}:{line}\n> (.*)$", out, flags=re.MULTILINE)
+        (shown,) = re.findall(rf"^\[{number}\] {re.escape(path)}:{line}:\n> (.*)$", out, flags=re.MULTILINE)
         assert shown in Path(path).read_text().splitlines()[int(line) - 1]
 
 
