@@ -127,10 +127,10 @@ class Scheduler:
             case "overloaded":
                 host.overload(attempt, now, ending.retry_after)
             case "barred":
-                host.recover(attempt)
+                host.recover(attempt, now)
                 host.bar(attempt.target.model, now)
             case "cut" | "unfit" | "fatal":
-                host.recover(attempt)
+                host.recover(attempt, now)
             case "aborted":
                 host.give_up_trial(attempt)
         self._drop_if_removed(host)

@@ -183,18 +183,20 @@ class Slots:
 
     def succeed(self, attempt: Attempt, now: float) -> None:
         self.completed += 1
-        self.recover(attempt)
+        self.recover(attempt, now)
         self.learn(attempt, now - attempt.started)
         self.smooth += 1
         if self.smooth >= self.permits and self.permits < self.view.slots:
             self.permits += 1
             self.smooth = 0
 
-    def recover(self, attempt: Attempt) -> None:
-        """It answered, whatever it answered: the transport works."""
+    def recover(self, attempt: Attempt, now: float) -> None:
+        """It answered, whatever it answered: the transport works. A host that was said not to be ready stays down,
+        with patience counted from this last sign of life: nothing else would ever end the wait for it."""
         if self.open_until is None or self.trial == attempt.id:
             self.failures = self.level = self.pauses = 0
-            self.open_until = self.trial = self.down_since = None
+            self.open_until = self.trial = None
+            self.down_since = None if self.view.ready else now
             self.was_up = True
 
     def give_up_trial(self, attempt: Attempt) -> None:

@@ -482,6 +482,20 @@ AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, 
 TestAnyOrder = AnyOrder.TestCase
 
 
+def test_an_answer_from_a_host_that_is_said_to_be_down_does_not_stop_the_clock_of_those_that_wait() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    story.submit("a")
+    story.now = 7
+    story.hosts(view("a", ready=False))
+    story.end(1)
+    waiting = story.submit("a")
+    assert story.wake == 7 + PATIENCE_SEEN
+    story.now = story.wake
+    story.call("tick")
+    assert story.settled[waiting].outcome == "no_host"
+
+
 # ── simulation ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 #: Slots and mean seconds a request: two old cards, one fast, one slow.
