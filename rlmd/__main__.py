@@ -6,6 +6,7 @@ The heavy imports come after the arguments are understood, so that ``--version``
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(paths: Paths, settings: Settings) -> int:
+    gc.disable()  # what is made from here to the first client stays for good; rlmd.daemon enables it then
     import uvloop
 
     from rlmd.daemon import run

@@ -7,7 +7,9 @@ of the latter has its own bound, so that the whole ends before a service manager
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +42,10 @@ from rlmd.wire.server import Server
 DRAIN_SECONDS = 10.0
 #: Seconds that clients have to read what is left for them after the runs were seen off.
 GOODBYE_SECONDS = 3.0
+#: New objects after which the youngest are looked through: 5,000 take some 0.2 ms, and a sub-query makes a hundred.
+_YOUNG_OBJECTS = 5000
+#: How long a thread may keep the interpreter from the loop.
+_SWITCH_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +83,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         await server.start()
         watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
         stack.callback(watchdog.cancel)
+        _settle()
         manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
@@ -86,6 +93,19 @@ async def run(paths: Paths, settings: Settings) -> None:
         await _step("runs", engine.drain, DRAIN_SECONDS)
         await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
     log.info("stopped")
+
+
+def _settle() -> None:
+    """Keeps the garbage collector and the threads from holding up the loop.
+
+    What has been made by now stays for good: it is no longer looked through (50 ms each time, while the loop stands
+    still), and collecting looks at what runs and clients leave behind alone. A thread that computes gives way to the
+    loop after 0.5 ms, not after Python's 5.
+    """
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
+    gc.enable()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _stop_signal() -> asyncio.Event:
