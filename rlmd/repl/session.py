@@ -1,42 +1,32 @@
 """A REPL session: one caged worker, its contexts, one cell at a time (parent side).
 
-Owns what happens to a worker over time: loading between cells, deadlines, cancelling, loss. The worker is ended
-whenever it surprises us (a breach of the protocol, threads left behind, a signal ignored): a surprised worker is
-thrown away, the daemon goes on.
+Owns what happens to a worker over time: loading between cells, one cell after another, loss. The worker is ended
+whenever it surprises us, such as by a breach of the protocol: a surprised worker is thrown away, the daemon goes on.
+How one cell ends is ``execution``'s; what a cell asks is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from rlmd.errors import Conflict, SessionLost, TooLarge
 from rlmd.events import Pin
 from rlmd.repl import channel as frames
 from rlmd.repl.base import CellHost, CellReport, ContextSource
-from rlmd.repl.cell import Cell, CellClock, Done
+from rlmd.repl.cell import Cell
 from rlmd.repl.channel import Breach, Channel, Header
+from rlmd.repl.execution import GRACE, Execution, Worker
 from rlmd.repl.loading import frames_of, string_bytes
 from rlmd.repl.output import Output
 from rlmd.repl.process import BASE_BYTES, WorkerProcess
 
-#: From SIGINT to SIGKILL; a cell that can stop does so in 2 to 4 ms.
-GRACE = 0.5
-#: Threads that are just ending are gone within this time.
-_THREADS_SECONDS = 0.1
-#: Least time between two looks at the CPU clock of a cell that waits.
-_LEAST_LOOK = 0.05
-_CORES = os.cpu_count() or 64
 #: Between cells a worker sleeps; one that computes (behind a forged end of its cell) is ended. Seconds between looks,
 #: and CPU seconds allowed in all until the next cell.
 _IDLE_LOOK, _IDLE_CPU = 5.0, 0.5
 #: Address space for work on a text, in copies of it.
 _COPIES = 6
-_MOST_SOURCE = 1_900_000
 
 
 class ReplSession:
@@ -144,7 +134,15 @@ class ReplSession:
             Exception: What ``host.answer`` or ``host.search`` raised; the cell was stopped first.
         """
         with _Claim(self):
-            return await _Execution(self, host, seconds, cpu_seconds).run(source, output_chars)
+            self._cells += 1
+            documents = {(c, d): chars for c, several in self._documents.items() for d, chars in several.items()}
+            worker = Worker(self._process, self._channel.send, self._output, lambda: self.alive, self._end)
+            execution = Execution(worker, self._cells, host, documents, seconds, cpu_seconds)
+            self._cell = execution.cell
+            try:
+                return await execution.run(source, output_chars)
+            finally:
+                self._cell = None
 
     async def value_of(self, expression_name: str) -> str | None:
         """``str()`` of a variable, or None when there is none of that name (or it is too long, or a failure)."""
@@ -274,129 +272,6 @@ class _Claim:
             self._session._watch_idle()
         elif self._session._ending.done():
             self._session._output.close()
-
-
-class _Execution:
-    """One run of one cell: its deadline and its end, whichever way it comes."""
-
-    def __init__(self, session: ReplSession, host: CellHost, seconds: float, cpu_seconds: float | None) -> None:
-        self._session, self._host = session, host
-        self._seconds, self._cpu_seconds = seconds, cpu_seconds
-        self._loop = asyncio.get_running_loop()
-        self._process = session._process
-        self._clock = CellClock(time.monotonic, self._process.cpu_seconds)
-        self._cpu_before = self._process.cpu_seconds()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._cell: Cell | None = None
-        #: The limit that the cell hit, as its error.
-        self._limit = ""
-
-    async def run(self, source: str, output_chars: int) -> CellReport:
-        session = self._session
-        if len(source) > _MOST_SOURCE:
-            raise TooLarge(f"A cell of {len(source):,} characters; at most {_MOST_SOURCE:,} can be run")
-        session._cells += 1
-        documents = {(c, d): chars for c, several in session._documents.items() for d, chars in several.items()}
-        cell = self._cell = Cell(session._cells, self._host, session._channel.send, documents, self._waiting)
-        session._cell = cell
-        session._output.begin(output_chars, self._host.output)
-        try:
-            header = {"t": "run", "cell": cell.number, "echo": output_chars}
-            session._channel.send(header, source.encode("utf-8", "replace"))
-            self._look()
-            await cell.woken.wait()
-            if cell.error is None and cell.done is None:  # out of time
-                await self._shielded(self._stop(cell))
-            if cell.error is not None and not (self._limit and isinstance(cell.error, SessionLost)):
-                raise cell.error
-            await self._check_threads(cell.done)
-        except BaseException:
-            await self._shielded(self._stop(cell))
-            raise
-        finally:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            await self._shielded(cell.stop())
-            session._cell = None
-        return self._report(cell.done)
-
-    async def _stop(self, cell: Cell) -> None:
-        """Sub-queries first, then SIGINT, then SIGKILL."""
-        await cell.stop()
-        if not self._session.alive:
-            await self._session._end("")
-        elif cell.done is None:
-            self._process.interrupt()
-            try:
-                async with asyncio.timeout(GRACE):
-                    await cell.reported.wait()
-            except TimeoutError:
-                await self._session._end(f"the cell did not stop within {GRACE} s of being interrupted")
-
-    async def _check_threads(self, done: Done | None) -> None:
-        """A worker with threads left behind is ended: they could spend the next cell's purse."""
-        if done is None:
-            return
-        deadline = self._loop.time() + _THREADS_SECONDS
-        while (count := self._process.threads() or done.threads) > 1:
-            if self._loop.time() > deadline:
-                self._limit = self._limit or f"threads: {count - 1} left running by the cell"
-                await self._session._end("the cell left threads running")
-                return
-            await asyncio.sleep(0.005)
-
-    def _waiting(self, waiting: bool) -> None:
-        self._clock.wait(waiting)
-        self._look()
-
-    def _look(self) -> None:
-        """Looks at both clocks, and sets the alarm for the first moment at which one can have run out."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._limit:
-            return None
-        left = self._seconds - self._clock.seconds()
-        if self._clock.waiting:
-            left /= _CORES
-        if left <= 0:
-            return self._expire(f"CellTimeout: more than {self._seconds:g} s of the cell's own time")
-        if self._cpu_seconds is not None:
-            cpu_left = self._cpu_seconds - (self._process.cpu_seconds() - self._cpu_before)
-            if cpu_left <= 0:
-                return self._expire(f"CellTimeout: more than {self._cpu_seconds:g} s of CPU time")
-            left = min(left, cpu_left / _CORES)
-        self._alarm = self._loop.call_later(max(_LEAST_LOOK, left), self._look)
-        return None
-
-    def _expire(self, limit: str) -> None:
-        self._limit = limit
-        if self._cell is not None:
-            self._cell.woken.set()
-
-    async def _shielded(self, work: Any) -> None:
-        """Clean-up goes to its end even when the caller is cancelled again meanwhile."""
-        task = self._loop.create_task(work)
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                if task.cancelled():
-                    break
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        task.result()
-
-    def _report(self, done: Done | None) -> CellReport:
-        output, cut, digest = self._session._output.end()
-        error = self._limit or (done.error if done is not None else None) or None
-        return CellReport(
-            ok=error is None, output=output, cut=cut, digest=digest, error=error,
-            final=done.final if done is not None else None, answer=done.answer if done is not None else None,
-            names=done.names if done is not None else (), seconds=self._clock.seconds(),
-            interrupted=done is None or done.stopped, lost=not self._session.alive,
-        )  # fmt: skip
 
 
 def _how_it_died(status: int) -> str:
