@@ -49,6 +49,7 @@ class _Watcher:
         #: What to do about the error that it ended with.
         self.hint = ""
         self._left: Exit | None = None
+        self._detached = False
         self._task: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
 
@@ -69,6 +70,8 @@ class _Watcher:
                     await self._task
         if self._cancelling is not None:
             await self._cancelling
+        if self._detached:  # said below the display, which erases itself and all that was said meanwhile
+            self._output.remark(f"The run goes on. To come back: rlmctl run attach {self._run.run_id}", None)
         return self._left
 
     async def _read(self) -> None:
@@ -84,6 +87,8 @@ class _Watcher:
 
     def _ask(self, question: str | None) -> None:
         self._display.question = question
+        if question is None:
+            self._display.line_typed()
         if question and not self._output.live:
             self._output.remark(question)
 
@@ -95,8 +100,8 @@ class _Watcher:
             await self._client.call("run/cancel", CancelParams(run_id=self._run.run_id, why="Ctrl-C"))
 
     def _detach(self) -> None:
+        self._detached = True
         self._stop(Exit.DONE)
-        self._output.remark(f"The run goes on. To come back: rlmctl run attach {self._run.run_id}", None)
 
     def _leave(self) -> None:
         if self._cancelling is not None:

@@ -35,6 +35,12 @@ class Display:
     def apply(self, event: Event) -> None:
         self.progress = self.progress.apply(event)
 
+    def line_typed(self) -> None:
+        """The person pressed Enter: the cursor goes back to where the display believes it to be."""
+        if self._output.live:
+            self._output.err.write("\x1b[A")
+            self._output.err.flush()
+
     @contextlib.asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
         """Repaints while the block runs."""

@@ -374,7 +374,8 @@ async def test_ctrl_c_offers_to_detach(scripted: Scripted, environment: dict[str
         await terminal.wait_shown("d Enter detaches")
         terminal.type("d\r")
         assert await terminal.wait_ended() == 0
-    assert f"rlmctl run attach {scripted.run_id}" in terminal.screen
+    _, told, after = terminal.screen.partition(f"rlmctl run attach {scripted.run_id}")
+    assert told and "\x1b[2K" not in after, "the display erased what was said"
     assert scripted.sent("run/cancel") == []
     assert len(scripted.sent("run/detach")) == 1
 

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.", show_default=False)],
     file: Annotated[
         list[str] | None,
         typer.Option("--file", "-f", metavar="PATH", help="A file or directory; - is standard input."),

@@ -30,8 +30,8 @@ Loading again under the same name brings the context up to date.
 
 @app.command(epilog=_LOAD_EXAMPLES)
 def load(
-    path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and directories; - is standard input.")],
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Keep it under this name.")] = None,
+    path: Annotated[list[str], typer.Argument(metavar="PATH", help="Files and directories; - is standard input.")],
+    name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Keep it under this name.")] = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
     private: options.Private = False,
@@ -88,8 +88,8 @@ def list_contexts(json: options.Json = False) -> None:
 @app.command()
 def info(
     name: options.ContextName,
-    first: Annotated[int, typer.Option("--from", min=0, help="Number of the first document shown.")] = 0,
-    limit: Annotated[int, typer.Option(min=0, max=10_000, help="Documents shown.")] = 20,
+    first: Annotated[int, typer.Option("--from", metavar="N", min=0, help="Number of the first document shown.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, max=10_000, help="Documents shown.")] = 20,
     json: options.Json = False,
 ) -> None:
     """Show one context and its documents."""
@@ -126,9 +126,11 @@ def info(
 @app.command()
 def peek(
     name: options.ContextName,
-    document: Annotated[str | None, typer.Argument(help="Needed when there are several.", show_default=False)] = None,
-    start: Annotated[int, typer.Option(min=0, help="The first character, from 0.")] = 0,
-    chars: Annotated[int, typer.Option(min=1, max=65_536, help="How many.")] = 2000,
+    document: Annotated[
+        str | None, typer.Argument(metavar="DOCUMENT", help="Needed when there are several.", show_default=False)
+    ] = None,
+    start: Annotated[int, typer.Option(metavar="N", min=0, help="The first character, from 0.")] = 0,
+    chars: Annotated[int, typer.Option(metavar="N", min=1, max=65_536, help="How many.")] = 2000,
     json: options.Json = False,
 ) -> None:
     """Read a stretch of a document."""
@@ -151,9 +153,9 @@ def peek(
 @app.command()
 def search(
     name: options.ContextName,
-    query: Annotated[str, typer.Argument(help="Words, or a regular expression with --regex.")],
+    query: Annotated[str, typer.Argument(metavar="WORDS", help="Words, or a regular expression with --regex.")],
     regex: Annotated[bool, typer.Option("--regex", "-e", help="Find matches of a regular expression (re2).")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Passages at most.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="Passages at most.")] = 10,
     json: options.Json = False,
 ) -> None:
     """Search a context: the best passages for a question, or all matches of a pattern."""
@@ -183,7 +185,7 @@ def search(
 
 @app.command()
 def drop(
-    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=options.complete_context)],
+    name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_context)],
 ) -> None:
     """Erase contexts with their index, and what was derived from them."""
 

@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def execute(
-    code: Annotated[str, typer.Argument(help="Python code; - reads it from standard input.", show_default=False)],
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="Python code; - reads it from standard input.", show_default=False)
+    ],
     context: options.Contexts = None,
     session: options.Session = None,
     limit: options.Limit = None,
@@ -59,7 +61,10 @@ def execute(
                 output.print(shown(result.final))
         if result.output_cut:
             output.remark(f"{result.output_cut:,} characters of output were left out")
-        output.remark(f"{'done' if result.ok else shown(result.error or 'failed')} in {duration(result.seconds)}")
+        # The traceback stands in the output; an error without one, such as a limit, is told here alone.
+        error = shown(result.error or "failed")
+        word = "done" if result.ok else "failed" if error in result.output else error
+        output.remark(f"{word} after {duration(result.seconds)}")
         return Exit.DONE if result.ok else Exit.ERROR
 
     with_daemon(work, quiet=quiet)

@@ -42,13 +42,16 @@ def list_hosts(json: options.Json = False) -> None:
 
 @app.command(epilog=_EXAMPLES)
 def add(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
-    url: Annotated[str, typer.Argument(help="Where it listens, such as http://m40:11434.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where it listens, such as http://m40:11434.")],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Of its models only this one; can be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Of its models only this one; can be repeated."),
     ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, max=512, help="Requests that it may hold at a time.")] = None,
-    window: Annotated[int | None, typer.Option(min=256, help="Window to ask for, in tokens.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=512, help="Requests that it may hold at a time.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(metavar="TOKENS", min=256, help="Window to ask for, in tokens.")] = None,
     trust: Annotated[Literal["mine", "cloud"] | None, typer.Option(help="Whether private text may go there.")] = None,
     api_key_env: Annotated[
         str | None, typer.Option("--api-key-env", metavar="VARIABLE", help="Environment variable with its key.")
@@ -83,7 +86,7 @@ def add(
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(autocompletion=options.complete_host)]) -> None:
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
     """Remove a host that `host add` wrote."""
 
     async def work(client: Client, output: Output) -> None:

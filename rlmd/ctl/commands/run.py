@@ -25,7 +25,9 @@ Events = Annotated[bool, typer.Option("--events", help="Print its facts as lines
 @app.command("list")
 def list_runs(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=10_000, help="How many, newest first.")
+    ] = 20,
     json: options.Json = False,
 ) -> None:
     """List runs, newest first."""
@@ -81,7 +83,12 @@ def show(run: options.RunId, json: options.Json = False, events: Events = False)
 
 
 @app.command()
-def cancel(run: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=options.complete_run)]) -> None:
+def cancel(
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Ids, or enough of their beginnings.", autocompletion=options.complete_run),
+    ],
+) -> None:
     """Cancel runs; returns when they have ended."""
 
     async def work(client: Client, output: Output) -> None:
@@ -133,6 +140,8 @@ async def _print_facts(client: Client, output: Output, run: RunInfo) -> None:
 
 def _state(run: RunInfo) -> str:
     """``ended`` says less than how it ended."""
+    if run.state == "ended" and run.strategy == "execute":
+        return "done" if run.outcome == "answered" else "error"
     if run.state == "ended" and run.outcome is not None:
         return "no answer" if run.outcome == "none" else run.outcome
     return run.state

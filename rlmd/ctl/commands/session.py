@@ -49,7 +49,7 @@ def list_sessions(json: options.Json = False) -> None:
 
 @app.command()
 def drop(
-    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=options.complete_session)],
+    name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
 ) -> None:
     """End sessions and forget their names."""
 
