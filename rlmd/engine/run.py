@@ -7,6 +7,7 @@ through the recorder. Knows no client, no host, no process, no wording and no wa
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from typing import Literal
 
@@ -108,13 +109,24 @@ class Run:
         narrowed = self.request.root if role == "root" else self.request.sub
         return self.parts.pool.candidates(role, private=self.private, narrowed_to=narrowed)
 
-    def stop(self, how: Literal["cancelled", "interrupted"], why: str) -> None:
-        """Says how the run is to end; its task is cancelled next. The first word counts."""
-        if self._stopping is None:
-            self._stopping, self._why = how, why
+    def stop(self, how: Literal["cancelled", "interrupted"], why: str) -> bool:
+        """Says how the run is to end. True the first time: then its task is to be cancelled, and never again, because
+        a second time would hit it while it writes its last fact."""
+        if self._stopping is not None:
+            return False
+        self._stopping, self._why = how, why
+        return True
 
     async def execute(self) -> None:
         """Runs to the end. Whatever happens, the last fact is written and the session is given back."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            await self._stopped()
+        finally:
+            await self.recorder.finish()
+
+    async def _run(self) -> None:
         try:
             async with self.session.lock:
                 self.session.held_by = self.request.run_id
@@ -123,15 +135,13 @@ class Run:
                     await self._end(conclusion)
                 finally:
                     await self._give_back()
-        except asyncio.CancelledError:
-            await self._stopped()
         except RlmdError as error:
             await self._end(self._failed(error))
-        except Exception as error:
-            log.exception("run failed", run_id=self.request.run_id, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  whatever it is, the run has a last fact
+            # Places and not the traceback: frames hold prompts.
+            places = [f"{place.name}:{place.lineno}" for place in traceback.extract_tb(error.__traceback__)]
+            log.error("run failed", run_id=self.request.run_id, error=type(error).__name__, places=places[-8:])
             await self._end(self._failed(InternalError("The run failed by a fault of rlmd.", hint="See the log.")))
-        finally:
-            await self.recorder.finish()
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,7 +260,9 @@ class Run:
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _end(self, conclusion: Conclusion) -> None:
-        """Citations, receipt, and the last fact."""
+        """Citations, receipt, and the last fact; nothing comes after that."""
+        if not self.recorder.record.active:
+            return
         loop, threads = asyncio.get_running_loop(), self.parts.threads
         citations = conclusion.citations
         if citations is None:
@@ -278,6 +290,8 @@ class Run:
 
     async def _stopped(self) -> None:
         """The run's task was cancelled: by a client, or because the daemon stops."""
+        if not self.recorder.record.active:
+            return
         if self._stopping == "interrupted" or self._stopping is None:
             self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped")
             return

@@ -128,8 +128,8 @@ class Engine:
         """Refuses new runs and interrupts running ones; each has its last fact when this returns."""
         self._draining = True
         for live in list(self._live.values()):
-            live.run.stop("interrupted", "the daemon stopped")
-            live.task.cancel()
+            if live.recorder.record.active and live.run.stop("interrupted", "the daemon stopped"):
+                live.task.cancel()
         for live in list(self._live.values()):
             await live.ended.wait()
 
@@ -183,10 +183,9 @@ class Engine:
         """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
         self._find(run_id, egress=egress)
         live = self._live.get(run_id)
-        if live is not None and live.recorder.record.active:
-            live.recorder.add(CancelRequested, why=why)
-            live.run.stop("cancelled", why)
+        if live is not None and live.recorder.record.active and live.run.stop("cancelled", why):
             live.task.cancel()
+            live.recorder.add(CancelRequested, why=why)
         return await self.wait(run_id, egress=egress)
 
     def run(self, run_id: str, *, egress: bool = False) -> RunRecord:
