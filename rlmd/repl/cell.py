@@ -7,8 +7,10 @@ gives each to the host in a task of its own, and sends the replies down.
 from __future__ import annotations
 
 import asyncio
+import sys
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from rlmd.errors import SessionLost
@@ -23,6 +25,8 @@ CREDIT = 128
 #: Batches and searches that a cell may have open at once, from its threads.
 _MOST_BATCHES, _MOST_SEARCHES = 1024, 16
 _MOST_SPANS = 64
+#: Slots of a batch that are put in order at once, which takes 2 ms: a batch of 100,000 would take 40.
+_STRETCH = 10_000
 _MOST_QUERY, _MOST_HITS = 10_000, 1000
 _VIA = ("FINAL", "FINAL_VAR", "SUBMIT", "answer")
 
@@ -62,15 +66,32 @@ class CellClock:
 class _Batch:
     """A batch of the worker: what was asked, pulled, answered."""
 
-    def __init__(self, number: int, sizes: list[int], model: str | None) -> None:
+    def __init__(self, number: int, sizes: Sequence[int], model: str | None) -> None:
         self.number, self.model = number, model  # number: from 1 within the cell, as the host counts
         self.remaining = len(sizes)
-        #: Slots not pulled yet, longest last.
-        self.queue = sorted(range(len(sizes)), key=lambda slot: (sizes[slot], -slot))
         self.sizes = sizes
+        #: Slots of the stretch that is being pulled, longest last; and the first slot after it.
+        self._stretch: list[int] = []
+        self._sorted = 0
         #: Slots pulled whose prompt has not come.
         self.pulled: set[int] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def unpulled(self) -> int:
+        return len(self._stretch) + len(self.sizes) - self._sorted
+
+    def pull(self, most: int) -> list[int]:
+        """The next slots to ask for, at most so many: of each stretch the longest first, equal ones in order."""
+        slots: list[int] = []
+        while len(slots) < most and self.unpulled:
+            if not self._stretch:
+                end = min(self._sorted + _STRETCH, len(self.sizes))
+                self._stretch = sorted(range(end - 1, self._sorted - 1, -1), key=self.sizes.__getitem__)
+                self._sorted = end
+            slots.append(self._stretch.pop())
+        self.pulled.update(slots)
+        return slots
 
 
 class Cell:
@@ -131,21 +152,20 @@ class Cell:
 
     def _take_batch(self, header: Header, body: bytes) -> None:
         number = self._new_id(header)
-        sizes = frames.items(header, "sizes", MOST_SLOTS)
-        if not sizes or any(type(size) is not int or not 0 <= size <= MOST_CHARS for size in sizes):
-            raise Breach("batch.sizes holds no sizes")
+        total = frames.integer(header, "total", 1, MOST_SLOTS)
+        model = frames.optional_text(header, "model", 200)
         if len(self._batches) >= _MOST_BATCHES:
             raise Breach(f"more than {_MOST_BATCHES} batches at once")
         self._counted += 1
-        batch = _Batch(self._counted, sizes, frames.optional_text(header, "model", 200))
-        lone = self._sub_query(header, body, batch, 0) if len(sizes) == 1 else None
+        lone = self._sub_query(header, body, model) if total == 1 else None
+        batch = _Batch(self._counted, _sizes(body, total) if lone is None else [len(lone.prompt)], model)
         if self._stopped:
             return
         self._batches[number] = batch
         self._on_waiting(True)
-        self._host.batch_started(batch.number, len(sizes))
+        self._host.batch_started(batch.number, total)
         if lone is not None and self._credit > 0:
-            batch.queue.clear()
+            batch.pulled.difference_update(batch.pull(1))
             self._credit -= 1
             self._answer(number, batch, 0, lone)
             return
@@ -157,14 +177,13 @@ class Cell:
         while self._credit > 0 and self._turn:
             number = self._turn.popleft()
             batch = self._batches.get(number)
-            if batch is None or not batch.queue:
+            if batch is None or not batch.unpulled:
                 continue
             share = max(1, self._credit // (len(self._turn) + 1))
-            slots = [batch.queue.pop() for _ in range(min(share, len(batch.queue)))]
+            slots = batch.pull(share)
             self._credit -= len(slots)
-            batch.pulled.update(slots)
             self._send({"t": "pull", "id": number, "slots": slots}, b"")
-            if batch.queue:
+            if batch.unpulled:
                 self._turn.append(number)
 
     def _take_prompt(self, header: Header, body: bytes) -> None:
@@ -176,13 +195,16 @@ class Cell:
         if slot not in batch.pulled:
             raise Breach("a prompt that was not asked for")
         batch.pulled.discard(slot)
-        self._answer(number, batch, slot, self._sub_query(header, body, batch, slot))
-
-    def _sub_query(self, header: Header, body: bytes, batch: _Batch, slot: int) -> SubQuery:
-        prompt = frames.body_text(header, body)
-        if len(prompt) != batch.sizes[slot]:
+        query = self._sub_query(header, body, batch.model)
+        if len(query.prompt) != batch.sizes[slot]:
             raise Breach("a prompt that is not as long as its batch said")
-        return SubQuery(prompt, batch.model, self._spans(frames.items(header, "spans", _MOST_SPANS)))
+        self._answer(number, batch, slot, query)
+
+    def _sub_query(self, header: Header, body: bytes, model: str | None) -> SubQuery:
+        prompt = frames.body_text(header, body)
+        if len(prompt) > MOST_CHARS:
+            raise Breach(f"a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} are taken")
+        return SubQuery(prompt, model, self._spans(frames.items(header, "spans", _MOST_SPANS)))
 
     def _spans(self, spans: list[Any]) -> tuple[Span, ...]:
         """The hints, with names that exist and positions that are inside; the engine checks the text itself."""
@@ -302,6 +324,19 @@ class Cell:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _sizes(body: bytes, total: int) -> Sequence[int]:
+    """The manifest of a batch: the length of each prompt in characters, 32 bits each, highest byte first."""
+    sizes = array("I")
+    if sizes.itemsize * total != len(body):
+        raise Breach("a batch whose manifest is not as long as the batch")
+    sizes.frombytes(body)
+    if sys.byteorder == "little":
+        sizes.byteswap()
+    if max(sizes) > MOST_CHARS:
+        raise Breach(f"a prompt of {max(sizes):,} characters; at most {MOST_CHARS:,} are taken")
+    return sizes
 
 
 class Done:

@@ -6,7 +6,7 @@ A frame is two big-endian 32-bit lengths, a header (a JSON object with its type 
     start     what to seal, seeds                        ready     layers, python  ·  failed   message
     documents docs, context, kind (+ descriptors)        loaded
     contexts  names in order: what is not named goes     loaded
-    run       cell, echo; body: the source               batch     id, sizes, model
+    run       cell, echo; body: the source               batch     id, total, model; body: sizes (32 bits each)
     pull      id, slots                                  prompt    id, slot, spans; body: the prompt
     reply     id, slot, ok, kind; body: text or reason   cancel    id
     hits      id, hits                                   search    id, k; body: the query
@@ -206,12 +206,11 @@ class Parent:
         batch = Batch(prompts, spans)
         number = self._open(batch)
         try:
-            sizes = [len(prompt) for prompt in prompts]
+            header = {"t": "batch", "id": number, "total": len(prompts), "model": model}
             if len(prompts) == 1:  # a lone prompt rides along and saves a round trip
-                header = {"t": "batch", "id": number, "sizes": sizes, "model": model, "spans": spans[0]}
-                self.channel.send(header, encode(prompts[0]))
+                self.channel.send(header | {"spans": spans[0]}, encode(prompts[0]))
             else:
-                self.channel.send({"t": "batch", "id": number, "sizes": sizes, "model": model})
+                self.channel.send(header, struct.pack(f">{len(prompts)}I", *map(len, prompts)))
             self._wait(batch)
         except BaseException:
             self._close(number)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -305,8 +306,13 @@ def frame(header: str, body: str = "b''", *, lengths: str | None = None) -> str:
     )
 
 
-def forged(**fields: object) -> str:
-    return frame(repr(json.dumps(fields).encode()))
+def forged(body: bytes = b"", **fields: object) -> str:
+    return frame(repr(json.dumps(fields).encode()), repr(body))
+
+
+def sizes(*numbers: int) -> bytes:
+    """The manifest of a batch."""
+    return struct.pack(f">{len(numbers)}I", *numbers)
 
 
 def end(**fields: object) -> str:
@@ -326,19 +332,27 @@ FORGED = {
     "start again": forged(t="ready", layers=["all"]),
     "loaded, unasked": forged(t="loaded"),
     "value, unasked": forged(t="value", id=1, found=True),
-    "batch without sizes": forged(t="batch", id=1, sizes=[], model=None, spans=[]),
-    "batch of negative size": forged(t="batch", id=1, sizes=[-1, 3], model=None),
-    "batch of huge size": forged(t="batch", id=1, sizes=[10**12, 3], model=None),
-    "batch of floats": forged(t="batch", id=1, sizes=[1.5, 3], model=None),
-    "batch with id true": forged(t="batch", id=True, sizes=[1, 2], model=None),
-    "batch with a model that is no text": forged(t="batch", id=1, sizes=[1, 2], model={"a": 1}),
-    "lone prompt of another length": forged(t="batch", id=1, sizes=[7], model=None, spans=[]),
-    "prompt that nobody asked for": (
-        forged(t="batch", id=1, sizes=[0, 0], model=None) + forged(t="prompt", id=1, slot=9, spans=[])
+    "batch of none": forged(t="batch", id=1, total=0, model=None, spans=[]),
+    "batch of too many": forged(sizes(*[1] * 100_001), t="batch", id=1, total=100_001, model=None),
+    "batch of huge size": forged(sizes(2_000_000, 3), t="batch", id=1, total=2, model=None),
+    "batch of a fraction": forged(sizes(1, 1), t="batch", id=1, total=2.0, model=None),
+    "batch with fewer sizes": forged(sizes(1), t="batch", id=1, total=2, model=None),
+    "batch with half a size": forged(sizes(1, 1)[:-1], t="batch", id=1, total=2, model=None),
+    "batch with more sizes": forged(sizes(1, 1, 1), t="batch", id=1, total=2, model=None),
+    "batch with id true": forged(sizes(1, 2), t="batch", id=True, total=2, model=None),
+    "batch with a model that is no text": forged(sizes(1, 2), t="batch", id=1, total=2, model={"a": 1}),
+    "lone prompt that is too long": frame(
+        repr(b'{"t": "batch", "id": 1, "total": 1, "model": null, "spans": []}'), "b'x' * 1_900_001"
     ),
-    "batch twice": forged(t="batch", id=1, sizes=[1, 1], model=None) * 2,
-    "spans that are none": forged(t="batch", id=1, sizes=[0], model=None, spans=[[1, 2]]),
-    "surrogate in a name": frame(r"""b'{"t":"batch","id":1,"sizes":[1,1],"model":"\\ud800"}'"""),
+    "prompt of another length": (
+        forged(sizes(7, 7), t="batch", id=1, total=2, model=None) + forged(b"x", t="prompt", id=1, slot=0, spans=[])
+    ),
+    "prompt that nobody asked for": (
+        forged(sizes(0, 0), t="batch", id=1, total=2, model=None) + forged(t="prompt", id=1, slot=9, spans=[])
+    ),
+    "batch twice": forged(sizes(1, 1), t="batch", id=1, total=2, model=None) * 2,
+    "spans that are none": forged(t="batch", id=1, total=1, model=None, spans=[[1, 2]]),
+    "surrogate in a name": frame(r"""b'{"t":"batch","id":1,"total":2,"model":"\\ud800"}'"""),
     "body that is no UTF-8": frame("b'{\"t\":\"search\",\"id\":1,\"k\":3}'", r"b'\xff'"),
     "end of another cell": end(cell=99),
     "end with names that are none": end(names=[1]),
