@@ -287,7 +287,8 @@ class Searched(Fact):
 class CellEnded(Fact):
     """Closes ``stream``. ``digest`` is of the whole output; ``cut`` counts characters kept from the model.
 
-    ``shown``: stretches of contexts that stand in the output, and so reach the root.
+    ``shown``: stretches of contexts that stand in the output, and so reach the root. ``worker_died``: by itself, and
+    ``error`` says how.
     """
 
     type: Literal["cell_ended"] = "cell_ended"
@@ -301,6 +302,7 @@ class CellEnded(Fact):
     error: str | None
     seconds: float
     names_lost: bool = False
+    worker_died: bool = False
     shown: tuple[Span, ...] = ()
 
 

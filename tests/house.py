@@ -87,6 +87,7 @@ class Ear:
     def __init__(self) -> None:
         self.facts: list[AnyFact] = []
         self.deltas: list[Delta] = []
+        self.ends = 0
 
     async def ready(self) -> None:
         return
@@ -96,6 +97,9 @@ class Ear:
 
     def delta(self, delta: Delta) -> None:
         self.deltas.append(delta)
+
+    def ended(self) -> None:
+        self.ends += 1
 
     def text(self, stream: str) -> str:
         """What a client has of a stream."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from rlmd.engine.journal import Reading, read_facts
+from rlmd.engine.journal import Mark, Reading, read_facts
 from rlmd.engine.requests import Sink
 from rlmd.errors import RlmdError
 from rlmd.events import AnyFact, CellEnded, Delta, RootFailed, RootReplied
@@ -33,6 +33,7 @@ class Subscription:
         self._feed = feed
         self._sink = sink
         self._next = from_seq
+        self._mark = Mark()
         self._deltas = deltas
         self._live = False
         self._closed = False
@@ -47,6 +48,12 @@ class Subscription:
         self._feed.forget(self)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+
+    def end(self) -> None:
+        """No more facts will come; told once all that there are have been."""
+        if self._live and not self._closed:
+            self.close()
+            self._sink.ended()
 
     async def caught_up(self) -> None:
         """Waits until all facts of the past have been told."""
@@ -66,7 +73,9 @@ class Subscription:
         try:
             while self._next <= self._feed.last_seq():
                 await self._sink.ready()
-                for fact in (await self._feed.read(self._next, self._next + _STRETCH - 1)).facts:
+                reading = await self._feed.read(self._next, self._next + _STRETCH - 1, self._mark)
+                self._mark = reading.after
+                for fact in reading.facts:
                     if self._closed:
                         return
                     self._next = fact.seq + 1
@@ -76,6 +85,9 @@ class Subscription:
             self.close()
             return
         self._live = True
+        if self._feed.over:
+            self.end()
+            return
         for delta in self._feed.open_streams():
             self.delta(delta)
 
@@ -89,6 +101,7 @@ class Feed:
         threads: Where the journal is read.
         last_seq: The number of the last fact as it stands.
         done: Called when the last subscription has gone.
+    over: Whether the run has ended already.
     """
 
     def __init__(
@@ -98,8 +111,11 @@ class Feed:
         threads: Executor,
         last_seq: Callable[[], int],
         done: Callable[[Feed], None] = lambda feed: None,
+        over: bool = False,
     ) -> None:
         self.run_id = run_id
+        #: The run goes no further.
+        self.over = over
         self.last_seq = last_seq
         self._folder = folder
         self._threads = threads
@@ -121,6 +137,12 @@ class Feed:
     def close(self) -> None:
         for subscription in list(self._subscriptions):
             subscription.close()
+
+    def end(self) -> None:
+        """The run goes no further, whatever its last fact was; those still catching up are told when they have."""
+        self.over = True
+        for subscription in list(self._subscriptions):
+            subscription.end()
 
     def publish(self, fact: AnyFact) -> None:
         if isinstance(fact, RootReplied | RootFailed | CellEnded):
@@ -145,6 +167,6 @@ class Feed:
             if len(text) <= _STREAM_CHARS
         ]
 
-    async def read(self, from_seq: int, to_seq: int) -> Reading:
+    async def read(self, from_seq: int, to_seq: int, mark: Mark) -> Reading:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, read_facts, self._folder, from_seq, to_seq)
+        return await loop.run_in_executor(self._threads, read_facts, self._folder, from_seq, to_seq, mark)

@@ -15,7 +15,7 @@ import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -103,21 +103,47 @@ class Journal:
             raise _translated(error) from error
 
 
+class Mark(NamedTuple):
+    """Where a fact begins in its journal: whoever reads on from here need not count lines from the first."""
+
+    seq: int = 1
+    offset: int = 0
+
+
+_FIRST = Mark()
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Facts read, and how many bytes of a torn last line were left out."""
+    """Facts read, how many bytes of a torn last line were left out, and where the next fact begins."""
 
     facts: list[AnyFact]
     cut: int
+    after: Mark
 
 
-def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None) -> Reading:
-    """Facts ``from_seq`` to ``to_seq`` inclusive. Line n is fact n, so only those asked for are parsed."""
-    data = _read(folder)
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = whole.split(b"\n")[:-1]
-    facts = [_fact(line, folder) for line in lines[from_seq - 1 : to_seq]]
-    return Reading(facts, len(data) - len(whole))
+def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None, mark: Mark = _FIRST) -> Reading:
+    """Facts ``from_seq`` to ``to_seq`` inclusive. Line n is fact n, so only those asked for are parsed.
+
+    Args:
+        folder: The run's.
+        from_seq, to_seq: Without ``to_seq``, to the last.
+        mark: Any place before ``from_seq``, such as where the reading before this one ended.
+    """
+    facts: list[AnyFact] = []
+    seq, offset = mark if mark.seq <= from_seq else _FIRST
+    cut = 0
+    with _opened(folder) as file:
+        file.seek(offset)
+        while to_seq is None or seq <= to_seq:
+            line = file.readline()
+            if not line.endswith(b"\n"):
+                cut = len(line)
+                break
+            if seq >= from_seq:
+                facts.append(_fact(line, folder))
+            seq, offset = seq + 1, offset + len(line)
+    return Reading(facts, cut, Mark(seq, offset))
 
 
 def read_value(folder: Path, digest: str) -> str:
@@ -185,9 +211,9 @@ def _fact(line: bytes, folder: Path) -> AnyFact:
         raise InternalError("A line of a journal is no fact.", run_id=folder.name) from error
 
 
-def _read(folder: Path) -> bytes:
+def _opened(folder: Path) -> BinaryIO:
     try:
-        return (folder / "journal.jsonl").read_bytes()
+        return (folder / "journal.jsonl").open("rb")
     except FileNotFoundError as error:
         raise NotFound("There is no journal of that run.", run_id=folder.name) from error
 

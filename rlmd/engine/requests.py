@@ -84,12 +84,14 @@ def _digest(request: RunRequest) -> str:
 
 
 class Sink(Protocol):
-    """A subscriber of one run. All three are called on the loop; ``fact`` and ``delta`` must return at once.
+    """A subscriber of one run. All are called on the loop; all but ``ready`` must return at once.
 
     Facts come in order without a gap. Those of the past come first: before each stretch of them the engine
     awaits ``ready``, so that a long journal does not overrun a bounded queue; live facts are not held up by it.
+    ``ended`` comes when the run goes no further and all its facts were told; not after ``Subscription.close``.
     """
 
     async def ready(self) -> None: ...
     def fact(self, fact: AnyFact) -> None: ...
     def delta(self, delta: Delta) -> None: ...
+    def ended(self) -> None: ...

@@ -193,6 +193,7 @@ class Run:
         self.recorder.add(CellStarted, turn=turn, cell=cell, stream=stream, code=code, program=program)
         host = RunCellHost(cell, stream, self.asking, self.recorder)
         self.host = host
+        died = False
         try:
             report = await repl.run_cell(
                 source,
@@ -202,14 +203,16 @@ class Run:
                 output_chars=output_chars,
             )
         except SessionLost as error:
-            report = lost_report(error)
+            report, died = lost_report(error), True
         except BaseException as error:
             self._cell_stopped(turn, cell, stream, error)
             raise
-        await self._cell_ended(turn, cell, stream, report, host)
+        await self._cell_ended(turn, cell, stream, report, host, died=died)
         return report
 
-    async def _cell_ended(self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost) -> None:
+    async def _cell_ended(
+        self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost, *, died: bool
+    ) -> None:
         self.session.cells += 1
         self.session.names = report.names
         self.answer = report.answer or self.answer
@@ -227,6 +230,7 @@ class Run:
             error=report.error,
             seconds=report.seconds,
             names_lost=report.lost,
+            worker_died=died,
             shown=shown_in(report.output, host.passages),
         )
 
@@ -319,7 +323,7 @@ def lost_report(error: RlmdError) -> CellReport:
         output=text,
         cut=0,
         digest=digest_of(text),
-        error=f"SessionLost: {error.message}",
+        error=error.message,
         final=None,
         answer=None,
         names=(),

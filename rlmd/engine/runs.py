@@ -20,7 +20,7 @@ from rlmd import __version__
 from rlmd.config import Settings
 from rlmd.engine import journal as journals
 from rlmd.engine.feed import Feed, Subscription
-from rlmd.engine.journal import Journal
+from rlmd.engine.journal import Journal, Mark
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
 from rlmd.engine.prompts import PROMPTS
@@ -48,11 +48,15 @@ log = structlog.get_logger(__name__)
 _MOST_FACTS = 5000
 #: How often unused sessions are looked at, seconds.
 _SWEEP_SECONDS = 60.0
+#: Runs of which it is remembered where the reading of facts stopped: clients read on from there.
+_MOST_MARKS = 64
+#: A run of one cell ends with that cell's fact, its own, and perhaps a limit's.
+_LAST_FACTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ExecuteReport:
-    """What became of one cell that a client ran."""
+    """What became of one cell that a client ran. ``died``: its worker did, by itself; ``error`` says how."""
 
     run_id: str
     ok: bool
@@ -61,6 +65,7 @@ class ExecuteReport:
     error: str | None
     final: str | None
     seconds: float
+    died: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class Engine:
         self._starting = asyncio.Lock()
         self._draining = False
         self._feeds: set[Feed] = set()
+        self._marks: dict[str, Mark] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +164,7 @@ class Engine:
             Draining: The daemon is stopping.
         """
         async with self._starting:
-            known = self._known(request, egress=egress)
+            known = await self._known(request, egress=egress)
             if known is not None:
                 return known
             if self._draining:
@@ -174,10 +180,10 @@ class Engine:
         """The run once it has ended."""
         record = self._find(run_id, egress=egress)
         live = self._live.get(run_id)
-        if live is None:
-            return self._whole(record)
-        await live.ended.wait()
-        return self._whole(self._records[run_id])
+        if live is not None:
+            await live.ended.wait()
+            record = self._records[run_id]
+        return await self._whole(record)
 
     async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
         """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
@@ -189,8 +195,12 @@ class Engine:
         return await self.wait(run_id, egress=egress)
 
     def run(self, run_id: str, *, egress: bool = False) -> RunRecord:
+        """A run as it stands; once it has ended, without answer, citations and receipt."""
+        return self._find(run_id, egress=egress)
+
+    async def whole(self, run_id: str, *, egress: bool = False) -> RunRecord:
         """A run with its answer, citations and receipt, as far as there are any."""
-        return self._whole(self._find(run_id, egress=egress))
+        return await self._whole(self._find(run_id, egress=egress))
 
     def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
         """Runs, newest first, without answers."""
@@ -208,7 +218,12 @@ class Engine:
         self._find(run_id, egress=egress)
         last = from_seq + _MOST_FACTS - 1
         to_seq = last if to_seq is None else min(to_seq, last)
-        return (await self._in_thread(lambda: journals.read_facts(self._folder / run_id, from_seq, to_seq))).facts
+        mark = self._marks.pop(run_id, Mark())
+        reading = await self._in_thread(lambda: journals.read_facts(self._folder / run_id, from_seq, to_seq, mark))
+        self._marks[run_id] = reading.after
+        if len(self._marks) > _MOST_MARKS:
+            del self._marks[next(iter(self._marks))]
+        return reading.facts
 
     async def value(self, run_id: str, digest: str, *, egress: bool = False) -> str:
         """The text named by a digest in one of the run's facts."""
@@ -217,7 +232,7 @@ class Engine:
 
     async def answer(self, record: RunRecord) -> str | None:
         """The whole answer of a run that has ended."""
-        text = self._whole(record).answer
+        text = (await self._whole(record)).answer
         if text is None:
             return None
         return await self._in_thread(lambda: journals.read_text(self._folder / record.run_id, text))
@@ -230,7 +245,8 @@ class Engine:
         live = self._live.get(run_id)
         if live is not None:
             return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas)
-        feed = Feed(run_id, self._folder / run_id, self._threads, lambda: record.last_seq, done=self._feeds.discard)
+        folder = self._folder / run_id
+        feed = Feed(run_id, folder, self._threads, lambda: record.last_seq, done=self._feeds.discard, over=True)
         self._feeds.add(feed)
         return feed.subscribe(sink, from_seq, deltas=False)
 
@@ -240,7 +256,8 @@ class Engine:
         """Runs one cell as a run of its own; asked again under the same id, it tells how that one went."""
         await self.start_run(request.as_run(), egress=egress)
         record = await self.wait(request.run_id, egress=egress)
-        facts = await self.facts(request.run_id, egress=egress)
+        # The end of the journal alone: thousands of sub-queries may stand before it.
+        facts = await self.facts(request.run_id, max(1, record.last_seq - _LAST_FACTS), egress=egress)
         cell = next((fact for fact in reversed(facts) if isinstance(fact, CellEnded)), None)
         ended = next((fact for fact in facts if isinstance(fact, RunEnded)), None)
         if cell is None:
@@ -251,7 +268,9 @@ class Engine:
         folder = self._folder / request.run_id
         output = await self._in_thread(lambda: journals.read_text(folder, cell.output))
         final = await self.answer(record)
-        return ExecuteReport(request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds)
+        return ExecuteReport(
+            request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds, cell.worker_died
+        )
 
     def sessions(self, *, egress: bool = False) -> list[SessionRecord]:
         return self._sessions.records(egress=egress)
@@ -262,7 +281,7 @@ class Engine:
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _known(self, request: RunRequest, *, egress: bool) -> RunRecord | None:
+    async def _known(self, request: RunRequest, *, egress: bool) -> RunRecord | None:
         if request.run_id not in self._records:
             return None
         record = self._find(request.run_id, egress=egress)
@@ -272,7 +291,7 @@ class Engine:
                 hint="A new question needs a new run id.",
                 run_id=request.run_id,
             )
-        return self._whole(record)
+        return await self._whole(record)
 
     async def _begin(
         self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
@@ -323,6 +342,7 @@ class Engine:
             record = replace(record, state="failed", why=why, ended=self._parts.now())
         self._records[record.run_id] = record.slim()
         del self._live[record.run_id]
+        live.recorder.feed.end()
         live.ended.set()
 
     def _find(self, run_id: str, *, egress: bool) -> RunRecord:
@@ -335,11 +355,11 @@ class Engine:
         live = self._live.get(record.run_id)
         return live.recorder.record if live is not None else record
 
-    def _whole(self, record: RunRecord) -> RunRecord:
+    async def _whole(self, record: RunRecord) -> RunRecord:
         """With answer, citations and receipt, read again from the journal where they are not at hand."""
         if record.receipt is not None or record.outcome is None:
             return record
-        return journals.read_record(self._folder / record.run_id)
+        return await self._in_thread(lambda: journals.read_record(self._folder / record.run_id))
 
     def _scan(self) -> list[RunRecord]:
         """Records of all runs on disk. A journal that cannot be read is left as it is, and reported."""

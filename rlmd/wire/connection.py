@@ -25,11 +25,12 @@ from rlmd.wire.dispatch import (
     id_of,
     incident,
     parse_request,
+    response_bytes,
 )
 from rlmd.wire.follower import Follower
 from rlmd.wire.framing import FrameReader, FramingLost, Refused, frame
 from rlmd.wire.outbox import Outbox
-from rlmd.wire.strictjson import dumps, loads
+from rlmd.wire.strictjson import loads
 
 #: Requests of one client at work at once; each waiting ``run/ask`` is one.
 MAX_IN_FLIGHT = 1024
@@ -219,7 +220,7 @@ class Connection:
     async def _answer_batch(self, messages: list[Any]) -> None:
         answers = await asyncio.gather(*(self._answer_item(message) for message in messages))
         if present := [answer for answer in answers if answer is not None]:
-            await self._reply(present)
+            await self.outbox.reply(b"[%b]" % b",".join(map(self._written, present)))
 
     async def _answer_item(self, message: object) -> dict[str, Any] | None:
         try:
@@ -236,13 +237,16 @@ class Connection:
                 self._withdrawn.add(task)
                 task.cancel()
 
-    async def _reply(self, response: object) -> None:
+    async def _reply(self, response: dict[str, Any]) -> None:
+        await self.outbox.reply(self._written(response))
+
+    @staticmethod
+    def _written(response: dict[str, Any]) -> bytes:
         try:
-            message = dumps(response)
+            return response_bytes(response)
         except (ValueError, TypeError, RecursionError) as error:
             broken = incident(error, method="reply")
-            message = dumps(error_response(id_of(response), broken))
-        await self.outbox.reply(message)
+            return response_bytes(error_response(id_of(response), broken))
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────
 

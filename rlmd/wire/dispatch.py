@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from rlmd.errors import InternalError, InvalidParams, InvalidRequest, MethodNotFound, RlmdError
 from rlmd.validation import nearest_of, problems_of
 from rlmd.wire.methods import METHODS, Method, Params, Result
-from rlmd.wire.strictjson import MAX_INTEGER
+from rlmd.wire.strictjson import MAX_INTEGER, dumps, encoded
 
 #: It logs exceptions with their text, which may be private. Nothing reaches that line while the wrapper below
 #: holds; this keeps it so if it ever does.
@@ -46,6 +46,21 @@ class Request:
     params: dict[str, Any] | list[Any]
     id: RequestId
     wants_reply: bool
+
+
+class Encoded:
+    """A result, written already: ``response_bytes`` puts it in as it is."""
+
+    def __init__(self, result: Result) -> None:
+        self.data = encoded(result)
+
+
+def response_bytes(response: dict[str, Any]) -> bytes:
+    """One response as JSON. Raises ``ValueError`` for what JSON cannot hold."""
+    result = response.get("result")
+    if not isinstance(result, Encoded):
+        return dumps(response)
+    return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (result.data, dumps(response["id"]))
 
 
 def parse_request(message: object) -> Request:
@@ -167,7 +182,7 @@ def _bound(method: Method, handler: Handler[ContextT]) -> Callable[..., Awaitabl
             if positional:
                 raise InvalidParams(f"{method.name}: params must be an object with named fields.", hint=_FORM)
             result = await handler(context, parse_params(method, params))
-            return Success(result.model_dump(mode="json"))
+            return Success(Encoded(result))
         except Exception as error:  # noqa: BLE001  the border: every error becomes a response
             known = known_error(error) or incident(error, method=method.name)
             return Error(**error_object(known))

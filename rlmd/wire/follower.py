@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from rlmd.events import AnyFact, Delta, RunEnded, RunInterrupted
+from rlmd.events import AnyFact, Delta, RunEnded
 from rlmd.wire.methods import RunGap
-from rlmd.wire.outbox import Outbox, notification
+from rlmd.wire.outbox import Outbox, notification, notification_of
 
 
 class Subscription(Protocol):
@@ -27,7 +27,6 @@ class Follower:
     outbox: Where its notifications go.
     deltas: Whether the client wants text that is still being written.
     on_end: Called once, after the run's last fact or a close.
-    is_last: Whether the run did not go on after this interruption.
     """
 
     def __init__(
@@ -37,13 +36,11 @@ class Follower:
         *,
         deltas: bool,
         on_end: Callable[[], None],
-        is_last: Callable[[RunInterrupted], bool] = lambda _: True,
     ) -> None:
         self._run_id = run_id
         self._outbox = outbox
         self._deltas = deltas
         self._on_end = on_end
-        self._is_last = is_last
         self._gap: tuple[int, int] | None = None
         #: How far each open stream was sent, in code points; None once a piece was dropped.
         self._streams: dict[str, int | None] = {}
@@ -64,7 +61,7 @@ class Follower:
             self._forget_closed(fact, stream)
         if self._gap is not None or not self._offer(fact):
             self._widen(fact.seq)
-        if isinstance(fact, RunEnded) or (isinstance(fact, RunInterrupted) and self._is_last(fact)):
+        if isinstance(fact, RunEnded):
             self.close()
 
     def delta(self, delta: Delta) -> None:
@@ -78,6 +75,10 @@ class Follower:
         told = self._outbox.offer_delta(delta)
         self._streams[delta.stream] = delta.offset + len(delta.text) if told else None
 
+    def ended(self) -> None:
+        """The run goes no further, with or without a last fact that says so: it may have been interrupted."""
+        self.close()
+
     def close(self) -> None:
         """Ends the following; a gap that is still open is told all the same."""
         if self._ended:
@@ -88,7 +89,7 @@ class Follower:
         self._on_end()
 
     def _offer(self, fact: AnyFact) -> bool:
-        return self._outbox.offer(notification("run/fact", fact.model_dump(mode="json")))
+        return self._outbox.offer(notification_of("run/fact", fact))
 
     def _forget_closed(self, fact: AnyFact, stream: str) -> None:
         if fact.type not in ("turn_started", "cell_started"):

@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from rlmd.events import Delta
-from rlmd.wire.strictjson import dumps
+from rlmd.wire.strictjson import dumps, encoded
 
 #: Bytes that may wait before replies are held and notifications refused. A burst of 5,000 facts of sub-queries
 #: (600 bytes each) fits; Emacs reads a message of this size in about 0.2 s.
@@ -33,6 +35,10 @@ class _Pending:
 
 def notification(method: str, params: object) -> bytes:
     return dumps({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def notification_of(method: str, params: BaseModel) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), encoded(params))
 
 
 class Outbox:

@@ -13,7 +13,8 @@ import json
 import re
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json
 
 from rlmd.errors import ParseError
 
@@ -22,6 +23,8 @@ MAX_INTEGER = 2**53 - 1
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ESCAPE = re.compile(r"\\(?:u0000|.)")
+#: What pydantic writes and we do not; in a text these words are harmless, and dumps leaves them as they are.
+_UNFIT = (b"\\u0000", b"NaN", b"Infinity")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -44,6 +47,17 @@ def loads(message: bytes) -> Any:
             f"The message is not valid JSON{' ' + where[0] if where else ''}.",
             hint="Send UTF-8 JSON without NaN, Infinity or lone surrogates, nested at most 200 deep.",
         ) from None
+
+
+def encoded(model: BaseModel) -> bytes:
+    """A model as JSON, by its own serialiser: a tenth of the time of ``dumps`` over its fields."""
+    try:
+        data = model.model_dump_json().encode()
+    except (PydanticSerializationError, UnicodeEncodeError):  # a lone surrogate
+        return dumps(model.model_dump(mode="json"))
+    if any(unfit in data for unfit in _UNFIT):
+        return dumps(model.model_dump(mode="json"))
+    return data
 
 
 def dumps(message: object) -> bytes:

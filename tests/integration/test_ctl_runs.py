@@ -46,8 +46,8 @@ async def test_without_a_model_the_answer_is_quoted_and_says_so(shell: Shell, vi
     assert FIRE in ended.out
     assert "No language model was used" in ended.out
     assert "rlmctl host add" in ended.out
-    (first, *_) = [line for line in ended.out.splitlines() if line.startswith("[1]") and line.endswith('"')]
-    assert first.startswith('[1] village/fire.txt:3: "The mill burned down')
+    assert f"{village / 'fire.txt'}:3:\n> {FIRE}" in ended.out
+    assert ended.out.count("fire.txt:3") == 1, "a place that the answer shows is not listed again"
     assert ended.err.splitlines()[-1].startswith("searched all ")
 
 
@@ -81,7 +81,7 @@ async def test_a_file_that_changed_is_read_anew_and_one_that_did_not_is_not(shel
 async def test_standard_input_is_cited_by_line(shell: Shell) -> None:
     ended = await shell("ask", "When did the mill burn down?", stdin=f"{HISTORY}\n\n{FIRE}\n".encode())
     line = f"{HISTORY}\n\n".count("\n") + 1
-    assert f'[1] stdin:{line}: "The mill burned down' in ended.out
+    assert f"stdin:{line}:\n> {FIRE}" in ended.out
 
 
 async def test_empty_input_and_questions_without_an_answer(shell: Shell) -> None:
@@ -207,6 +207,9 @@ async def test_a_daemon_that_dies_is_started_again_and_the_run_told_as_interrupt
         await daemon.kill()
         out, err = await process.communicate()
         assert process.returncode == 3, err
-        assert json.loads(out.splitlines()[-1])["type"] == "run_interrupted"
+        last = json.loads(out.splitlines()[-1])
+        assert last["type"] == "run_interrupted"
+        again = await Shell(folders)("run", "attach", last["run_id"])
+        assert (again.status, "interrupted" in again.out + again.err) == (3, True), again
     finally:
         await Shell(folders)("daemon", "stop")

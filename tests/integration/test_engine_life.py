@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from rlmd.config import ReplSettings, RoleSettings
-from rlmd.engine import ExecuteRequest, RunRequest
+from rlmd.engine import ExecuteRequest, RunRecord, RunRequest, journal
 from rlmd.engine.journal import Journal
 from rlmd.errors import Busy, CageUnavailable, Conflict, DiskFull, Draining, NotFound
 from rlmd.events import AnyFact
@@ -69,10 +70,10 @@ async def test_a_restart_interrupts_and_keeps(tmp_path: Path, fake: FakeOllama) 
             await house.ask("c", "lines")
     await fake.until(lambda: fake.serving == 0)
     # A daemon that was killed leaves a journal without an end, perhaps with a torn line.
-    journal = tmp_path / "state" / "runs" / running.run_id / "journal.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
+    file = tmp_path / "state" / "runs" / running.run_id / "journal.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
     assert b'"run_interrupted"' in lines[-1]
-    journal.write_bytes(b"".join(lines[:-1]) + b'{"torn')
+    file.write_bytes(b"".join(lines[:-1]) + b'{"torn')
     (tmp_path / "state" / "runs" / "damaged").mkdir()
     (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").write_text("nonsense\n")
     async with house_of(tmp_path, fake) as house:
@@ -82,9 +83,12 @@ async def test_a_restart_interrupts_and_keeps(tmp_path: Path, fake: FakeOllama) 
         }
         assert "torn" in (house.engine.run(running.run_id).why or "")
         assert await house.facts(house.engine.run(running.run_id))
-        assert house.engine.run(ended.run_id) == ended
+        assert await house.engine.whole(ended.run_id) == ended
         assert await house.answer(ended) == "7"
         assert (await house.engine.start_run(running)).state == "interrupted"
+        ear = Ear()
+        await house.engine.subscribe(running.run_id, 1, ear).caught_up()
+        assert (ear.facts[-1].type, ear.ends) == ("run_interrupted", 1)
     assert (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").read_text() == "nonsense\n"
 
 
@@ -151,6 +155,43 @@ async def test_a_cell_of_a_client(house: House) -> None:
     failed = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="1/0", session="s"))
     assert (failed.ok, failed.error) == (False, "ZeroDivisionError: division by zero")
     assert house.engine.sessions()[0].cells == 3
+
+
+async def test_a_cell_whose_worker_died_is_told_from_one_that_says_so(house: House) -> None:
+    """A field says it, not the words of the error: a cell may raise what it likes."""
+    request = ExecuteRequest(run_id=new_id(), code="import os\nos._exit(3)", contexts=("lines",))
+    report = await house.engine.execute(request)
+    assert (report.ok, report.died) == (False, True)
+    assert report.error == "The REPL session is lost: the worker left with exit status 3."
+    assert await house.engine.execute(request) == report
+    posing = "class SessionLost(Exception): pass\nraise SessionLost('not really')"
+    report = await house.engine.execute(ExecuteRequest(run_id=new_id(), code=posing, contexts=("lines",)))
+    assert (report.ok, report.died, report.error) == (False, False, "SessionLost: not really")
+
+
+async def test_a_cell_is_found_behind_any_number_of_facts(house: House, fake: FakeOllama) -> None:
+    """Only the end of the journal is read for it."""
+    code = "len(ok(llm_query_batched([f'piece {n}' for n in range(60)])))"
+    report = await house.engine.execute(ExecuteRequest(run_id=new_id(), code=code, contexts=("lines",)))
+    assert (report.ok, report.output) == (True, "60\n")
+
+
+async def test_journals_are_read_off_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with its answer comes from its journal, which may be long or on a slow disk."""
+    request = ExecuteRequest(run_id=new_id(), code="FINAL('yes')", contexts=("lines",))
+    await house.engine.execute(request)
+    real, readers = journal.read_record, []
+
+    def noted(folder: Path) -> RunRecord:
+        readers.append(threading.current_thread())
+        return real(folder)
+
+    monkeypatch.setattr(journal, "read_record", noted)
+    assert house.engine.run(request.run_id).answer is None
+    assert (await house.engine.whole(request.run_id)).answer is not None
+    assert (await house.engine.wait(request.run_id)).answer is not None
+    assert len(readers) == 2
+    assert threading.main_thread() not in readers
 
 
 async def test_private_runs_do_not_exist_for_egress_clients(house: House, fake: FakeOllama) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal, read_facts
 from rlmd.engine.recorder import Recorder
-from rlmd.events import AnyFact, CellEnded, Delta, Limits, Note, RunStarted, Text
+from rlmd.events import AnyFact, CellEnded, Delta, Limits, Note, RunInterrupted, RunStarted, Text
 
 
 class Sink:
@@ -24,7 +24,7 @@ class Sink:
         self.deltas: list[Delta] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.asked = 0
+        self.asked = self.ends = 0
         self.journalled = True
 
     async def ready(self) -> None:
@@ -37,6 +37,9 @@ class Sink:
 
     def delta(self, delta: Delta) -> None:
         self.deltas.append(delta)
+
+    def ended(self) -> None:
+        self.ends += 1
 
 
 @pytest.fixture
@@ -86,6 +89,27 @@ async def test_live_facts_are_on_disk_before_they_are_told(recorder: Recorder, t
         recorder.add(Note, text="live")
     assert seqs(sink) == list(range(1, 22))
     assert sink.journalled
+
+
+async def test_the_end_is_told_to_all_whatever_the_last_fact(recorder: Recorder, tmp_path: Path) -> None:
+    """Once, after every fact: to who is live, to who is still reading the past, to who comes later or asks for more
+    than there is."""
+    for _ in range(300):
+        recorder.add(Note, text="past")
+    live, slow, late, beyond = (Sink(tmp_path) for _ in range(4))
+    await recorder.feed.subscribe(live, 1, deltas=True).caught_up()
+    slow.gate.clear()
+    reading = recorder.feed.subscribe(slow, 1, deltas=True)
+    recorder.add(RunInterrupted, why="stopped")
+    assert live.ends == 0
+    recorder.feed.end()
+    assert (live.ends, slow.ends) == (1, 0)
+    slow.gate.set()
+    await reading.caught_up()
+    await recorder.feed.subscribe(late, 1, deltas=False).caught_up()
+    await recorder.feed.subscribe(beyond, 1000, deltas=False).caught_up()
+    assert [len(sink.facts) for sink in (live, slow, late, beyond)] == [302, 302, 302, 0]
+    assert [sink.ends for sink in (live, slow, late, beyond)] == [1, 1, 1, 1]
 
 
 async def test_one_who_closes_hears_no_more(recorder: Recorder, tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def test_facts_come_back_equal_and_in_part(tmp_path: Path, threads: ThreadPoolEx
     assert read_facts(tmp_path, 51).facts == []
 
 
+def test_reading_goes_on_where_it_stopped(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """What stands before the mark is not looked at again: a long journal is followed in one pass, not in many."""
+    facts: list[AnyFact] = [started(), *(note(seq) for seq in range(2, 50)), ended(50)]
+    write(tmp_path, threads, facts)
+    first = read_facts(tmp_path, 1, 20)
+    journal = tmp_path / "journal.jsonl"
+    data = journal.read_bytes()
+    journal.write_bytes(b"#" * first.after.offset + data[first.after.offset :])
+    assert read_facts(tmp_path, 21, 30, first.after).facts == facts[20:30]
+    assert read_facts(tmp_path, 25, None, first.after).facts == facts[24:]
+    journal.write_bytes(data)
+    assert read_facts(tmp_path, 5, 6, first.after).facts == facts[4:6], "a mark beyond is of no use, and no harm"
+
+
 async def test_long_text_is_stored_before_the_fact_names_it(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """Over 4,096 characters a text is a value; equal texts are one value; all come back whole."""
     journal = Journal(tmp_path, threads)

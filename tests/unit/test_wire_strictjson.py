@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlmd.errors import ParseError
-from rlmd.wire.strictjson import dumps, loads
+from rlmd.events import Text
+from rlmd.wire.strictjson import dumps, encoded, loads
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()) | st.sampled_from("\0\ud800\udc80\\u0"))
 JSON = st.recursive(
@@ -46,6 +47,12 @@ def test_whatever_is_sent_can_be_read_and_only_the_unsendable_is_replaced(value:
     assert b"\n" not in sent
     assert b"\\u0000" not in sent.replace(b"\\\\", b"")
     assert json.loads(sent) == cleaned(value)
+
+
+@given(ANY_TEXT, st.none() | ANY_TEXT)
+def test_a_model_is_written_as_its_fields_are(text: str, preview: str | None) -> None:
+    model = Text(chars=len(text), text=text, preview=preview)
+    assert loads(encoded(model)) == loads(dumps(model.model_dump(mode="json")))
 
 
 @pytest.mark.parametrize(

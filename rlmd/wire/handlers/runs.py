@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from rlmd.engine import Engine, LimitRequest, RunRecord, RunRequest
 from rlmd.errors import InvalidParams, RlmdError
-from rlmd.events import RunInterrupted
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
@@ -85,11 +84,7 @@ class RunHandlers:
                 if not self._engine.run(run_id).active:
                     client.on_gone.pop(f"cancel {run_id}", None)
 
-        def is_last(fact: RunInterrupted) -> bool:
-            record = self._engine.run(run_id)
-            return not record.active and record.last_seq == fact.seq
-
-        follower = Follower(run_id, client.outbox, deltas=deltas, is_last=is_last, on_end=ended)
+        follower = Follower(run_id, client.outbox, deltas=deltas, on_end=ended)
         client.following[run_id] = follower
         subscription = self._engine.subscribe(run_id, from_seq, follower, deltas=deltas, egress=client.egress)
         follower.attached(subscription)
@@ -101,7 +96,7 @@ class RunHandlers:
         return m.RunListResult(runs=tuple(map(run_info, records)))
 
     async def show(self, client: Connection, params: m.RunIdParams) -> m.RunResult:
-        return await self._result(self._engine.run(params.run_id, egress=client.egress))
+        return await self._result(await self._engine.whole(params.run_id, egress=client.egress))
 
     async def fetch(self, client: Connection, params: m.FetchParams) -> m.FetchResult:
         if (params.digest is None) == (params.from_seq is None):

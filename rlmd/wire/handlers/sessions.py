@@ -11,9 +11,6 @@ from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.runs import limit_request
 
-#: How the engine words the error of a cell under which the worker died.
-_LOST = f"{SessionLost.__name__}: "
-
 
 class SessionHandlers:
     def __init__(self, engine: Engine) -> None:
@@ -40,9 +37,9 @@ class SessionHandlers:
             limits=limit_request(params.limits),
         )
         report = await self._engine.execute(request, egress=client.egress)
-        if report.error is not None and report.error.startswith(_LOST):
+        if report.died:
             raise SessionLost(
-                f"{report.error.removeprefix(_LOST).rstrip('.')}.",
+                report.error or "The REPL session is lost.",
                 hint="Send the cell again: a new worker has the contexts, but no names of before.",
                 run_id=report.run_id,
             )
