@@ -17,6 +17,10 @@ GOOD_CHARS = 800
 MAX_CHARS = 1200
 #: A new heading closes a passage of at least this size; smaller ones join, so that no passage is only a title.
 MIN_CHARS = 200
+#: Of a line that may be a heading without mark-up, what does not end one, and the paragraph that must stand below it.
+_LONGEST_TITLE = 80
+_NO_TITLE_END = frozenset(".,:;!?\\{}|&=>\"'”’")
+_LEAST_BELOW = 60
 #: Only longer paragraphs are cut at their list items.
 _LONG_PARAGRAPH = 300
 
@@ -96,7 +100,7 @@ def passages(lines: Iterable[str], syntax: Syntax = "plain") -> Iterator[Passage
     size = 0
     trail: list[tuple[int | str, str]] = []
     at_open: tuple[str, ...] = ()
-    for block in _small(_blocks(lines, syntax)):
+    for block in _small(_titled(_blocks(lines, syntax), syntax)):
         overflows = block.heading is not None or size + block.chars > MAX_CHARS
         if overflows and size >= MIN_CHARS:
             yield from _closed(blocks, at_open)
@@ -164,6 +168,44 @@ def _blocks(lines: Iterable[str], syntax: Syntax) -> Iterator[_Block]:
         number += 1
     if block is not None:
         yield block
+
+
+def _titled(blocks: Iterable[_Block], syntax: Syntax) -> Iterator[_Block]:
+    """Text that lost its mark-up: a short line that stands alone above a longer paragraph is taken for its heading."""
+    if syntax != "plain":
+        yield from blocks
+        return
+    waiting: list[_Block] = []
+    level = "first"
+    for block in blocks:
+        if block.heading is None and _may_be_title(block):
+            waiting.append(block)
+            continue
+        if waiting and block.heading is None:
+            level = _make_title(waiting, block, level)
+        yield from waiting
+        waiting.clear()
+        yield block
+    yield from waiting
+
+
+def _may_be_title(block: _Block) -> bool:
+    first = block.lines[0]
+    if len(first) > _LONGEST_TITLE or any(not line.isspace() for line in block.lines[1:]):
+        return False
+    return first[0].isalnum() and first.rstrip()[-1] not in _NO_TITLE_END and _ITEM.match(first) is None
+
+
+def _make_title(waiting: list[_Block], below: _Block, level: str) -> str:
+    """The last of the short lines before a paragraph is its title; the text's first title stands above all others."""
+    last = waiting[-1]
+    if below.chars < max(_LEAST_BELOW, len(last.lines[0])):
+        return level
+    if level == "first" and len(waiting) > 1:
+        waiting[0].heading, waiting[0].level = waiting[0].lines[0].strip(), level
+        level = "bare"
+    last.heading, last.level = last.lines[0].strip(), level
+    return "bare"
 
 
 def _place(block: _Block, line: str, position: int, number: int) -> None:

@@ -21,9 +21,9 @@ from rlmd.contexts.passages import passages, syntax_of
 from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.text import CHUNK, decode
-from rlmd.contexts.thesaurus import related
+from rlmd.contexts.thesaurus import LONGEST, related
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 _SCHEMA = """
 CREATE TABLE documents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, UNIQUE (name, digest));
 CREATE TABLE passages (id INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
@@ -162,21 +162,30 @@ def _keepends(text: str) -> Iterator[str]:
 
 
 _CAMEL = re.compile(r"[a-z0-9][A-Z]")
-_CAMEL_WORD = re.compile(r"[A-Za-z0-9]*[a-z0-9][A-Z][A-Za-z0-9]*")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\0", " ")
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    return text.replace("\0", " ")
 
 
 def spelled_out(text: str) -> str:
     """What is indexed for a text: itself, and the parts of its camelCase words; snake_case is split by FTS5."""
     text = _storable(text)
-    if _CAMEL.search(text) is None:
-        return text
-    parts = [_HUMP.sub(" ", word) for word in set(_CAMEL_WORD.findall(text))]
-    return f"{text} {' '.join(parts)}"
+    parts: set[str] = set()
+    past = 0
+    for hump in _CAMEL.finditer(text):
+        if hump.start() < past:
+            continue
+        first, past = hump.start(), hump.end()
+        while first > 0 and text[first - 1].isalnum():
+            first -= 1
+        while past < len(text) and text[past].isalnum():
+            past += 1
+        parts.add(text[first:past])
+    return " ".join((text, *(_HUMP.sub(" ", word) for word in sorted(parts)))) if parts else text
 
 
 _WORD = re.compile(r"[^\W_]+")
@@ -244,7 +253,7 @@ def concepts(query: str) -> list[Concept]:
         for term in related((word,)):
             terms.setdefault(quoted(term), _SYNONYM_WEIGHT)
         found[word] = Concept(terms)
-    for size in (2, 3):
+    for size in range(2, LONGEST + 1):
         for at in range(len(everything) - size + 1):
             phrase = tuple(everything[at : at + size])
             terms = {quoted(t): _SYNONYM_WEIGHT for t in related(phrase)}

@@ -79,3 +79,11 @@ def test_a_list_is_cut_between_its_items() -> None:
     assert len(found) > 1
     assert found[0].text.startswith("Rules:")
     assert all(p.text.startswith(" - rule") for p in found[1:])
+
+
+def test_headings_without_marks_are_lines_alone_above_a_paragraph() -> None:
+    """As in text made of pages: neither a list of short lines nor an item nor a sentence is a heading."""
+    fill = "words of a paragraph " * 15 + "\n\n"
+    text = f"The Guide\n\nInstall\n\nRun\n\n{fill}Install\n\n{fill}- an item\n\n{fill}Use\n\n{fill}It ends.\n\n{fill}"
+    trails = [passage.trail for passage in passages(lines_of(text))]
+    assert list(dict.fromkeys(trails)) == [("The Guide", "Run"), ("The Guide", "Install"), ("The Guide", "Use")]

@@ -104,12 +104,18 @@ class Passage(str):
 
 
 def test_quote_takes_the_sentences_that_match() -> None:
-    """Not the whole passage: the neighbouring sentences with the question's words."""
-    filler = "Nothing of note happens in this sentence. " * 12
+    """Not the whole of a long passage: the neighbouring sentences with the question's words."""
+    filler = "Nothing of note happens in this sentence. " * 30
     text = filler + "The treasure lies under the oak. It was buried by a sailor. " + filler
     [(index, start, end)] = choose("Where was the treasure buried?", [Passage.at("d", 0, text)])
     assert index == 0
     assert text[start:end] == "The treasure lies under the oak. It was buried by a sailor."
+
+
+def test_quote_keeps_a_passage_whole() -> None:
+    """What answers a question in other words than its own stands beside the words that match."""
+    text = "\nThe treasure lies under the oak.\n\nA sailor dug there at night.\n"
+    assert choose("Where was the treasure buried?", [Passage.at("d", 0, text)]) == [(0, 1, len(text) - 1)]
 
 
 def test_quote_gives_three_different_places() -> None:

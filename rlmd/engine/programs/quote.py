@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import Protocol
 
 KEEP = 3
-#: Characters of a quote: a paragraph; three of them fit a screen.
-QUOTE_CHARS = 640
+#: Characters of a quote: search's usual passage stays whole, because what answers a question in other words than its
+#: own stands beside the words that match; a longer one is cut.
+QUOTE_CHARS = 1300
 _WORD = re.compile(r"[^\W_]+(?:[_'’-][^\W_]+)*")
 #: A sentence ends at its mark before a space, at an empty line, or at the end of a line that is an item or a heading.
 _SENTENCE_END = re.compile(
@@ -71,6 +72,8 @@ def best_stretch(text: str, weights: dict[str, float]) -> tuple[int, int]:
     sentences = sentences_of(text)
     if not sentences:
         return 0, 0
+    if sentences[-1][1] - sentences[0][0] <= QUOTE_CHARS:
+        return sentences[0][0], sentences[-1][1]
     found = [{stem(word) for word in _WORD.findall(text[start:end])} & weights.keys() for start, end in sentences]
     best, best_value = (0, 0), -1.0
     for first in range(len(sentences)):
