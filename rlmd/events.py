@@ -175,6 +175,8 @@ class Fact(Model):
 
 
 class RunStarted(Fact):
+    """``session_held`` names the contexts of earlier runs in the session: this one may tell of their text too."""
+
     type: Literal["run_started"] = "run_started"
     question: Text
     strategy: Strategy
@@ -184,6 +186,7 @@ class RunStarted(Fact):
     sub: tuple[str, ...]
     limits: Limits
     private: bool
+    session_held: tuple[str, ...] = ()
     request_digest: str
     rlmd: str
     prompts: str

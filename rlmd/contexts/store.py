@@ -141,6 +141,11 @@ class ContextStore:
         infos = (row.info for row in self._rows.values())
         return tuple(sorted((i for i in infos if not (egress and i.private)), key=lambda i: i.name))
 
+    def is_private(self, name: str) -> bool:
+        """Whether there is a context of that name and it is private."""
+        row = self._rows.get(name)
+        return row is not None and row.info.private
+
     def statistics(self) -> tuple[int, int]:
         """How many contexts, and the bytes of their texts."""
         return len(self._rows), sum(row.info.bytes for row in self._rows.values())

@@ -27,9 +27,12 @@ log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """One sink on one run. ``close`` may be called twice."""
+    """One sink on one run, until ``withdrawn`` says that it may not know of it any more. ``close`` may be called
+    twice."""
 
-    def __init__(self, feed: Feed, sink: Sink, from_seq: int, *, deltas: bool) -> None:
+    def __init__(
+        self, feed: Feed, sink: Sink, from_seq: int, *, deltas: bool, withdrawn: Callable[[], bool] = lambda: False
+    ) -> None:
         self._feed = feed
         self._sink = sink
         self._next = from_seq
@@ -37,6 +40,7 @@ class Subscription:
         self._deltas = deltas
         self._live = False
         self._closed = False
+        self._withdrawn = withdrawn
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -61,13 +65,19 @@ class Subscription:
             await self._task
 
     def fact(self, fact: AnyFact) -> None:
-        if self._live and not self._closed:
+        if self._live and self._may_tell():
             self._next = fact.seq + 1
             self._sink.fact(fact)
 
     def delta(self, delta: Delta) -> None:
-        if self._live and self._deltas and not self._closed:
+        if self._live and self._deltas and self._may_tell():
             self._sink.delta(delta)
+
+    def _may_tell(self) -> bool:
+        if not self._closed and self._withdrawn():
+            self.close()
+            self._sink.ended()
+        return not self._closed
 
     async def _catch_up(self) -> None:
         try:
@@ -76,7 +86,7 @@ class Subscription:
                 reading = await self._feed.read(self._next, self._next + _STRETCH - 1, self._mark)
                 self._mark = reading.after
                 for fact in reading.facts:
-                    if self._closed:
+                    if not self._may_tell():
                         return
                     self._next = fact.seq + 1
                     self._sink.fact(fact)
@@ -123,8 +133,10 @@ class Feed:
         self._subscriptions: set[Subscription] = set()
         self._streams: dict[str, list[str]] = {}
 
-    def subscribe(self, sink: Sink, from_seq: int, *, deltas: bool) -> Subscription:
-        subscription = Subscription(self, sink, from_seq, deltas=deltas)
+    def subscribe(
+        self, sink: Sink, from_seq: int, *, deltas: bool, withdrawn: Callable[[], bool] = lambda: False
+    ) -> Subscription:
+        subscription = Subscription(self, sink, from_seq, deltas=deltas, withdrawn=withdrawn)
         self._subscriptions.add(subscription)
         subscription.start()
         return subscription

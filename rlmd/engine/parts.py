@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -62,6 +62,7 @@ class Hit(Protocol):
 
 class ContextsPart(Protocol):
     async def pin(self, name: str, *, egress: bool) -> PinnedContext: ...
+    def is_private(self, name: str) -> bool: ...
     async def search(
         self, context: PinnedContext, query: str, mode: Literal["bm25"], limit: int
     ) -> tuple[Sequence[Hit], bool]: ...
@@ -111,3 +112,7 @@ class Parts:
     threads: Executor
     now: Callable[[], float]
     monotonic: Callable[[], float]
+
+    def any_private(self, contexts: Iterable[str]) -> bool:
+        """Whether one of these contexts is private by now: a mark may come after a run has begun, or ended."""
+        return any(map(self.contexts.is_private, contexts))

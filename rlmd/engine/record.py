@@ -39,7 +39,10 @@ _STATE_OF_OUTCOME: dict[Outcome, RunState] = {
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run. ``ended`` and ``created`` are seconds since the epoch."""
+    """What is known of a run. ``ended`` and ``created`` are seconds since the epoch.
+
+    ``private`` is as it was at the start; ``held`` names the contexts whose text the run may tell, to ask anew.
+    """
 
     run_id: str
     question: Text
@@ -51,6 +54,7 @@ class RunRecord:
     created: float
     request_digest: str
     last_seq: int
+    held: tuple[str, ...] = ()
     turns: int = 0
     sub_queries: int = 0
     outcome: Outcome | None = None
@@ -78,6 +82,7 @@ class RunRecord:
             created=fact.time,
             request_digest=fact.request_digest,
             last_seq=fact.seq,
+            held=tuple(dict.fromkeys((*(pin.context for pin in fact.contexts), *fact.session_held))),
         )
 
     def apply(self, fact: AnyFact) -> RunRecord:

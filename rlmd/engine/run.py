@@ -25,7 +25,7 @@ from rlmd.engine.receipt import receipt
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.sessions import Session, not_found
-from rlmd.errors import InternalError, LimitReached, RlmdError, RunCancelled, SessionLost
+from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled, SessionLost
 from rlmd.events import (
     CellEnded,
     CellStarted,
@@ -98,8 +98,9 @@ class Run:
 
     @property
     def private(self) -> bool:
-        """Whether what this run handles is private, its session's past included."""
-        return self.recorder.record.private or self.session.private
+        """Whether what this run handles is private, its session's past included, as things stand."""
+        record = self.recorder.record
+        return record.private or self.parts.any_private(record.held)
 
     @property
     def cells_run(self) -> int:
@@ -165,9 +166,8 @@ class Run:
         return await strategies.conclude(self, limit)
 
     def _enter_session(self) -> None:
-        if self._egress and self.session.private:
-            raise not_found(self.session.name or "")
-        self.session.private = self.private
+        if self._egress and (self.session.private or self.private):
+            raise not_found(self.session.name) if self.session.name else _gone()
         if not self.contexts:  # a cell run in a session goes on with what is loaded there
             self.contexts = self.session.contexts
             self.asking.contexts = self.contexts
@@ -313,6 +313,10 @@ class Run:
         self.session.used = self.parts.now()
         if self.session.name is None:
             await self.session.end_worker()
+
+
+def _gone() -> NotFound:
+    return NotFound("A context of this run does not exist any more.", hint="context/list shows those that there are.")
 
 
 def lost_report(error: RlmdError) -> CellReport:

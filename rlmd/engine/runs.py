@@ -115,7 +115,7 @@ class Engine:
         self._folder = state_folder / "runs"
         self._records: dict[str, RunRecord] = {}
         self._live: dict[str, _Live] = {}
-        self._sessions = Sessions()
+        self._sessions = Sessions(self._parts.any_private)
         self._starting = asyncio.Lock()
         self._draining = False
         self._feeds: set[Feed] = set()
@@ -182,7 +182,7 @@ class Engine:
         live = self._live.get(run_id)
         if live is not None:
             await live.ended.wait()
-            record = self._records[run_id]
+            record = self._find(run_id, egress=egress)  # it may have become private meanwhile
         return await self._whole(record)
 
     async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
@@ -242,13 +242,17 @@ class Engine:
     ) -> Subscription:
         """Facts from ``from_seq`` on, those of the past first, then live; deltas of streams still open."""
         record = self._find(run_id, egress=egress)
+
+        def withdrawn() -> bool:
+            return egress and self._current(record).private
+
         live = self._live.get(run_id)
         if live is not None:
-            return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas)
+            return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas, withdrawn=withdrawn)
         folder = self._folder / run_id
         feed = Feed(run_id, folder, self._threads, lambda: record.last_seq, done=self._feeds.discard, over=True)
         self._feeds.add(feed)
-        return feed.subscribe(sink, from_seq, deltas=False)
+        return feed.subscribe(sink, from_seq, deltas=False, withdrawn=withdrawn)
 
     # ── cells and sessions ──────────────────────────────────────────────────────────────────────────────────
 
@@ -298,7 +302,11 @@ class Engine:
     ) -> _Live:
         """Opens the journal, writes the first fact, and sets the run going."""
         parts = self._parts
-        private = session.private or any(context.pin.private for context in contexts)
+        private = self._sessions.private(session) or any(context.pin.private for context in contexts)
+        held = tuple(sorted(session.held))
+        # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
+        session.private = private
+        session.held.update(context.pin.context for context in contexts)
         root = _names(parts.pool, "root", private, request.root)
         sub = _names(parts.pool, "sub", private, request.sub)
         folder = self._folder / request.run_id
@@ -319,6 +327,7 @@ class Engine:
             sub=sub,
             limits=limits,
             private=private,
+            session_held=held,
             request_digest=request.digest,
             rlmd=__version__,
             prompts=PROMPTS.version,
@@ -352,8 +361,12 @@ class Engine:
         return self._current(record)
 
     def _current(self, record: RunRecord) -> RunRecord:
+        """As it stands: what was public when the run began may be private by now."""
         live = self._live.get(record.run_id)
-        return live.recorder.record if live is not None else record
+        record = live.recorder.record if live is not None else record
+        if not record.private and self._parts.any_private(record.held):
+            return replace(record, private=True)
+        return record
 
     async def _whole(self, record: RunRecord) -> RunRecord:
         """With answer, citations and receipt, read again from the journal where they are not at hand."""

@@ -7,7 +7,7 @@ is made again when it is next needed. Private is sticky: a session that ever hel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -36,12 +36,14 @@ class SessionRecord:
 
 @dataclass(slots=True)
 class Session:
-    """``contexts`` are those loaded in the worker; ``names`` the variables after the last cell."""
+    """``contexts`` are those loaded in the worker, ``held`` the names of all that ever were or are waited for;
+    ``names`` the variables after the last cell."""
 
     name: str | None
     used: float
     repl: ReplPart | None = None
     contexts: tuple[PinnedContext, ...] = ()
+    held: set[str] = field(default_factory=set)
     private: bool = False
     cells: int = 0
     had_worker: bool = False
@@ -93,10 +95,20 @@ class Session:
 
 
 class Sessions:
-    """The named sessions."""
+    """The named sessions.
 
-    def __init__(self) -> None:
+    Args:
+        any_private: Whether one of these contexts is private by now.
+    """
+
+    def __init__(self, any_private: Callable[[Iterable[str]], bool]) -> None:
         self._named: dict[str, Session] = {}
+        self._any_private = any_private
+
+    def private(self, session: Session) -> bool:
+        """Whether a session holds private text, or may soon: from then on it always does."""
+        session.private = session.private or self._any_private(session.held)
+        return session.private
 
     def __len__(self) -> int:
         return len(self._named)
@@ -105,7 +117,7 @@ class Sessions:
         return self._named.get(name)
 
     def records(self, *, egress: bool) -> list[SessionRecord]:
-        return [one.record() for one in self._named.values() if not (egress and one.private)]
+        return [one.record() for one in self._named.values() if not (egress and self.private(one))]
 
     def choose(self, name: str | None, if_busy: str, now: float, *, egress: bool) -> Session:
         """The session that a run is to use: the named one, or a fresh one without a name.
@@ -119,7 +131,7 @@ class Sessions:
         session = self._named.get(name)
         if session is None:
             session = self._named[name] = Session(name, now)
-        if egress and session.private:
+        if egress and self.private(session):
             raise not_found(name)
         if session.lock.locked():
             if if_busy == "refuse":
@@ -135,7 +147,7 @@ class Sessions:
     async def drop(self, name: str, *, egress: bool) -> None:
         """Ends a session and forgets its names. Raises ``Busy`` while a run holds it."""
         session = self._named.get(name)
-        if session is None or (egress and session.private):
+        if session is None or (egress and self.private(session)):
             raise not_found(name)
         if session.lock.locked():
             raise Busy(
