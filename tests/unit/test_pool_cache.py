@@ -49,6 +49,8 @@ def rows(folder: Path, statement: str, *values: Any) -> list[Any]:
 async def test_what_was_stored_comes_back_exactly_also_after_a_restart(tmp_path: Path, text: str) -> None:
     async with opened(tmp_path / "c") as cache:
         cache.put("key", value(text))
+        assert await cache.get(["other", "key"]) == value(text), "found before it is stored"
+        await cache.settle()
         assert await cache.get(["other", "key"]) == value(text)
         cache.statistics()
         await cache.get(["key"])
@@ -140,16 +142,16 @@ async def test_a_lock_held_by_another_process_is_a_miss_and_does_not_block_the_l
     monkeypatch.setattr("rlmd.pool.cache.LOCK_SECONDS", 0.05)
     async with opened(tmp_path) as cache:
         cache.put("key", value())
-        await cache.get(["key"])
+        await cache.settle()
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
             cache.put("other", value())
             turns = 0
-            waiting = asyncio.ensure_future(cache.get(["other"]))
+            waiting = asyncio.ensure_future(cache.settle())
             while not waiting.done():
                 turns += 1
                 await asyncio.sleep(0)
-            assert await waiting is None
+            assert await cache.get(["other"]) is None
             assert turns > 10
             holder.execute("ROLLBACK")
         assert await cache.get(["key"]) == value()
@@ -166,15 +168,37 @@ async def test_it_works_on_one_thread_of_its_own(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(BytesDisk, "fetch", noted)
     async with opened(tmp_path) as cache:
         cache.put("key", value())
+        await cache.settle()
         assert all(await asyncio.gather(*(cache.get(["key"]) for _ in range(20))))
     assert len(threads) == 1
     assert threads.pop().startswith("rlmd-cache")
+
+
+async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job on the thread for many completions, by itself, without a ``settle``."""
+    lots: list[set[str]] = []
+    stored = asyncio.Event()
+    loop, store = asyncio.get_running_loop(), DiskCache._put
+
+    def noted(self: DiskCache, lot: dict[str, CachedCompletion]) -> None:
+        store(self, lot)
+        lots.append(set(lot))
+        loop.call_soon_threadsafe(stored.set)
+
+    monkeypatch.setattr(DiskCache, "_put", noted)
+    async with opened(tmp_path) as cache:
+        for number in range(50):
+            cache.put(str(number), value())
+        await stored.wait()
+        assert lots == [{str(number) for number in range(50)}]
+        assert rows(tmp_path, "SELECT count(*) FROM Cache") == [(50,)]
 
 
 async def test_the_size_is_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, limit=1 << 20) as cache:
         for number in range(200):
             cache.put(str(number), value("x" * 20_000))
+        await cache.settle()
         cache.statistics()
         await cache.get(["0"])
         entries, size = cache.statistics()
