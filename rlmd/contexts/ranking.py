@@ -11,17 +11,19 @@ import heapq
 import itertools
 import math
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rlmd.contexts.passages import passages, syntax_of
 from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.text import CHUNK, decode
 from rlmd.contexts.thesaurus import LONGEST, related
+from rlmd.contexts.words import WORD, query_words, spelled_out, storable
 
 INDEX_VERSION = 4
 _SCHEMA = """
@@ -32,7 +34,10 @@ CREATE INDEX passages_by_document ON passages (document);
 CREATE VIRTUAL TABLE words USING fts5 (body, heading, title, name, content='',
     tokenize="porter unicode61 remove_diacritics 2");
 """
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 8 << 20
+_ROWS = 500
+#: Words are gathered in memory up to this size before they are written as one sorted run: few runs, little merging.
+_GATHERED_BYTES = 32 << 20
 
 
 class Index:
@@ -91,6 +96,7 @@ class Index:
     def add(self, shelf: Shelf, documents: list[PinnedDocument], progress: Callable[[int], None]) -> None:
         """Indexes documents, some megabytes a transaction; ``progress`` takes the bytes done."""
         done = pending = 0
+        self.db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (_GATHERED_BYTES,))
         self.db.execute("BEGIN IMMEDIATE")
         try:
             for document in documents:
@@ -116,17 +122,25 @@ class Index:
         number = cursor.lastrowid
         name = spelled_out(document.name)
         title = ""
-        for p in passages(_lines(shelf, document), syntax_of(document.name)):
+        spelled = lru_cache(64)(spelled_out)  # many passages lie under the same headings
+        last = self.db.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()[0]
+        places, texts = [], []
+        for row, p in enumerate(passages(_lines(shelf, document), syntax_of(document.name)), last + 1):
             title = title or (p.trail[0] if p.trail else "")
-            trail = " / ".join(p.trail)
-            row = self.db.execute(
-                "INSERT INTO passages (document, start, end, line, heading) VALUES (?, ?, ?, ?, ?)",
-                (number, p.start, p.end, p.line, _storable(p.heading)[:200]),
-            ).lastrowid
-            self.db.execute(
-                "INSERT INTO words (rowid, body, heading, title, name) VALUES (?, ?, ?, ?, ?)",
-                (row, spelled_out(p.text), spelled_out(trail), spelled_out(title), name),
-            )
+            places.append((row, number, p.start, p.end, p.line, storable(p.heading)[:200]))
+            texts.append((row, spelled_out(p.text), spelled(" / ".join(p.trail)), spelled(title), name))
+            if len(places) == _ROWS:
+                self._add_rows(places, texts)
+        self._add_rows(places, texts)
+
+    def _add_rows(self, places: list[tuple[Any, ...]], texts: list[tuple[Any, ...]]) -> None:
+        """Writes passages, and forgets them here: one document may be as large as a disk."""
+        self.db.executemany(
+            "INSERT INTO passages (id, document, start, end, line, heading) VALUES (?, ?, ?, ?, ?, ?)", places
+        )
+        self.db.executemany("INSERT INTO words (rowid, body, heading, title, name) VALUES (?, ?, ?, ?, ?)", texts)
+        places.clear()
+        texts.clear()
 
 
 def _lines(shelf: Shelf, document: PinnedDocument) -> Iterator[str]:
@@ -159,51 +173,6 @@ def _keepends(text: str) -> Iterator[str]:
         start = end + 1
     if start < len(text):
         yield text[start:]
-
-
-_CAMEL = re.compile(r"[a-z0-9][A-Z]")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def _storable(text: str) -> str:
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode()
-    return text.replace("\0", " ")
-
-
-def spelled_out(text: str) -> str:
-    """What is indexed for a text: itself, and the parts of its camelCase words; snake_case is split by FTS5."""
-    text = _storable(text)
-    parts: set[str] = set()
-    past = 0
-    for hump in _CAMEL.finditer(text):
-        if hump.start() < past:
-            continue
-        first, past = hump.start(), hump.end()
-        while first > 0 and text[first - 1].isalnum():
-            first -= 1
-        while past < len(text) and text[past].isalnum():
-            past += 1
-        parts.add(text[first:past])
-    return " ".join((text, *(_HUMP.sub(" ", word) for word in sorted(parts)))) if parts else text
-
-
-_WORD = re.compile(r"[^\W_]+")
-_STOPS = (
-    "a about after all also am an and any are as at be because been before being between both but by can could did do"
-    " does doing done each else for from get gets give given had has have having he her here hers him his how i if in"
-    " into is it its itself just let like may me might more most must my no nor not of off on once one only or other"
-    " our ours out over own please same shall she should so some such tell than that the their theirs them then there"
-    " these they this those through to too under until up upon us use used using very was way we were what when where"
-    " whether which while who whom whose why will with within without would you your yours"
-)
-STOP_WORDS = frozenset(_STOPS.split())
-
-
-def query_words(query: str) -> list[str]:
-    """The words of a question that carry meaning, each once, lower case; all of them if none does."""
-    words = list(dict.fromkeys(w.lower() for w in _WORD.findall(spelled_out(query))))
-    return [w for w in words if w not in STOP_WORDS] or words
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +215,7 @@ _MAX_CONCEPTS = 80
 
 def concepts(query: str) -> list[Concept]:
     """What a question is about, word by word, with related terms, and its words in pairs."""
-    everything = [w.lower() for w in _WORD.findall(_storable(query))]
+    everything = [w.lower() for w in WORD.findall(storable(query))]
     found: dict[str, Concept] = {}
     for word in query_words(query):
         terms = {quoted(word): 1.0}
@@ -365,7 +334,7 @@ def _chosen(
     for score, (_, start, end, line, heading, name, digest) in sorted(scored, key=lambda s: (-s[0], s[1][0])):
         document = live[name, digest]
         text = shelf.ruler(document).text(start, end)
-        words = set(_WORD.findall(text))
+        words = set(WORD.findall(text))
         if any(len(words & other) > _SAME * len(words | other) for other in seen):
             continue
         seen.append(words)
