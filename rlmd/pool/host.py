@@ -17,10 +17,9 @@ from pydantic import SecretStr
 from rlmd.config import HostSettings, ModelSettings, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
 from rlmd.pool.slots import HostView, ModelView
-from rlmd.providers.base import Provider, ServedModel, ServerFacts
+from rlmd.providers.addresses import checked_key, checked_url, is_local_address, looks_up_local
+from rlmd.providers.base import DEFAULT_WINDOW, Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
-from rlmd.providers.http import checked_url, is_local_address, looks_up_local
-from rlmd.providers.ollama import DEFAULT_WINDOW
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +50,8 @@ class Host:
         self.name = name
         self.settings = settings
         self.slots = settings.slots
-        self.provider: Provider = make_provider(
-            settings.provider,
-            settings.url,
-            api_key=read_key(name, settings, environment),
-            connections=settings.slots + SPARE_CONNECTIONS,
-        )
+        self._provider: Provider | None = None
+        self._key = checked_key(read_key(name, settings, environment))
         self.facts: ServerFacts | None = None
         self.ready = False
         #: Set once it has been asked what it is, whatever came of it.
@@ -72,11 +67,29 @@ class Host:
     def __repr__(self) -> str:
         return f"Host({self.name})"
 
+    @property
+    def provider(self) -> Provider:
+        """What speaks to it; made when it is first asked what it is, before anything else is asked of it."""
+        if self._provider is None:
+            raise Unavailable(f"Host {self.name} has not been asked what it is.")
+        return self._provider
+
+    async def close(self) -> None:
+        if self._provider is not None:
+            await self._provider.close()
+
     async def probe(self) -> None:
         """Asks the server what it is. Afterwards it is ``ready`` unless nothing answered: a server without a list of
         models can still complete. Raises nothing of the server's."""
         try:
-            self.facts = await self.provider.probe()
+            if self._provider is None:
+                self._provider = await make_provider(
+                    self.settings.provider,
+                    self.settings.url,
+                    api_key=self._key,
+                    connections=self.settings.slots + SPARE_CONNECTIONS,
+                )
+            self.facts = await self._provider.probe()
             self.ready = True
         except Unavailable as failure:
             self.last_error = failure.message
@@ -202,6 +215,7 @@ def settings_for(
     window: int | None = None,
     trust: Trust | None = None,
     api_key_env: str | None = None,
+    api_key_file: str | None = None,
 ) -> HostSettings:
     """Settings for a server that was just asked what it is, with the given choices instead of its own."""
     served = {model.name: model for model in facts.models}
@@ -216,5 +230,6 @@ def settings_for(
         slots=slots or facts.slots or 1,
         trust=trust,
         api_key_env=api_key_env,
+        api_key_file=api_key_file,
         models=chosen,
     )

@@ -422,6 +422,7 @@ class HostAddParams(Params):
     window: int | None = Field(None, ge=256)
     trust: Literal["mine", "cloud"] | None = None
     api_key_env: str | None = None
+    api_key_file: str | None = None
 
 
 class HostAddResult(Result):

@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama
+from tests.fakes.openai import FakeOpenAI
 from tests.harness import Client, Daemon, Folders, Host, RpcFailure, config_of, load_text, new_run
 
 
@@ -135,6 +136,7 @@ async def test_what_cannot_be_added_leaves_nothing(client: Client, folders: Fold
             ({"url": "no url"}, 1009, ""),
             ({"url": fake.url, "models": ["smal"]}, 1001, "small"),
             ({"url": fake.url, "api_key_env": "NO_SUCH_VARIABLE"}, 1009, "NO_SUCH_VARIABLE"),
+            ({"url": fake.url, "api_key_file": str(folders.config / "no.key")}, 1009, "no.key"),
         ):
             with pytest.raises(RpcFailure) as caught:
                 await client.call("host/add", {"name": "x", **params})
@@ -142,6 +144,19 @@ async def test_what_cannot_be_added_leaves_nothing(client: Client, folders: Fold
             assert says in caught.value.message + caught.value.data["hint"]
     assert (await client.call("host/list"))["hosts"] == []
     assert not list(folders.config.rglob("*.toml"))
+
+
+async def test_a_key_in_a_file_is_used_and_written_nowhere(client: Client, folders: Folders, tmp_path: Path) -> None:
+    key = tmp_path / "cloud.key"
+    key.write_text("sk-held-in-a-file\n")
+    async with FakeOpenAI(["sub"], api_key="sk-held-in-a-file") as fake:
+        with pytest.raises(RpcFailure):
+            await client.call("host/add", {"name": "cloud", "url": fake.url})
+        added = await client.call("host/add", {"name": "cloud", "url": fake.url, "api_key_file": str(key)})
+        (file,) = folders.config.rglob("host-cloud.toml")
+        assert tomllib.loads(file.read_text())["hosts"]["cloud"]["api_key_file"] == str(key)
+        assert "sk-held" not in file.read_text() + str(added)
+        await client.call("host/remove", {"name": "cloud"})
 
 
 async def test_one_name_added_twice_at_once_is_one_host(client: Client) -> None:

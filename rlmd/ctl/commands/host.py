@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,7 +21,7 @@ _EXAMPLES = """\b
 examples:
   rlmctl host add m40 http://m40:11434                      an Ollama: all its chat models
   rlmctl host add rtx http://rtx:11434 --model llama3.3:70b --slots 4 --window 16384
-  rlmctl host add cloud https://api.deepseek.com --api-key-env DEEPSEEK_API_KEY --trust cloud
+  rlmctl host add cloud https://api.deepseek.com --api-key-file ~/.config/rlmd/deepseek.key
 """
 
 
@@ -54,11 +55,16 @@ def add(
     window: Annotated[int | None, typer.Option(metavar="TOKENS", min=256, help="Window to ask for, in tokens.")] = None,
     trust: Annotated[Literal["mine", "cloud"] | None, typer.Option(help="Whether private text may go there.")] = None,
     api_key_env: Annotated[
-        str | None, typer.Option("--api-key-env", metavar="VARIABLE", help="Environment variable with its key.")
+        str | None,
+        typer.Option("--api-key-env", metavar="VARIABLE", help="Variable of the daemon's environment with its key."),
+    ] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option("--api-key-file", metavar="PATH", help="File with its key.")
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Ask a server what it is, and add it with its models to the config."""
+    key_file = str(Path(api_key_file).expanduser().absolute()) if api_key_file else None
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.ctl.terminal import shown
@@ -72,6 +78,7 @@ def add(
             window=window,
             trust=trust,
             api_key_env=api_key_env,
+            api_key_file=key_file,
         )
         result = await client.call("host/add", params)
         if json:

@@ -35,6 +35,7 @@ class HostHandlers:
         return {"host/list": self.list, "host/add": self.add, "host/remove": self.remove}
 
     async def list(self, _: Connection, __: m.Nothing) -> m.HostListResult:
+        await self._parts.pool.find_default_host()
         return m.HostListResult(hosts=tuple(map(host_info, self._parts.pool.hosts())))
 
     async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
@@ -51,6 +52,7 @@ class HostHandlers:
             window=params.window,
             trust="mine" if address else params.trust,
             api_key_env=params.api_key_env,
+            api_key_file=params.api_key_file,
         )
         async with self._changing:
             file, status = await self._keep(params.name, settings)
@@ -127,7 +129,10 @@ def _refuse_egress(client: Connection) -> None:
 
 
 def _bare(params: m.HostAddParams) -> HostSettings:
-    return HostSettings(url=params.url, provider="openai", api_key_env=params.api_key_env)
+    """Enough of its settings to read its key."""
+    return HostSettings(
+        url=params.url, provider="openai", api_key_env=params.api_key_env, api_key_file=params.api_key_file
+    )
 
 
 def _check_models(params: m.HostAddParams, facts: ServerFacts) -> None:
