@@ -203,9 +203,13 @@ Only what root models write is shown; of several texts the newest."
            ("none" (rlm--paragraph "No answer:" why)))))))
 
 (defun rlm--note-lines (run)
-  "Return lines with the notes of RUN."
-  (mapcan (lambda (note) (rlm--paragraph "Note:" note))
-          (reverse (rlm-run-notes run))))
+  "Return lines with the notes of RUN that its answer does not hold."
+  (let* ((words (lambda (text) (string-join (split-string (or text "")) " ")))
+         (said (funcall words (rlm-run-answer run))))
+    (mapcan (lambda (note)
+              (unless (string-search (funcall words note) said)
+                (rlm--paragraph "Note:" note)))
+            (reverse (rlm-run-notes run)))))
 
 (defun rlm--citation-lines (run)
   "Return lines with the citations of RUN as links."

@@ -249,5 +249,14 @@ the buffer, `answer' the answer buffer."
         (should (equal (rlm-test-here) '("notes.txt" "ALPHA1"))))
       (should-error (rlm-link-follow "nonsense") :type 'user-error))))
 
+(ert-deftest rlm-test-answer-says-no-note-twice ()
+  "A note that the answer holds, however it is filled, is not told again."
+  (with-temp-buffer
+    (insert "Some text")
+    (let ((run (rlm-test-cite-run (current-buffer) nil)))
+      (setf (rlm-run-answer run) "The answer.\n\nNo model\nwas used."
+            (rlm-run-notes run) '("A cell was lost." "No model was used."))
+      (should (equal (rlm--note-lines run) '("" "*Note:* A cell was lost."))))))
+
 (provide 'rlm-cite-test)
 ;;; rlm-cite-test.el ends here
