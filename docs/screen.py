@@ -1,8 +1,8 @@
-"""Makes docs/screen.svg: a real terminal on which rlmctl asks Python's standard library, as it is.
+"""Makes docs/screen.svg and docs/emacs.svg: a real terminal on which rlmctl, and Emacs, ask Python's standard library.
 
-    python docs/screen.py [--question "…"] [--library /usr/lib/python3.11] [--target FILE]
+    python docs/screen.py [--question "…"] [--library /usr/lib/python3.11] [--folder docs] [--only screen|emacs]
 
-Needs tmux, and rlmd installed beside the Python that runs this. Everything happens in folders of its own, with a
+Needs tmux, Emacs, and rlmd installed beside the Python that runs this. Everything happens in folders of its own, with a
 daemon of its own that is stopped at the end.
 """
 
@@ -23,8 +23,14 @@ from rich.console import Console
 from rich.text import Text
 
 QUESTION = "How does Python avoid zombie processes?"
+ASKED_IN_EMACS = "What happens to a child process that nobody waits for?"
 COLUMNS, LINES = 100, 40
-TARGET = Path(__file__).with_name("screen.svg")
+#: Of a character in the pictures that rich makes.
+CELL_WIDTH = 12.2
+HERE = Path(__file__).parent
+#: Emacs without what is no part of the matter, light on dark as the terminal is. The answer gets the larger window.
+BARE_EMACS = """(progn (menu-bar-mode -1) (setq frame-background-mode 'dark) (frame-set-background-mode nil)
+(setq rlm-display-action '(display-buffer-below-selected (window-height . 22))))"""
 
 
 class Screen:
@@ -59,9 +65,16 @@ class Screen:
 
     def run(self, command: str) -> None:
         """Types a command and waits until it has ended."""
-        self.tmux("send-keys", "-l", command)
-        self.tmux("send-keys", "Enter")
+        self.type(command)
         self._wait_for_prompt()
+
+    def type(self, line: str) -> None:
+        self.tmux("send-keys", "-l", line)
+        self.tmux("send-keys", "Enter")
+
+    def wait_for(self, words: str) -> None:
+        while words not in self.tmux("capture-pane", "-p"):
+            time.sleep(0.1)
 
     def _wait_for_prompt(self) -> None:
         while self.tmux("capture-pane", "-p").rstrip().rpartition("\n")[2].rstrip() != "$":
@@ -83,25 +96,62 @@ def svg_of(screen: str, title: str) -> str:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(screen))
     svg = console.export_svg(title=title, unique_id="rlmctl")
-    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    return re.sub(
+        r'x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)"([^>]*)>((?:&#160;)+)(?=[^<&]|&(?!#160))', _indented, svg
+    )
+
+
+def _indented(text: re.Match[str]) -> str:
+    """Leading spaces as a place: not every viewer draws them."""
+    x, y, length, rest, spaces = text.groups()
+    shift = spaces.count(";") * CELL_WIDTH
+    return f'x="{float(x) + shift:g}" y="{y}" textLength="{float(length) - shift:g}"{rest}>'
+
+
+def ask_by_rlmctl(screen: Screen, options: argparse.Namespace) -> str:
+    screen.run(f'rlmctl ask -f {shlex.quote(options.library)} "{options.question}"')
+    return screen.picture()
+
+
+def ask_in_emacs(screen: Screen, options: argparse.Namespace) -> str:
+    """``M-x rlm-query`` on a file of the library, and ``M-g n`` to the first place that is quoted."""
+    screen.run("clear; tmux clear-history")
+    file = Path(options.library) / "subprocess.py"
+    arguments = ["-nw", "-Q", "-L", str(HERE.parent / "elisp"), "-l", "rlm", "--eval", BARE_EMACS.replace("\n", " ")]
+    screen.type(f"TERM=screen-256color emacs {shlex.join(arguments)} {file}")
+    screen.wait_for("(Python")
+    screen.tmux("send-keys", "M-x")
+    screen.type("rlm-query")
+    screen.wait_for("Ask of")
+    screen.type(ASKED_IN_EMACS)
+    screen.wait_for("M-g n shows")
+    screen.tmux("send-keys", "M-g", "n")
+    time.sleep(2)  # the quote pulses
+    picture = screen.picture()
+    screen.tmux("send-keys", "C-x", "C-c")
+    return picture
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--library", default=sysconfig.get_path("stdlib"))
-    parser.add_argument("--target", type=Path, default=TARGET)
+    parser.add_argument("--folder", type=Path, default=HERE)
+    parser.add_argument("--only", choices=("screen", "emacs"))
     options = parser.parse_args()
+    made = {"screen": ("rlmctl", ask_by_rlmctl), "emacs": ("Emacs", ask_in_emacs)}
     with tempfile.TemporaryDirectory(prefix="rlmd-", ignore_cleanup_errors=True) as name:
         screen = Screen(Path(name))
         try:
-            screen.run(f'rlmctl ask -f {shlex.quote(options.library)} "{options.question}"')
-            picture = screen.picture()
+            for file, (title, ask) in made.items():
+                if options.only in (None, file):
+                    picture = ask(screen, options)
+                    (options.folder / f"{file}.svg").write_text(svg_of(picture, title), encoding="utf-8")
+                    sys.stdout.write(picture + "\n")
         finally:
             subprocess.run(["rlmctl", "daemon", "stop"], env={**screen.environment}, check=False)
             screen.close()
-    options.target.write_text(svg_of(picture, "rlmctl"), encoding="utf-8")
-    sys.stdout.write(picture + "\n")
 
 
 if __name__ == "__main__":
