@@ -64,7 +64,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         contexts = await ContextStore.open(paths.state, paths.cache, paths.spool)
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
         pool = Pool(settings, cache_folder=paths.cache / "completions")
-        await pool.start()
+        await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
         stack.push_async_callback(_step, "pool", pool.close, 5.0)
         workers = _workers(settings.repl)
         await workers.start()

@@ -88,9 +88,9 @@ class Hosts:
         self._default_asked = -DEFAULT_ABSENT_SECONDS
         self._default_lock = asyncio.Lock()
 
-    async def start(self, group: asyncio.TaskGroup) -> None:
-        """Asks every host what it is; ``group`` owns the asking. Waits only for hosts whose models are not
-        configured, and not long."""
+    async def start(self, group: asyncio.TaskGroup, *, wait: bool = True) -> None:
+        """Asks every host what it is; ``group`` owns the asking. Waits, unless told not to, for hosts whose models are
+        not configured, and not long."""
         self._group = group
         for name, settings in self._settings.hosts.items():
             try:
@@ -98,11 +98,14 @@ class Hosts:
             except ConfigInvalid as error:  # a key that is not set must not take the other hosts along
                 log.error("host_unusable", host=name, error=error.message)
                 self._unusable[name] = error.message
-        await self.find_default()
+        if wait:
+            await self.find_default()
+        else:
+            group.create_task(self.find_default(), name="look for a host on this machine")
 
     async def close(self) -> None:
         for host in self._hosts.values():
-            await host.provider.close()
+            await host.close()
 
     def named(self, name: str) -> Host | None:
         return self._hosts.get(name)
@@ -166,7 +169,7 @@ class Hosts:
             self._default = None
         self._role_choices.clear()
         self._do(self._scheduler.host_removed(name, _now()))
-        await host.provider.close()
+        await host.close()
 
     async def find_default(self) -> None:
         """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a
@@ -199,7 +202,7 @@ class Hosts:
             self._default = host.name
             self.tell_scheduler(host)
         else:
-            await host.provider.close()
+            await host.close()
 
     def _add(self, host: Host) -> None:
         self._hosts[host.name] = host

@@ -106,15 +106,15 @@ class Pool:
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self) -> None:
+    async def start(self, *, wait: bool = True) -> None:
         """Opens the cache and asks every host what it is. Waits only for hosts whose models are not configured, and
-        not long; the others are asked in the background."""
+        not long; the others, and without ``wait`` these too, are asked in the background."""
         if self._disk is not None:
             await self._disk.open()
         begun = asyncio.Event()
         self._owner = asyncio.create_task(self._own(begun), name="pool")
         await begun.wait()
-        await self._hosts.start(self._running())
+        await self._hosts.start(self._running(), wait=wait)
 
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+#: The window asked for when neither the config, nor the model's parameters, nor a loaded instance names one: what a
+#: 24 GB card holds beside a 32B model.
+DEFAULT_WINDOW = 8192
+
 Finish = Literal["stop", "length"]
 
 

@@ -1,22 +1,46 @@
-"""Which provider speaks to a URL: asks the server, and makes the provider for a configured one."""
+"""Which provider speaks to a URL: asks the server, and makes the provider for a configured one.
+
+What speaks HTTP is imported here when it is first needed.
+"""
 
 from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from rlmd.config import ProviderKind
 from rlmd.errors import HostFailed, HostRefused, RlmdError
+from rlmd.providers.addresses import checked_url
 from rlmd.providers.base import Provider, ServerFacts
-from rlmd.providers.http import checked_url
-from rlmd.providers.ollama import Ollama
-from rlmd.providers.openai import OpenAI
+
+if TYPE_CHECKING:
+    from rlmd.providers.ollama import Ollama
+    from rlmd.providers.openai import OpenAI
 
 #: In the order of asking: Ollama also answers ``/v1/models``, so its own API is asked first.
-PROVIDERS: dict[ProviderKind, type[Ollama] | type[OpenAI]] = {"ollama": Ollama, "openai": OpenAI}
+KINDS: tuple[ProviderKind, ...] = ("ollama", "openai")
 
 
-def make_provider(kind: ProviderKind, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> Provider:
-    return PROVIDERS[kind](url, api_key=api_key, connections=connections)
+async def make_provider(
+    kind: ProviderKind, url: str, *, api_key: SecretStr | None = None, connections: int = 66
+) -> Provider:
+    """Imports aiohttp and httpx the first time, in a thread: 0.15 s, half of it for stores of TLS certificates."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="import")
+    try:
+        provider = await asyncio.get_running_loop().run_in_executor(thread, _class_of, kind)
+    finally:
+        thread.shutdown(wait=False)
+    return provider(url, api_key=api_key, connections=connections)
+
+
+def _class_of(kind: ProviderKind) -> type[Ollama] | type[OpenAI]:
+    from rlmd.providers.ollama import Ollama
+    from rlmd.providers.openai import OpenAI
+
+    return Ollama if kind == "ollama" else OpenAI
 
 
 async def detect(url: str, *, api_key: SecretStr | None = None) -> ServerFacts:
@@ -28,8 +52,8 @@ async def detect(url: str, *, api_key: SecretStr | None = None) -> ServerFacts:
         ConfigInvalid: no such URL can exist.
     """
     failures: list[RlmdError] = []
-    for kind in PROVIDERS:
-        provider = make_provider(kind, url, api_key=api_key)
+    for kind in KINDS:
+        provider = await make_provider(kind, url, api_key=api_key)
         try:
             return await provider.probe()
         except RlmdError as failure:

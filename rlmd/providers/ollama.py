@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from rlmd.errors import CompletionCut, HostFailed, PromptTruncated, RlmdError
-from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
+from rlmd.providers.base import DEFAULT_WINDOW, Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
 from rlmd.providers.failures import classify, refusal_of
 from rlmd.providers.http import Http, Response
 from rlmd.providers.reading import (
@@ -33,9 +33,6 @@ from rlmd.providers.reading import (
 
 #: Long enough that a run's pauses (cells, people) do not unload the model; each load costs 3 to 40 s.
 KEEP_ALIVE = "30m"
-#: The window asked for when neither the config, nor the model's parameters, nor a loaded instance names one: what a
-#: 24 GB card holds beside a 32B model.
-DEFAULT_WINDOW = 8192
 #: The server cuts to ``num_ctx - (num_ctx - keep) / 2`` with 4 tokens kept; the tokenizer may add one or two.
 CUT_SLACK = 2
 _PADDING = " Padding." * 24

@@ -22,8 +22,9 @@ from rlmd.errors import (
     PromptTooLong,
     RlmdError,
 )
+from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
 from rlmd.providers.failures import classify, refusal_of, retry_after, showable
-from rlmd.providers.http import Http, checked_url, encoded, is_local_address, looks_up_local, translated
+from rlmd.providers.http import Http, encoded, translated
 
 
 def _errors_of(module: Any) -> Iterator[type[Exception]]:
