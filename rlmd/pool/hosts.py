@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -191,6 +192,8 @@ class Hosts:
 
     async def _look_at(self, url: str) -> None:
         """Takes the host there, with the models that it runs itself: others need a person's consent."""
+        if not await _listens(url):
+            return  # before all that speaks HTTP is loaded for nothing
         host = Host(DEFAULT_NAME, HostSettings(url=url, provider="ollama"), {})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEFAULT_SECONDS):
@@ -251,6 +254,20 @@ class Hosts:
 
     def _serves(self, host: str, role: Role) -> bool:
         return any(choice.candidate.host == host for choice in self.choices(role))
+
+
+async def _listens(url: str) -> bool:
+    """Whether anything takes connections there."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(DEFAULT_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 def _now() -> float:

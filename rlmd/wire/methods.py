@@ -30,7 +30,7 @@ INLINE_BYTES = 256 * 1024
 MAX_PEEK_CHARS = 65_536
 #: What one ``run/fetch`` brings at most: writing more as JSON would block the daemon (6 ms a million characters).
 MAX_FETCH_CHARS = 500_000
-MAX_FETCH_FACTS = 500
+MAX_FETCH_FACTS = 250
 
 
 class Params(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings, Trust
-from rlmd.errors import CompletionCut, Draining, NoHost, NotFound, PromptTooLong, RlmdError
+from rlmd.errors import CompletionCut, Draining, HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
@@ -241,6 +241,21 @@ async def test_default_host_is_found_with_a_usable_chat_model_only() -> None:
     async with FakeOllama([embedder, "chat"]) as fake, pool_of({}, default_url=fake.url) as pool:
         assert [candidate.name for candidate in pool.candidates("root")] == ["local/chat:latest"]
         assert (await pool.complete(ask("q"))).record.host == "local"
+
+
+async def test_where_nothing_listens_no_provider_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load all that speaks HTTP, which a machine without models never needs."""
+    made: list[str] = []
+
+    async def counted(kind: str, url: str, **_: Any) -> Any:
+        made.append(url)
+        raise HostFailed("not asked in this test")
+
+    monkeypatch.setattr("rlmd.pool.host.make_provider", counted)
+    async with pool_of({}, default_url="http://127.0.0.1:9"):
+        assert made == []
+    async with FakeOllama(["chat"]) as fake, pool_of({}, default_url=fake.url):
+        assert made == [fake.url]
 
 
 async def test_an_address_without_a_scheme_is_local_too() -> None:
