@@ -89,11 +89,14 @@ class Conversation:
         verdict = judge(
             said.reply.finals, ran_cells=False, cell_failed=False, anything_executed=True, variables=self._variables()
         )
-        if isinstance(verdict, Accepted) and verdict.literal is not None:
-            return verdict.literal.strip()
         if isinstance(verdict, Accepted) and verdict.name is not None:
             return await self._run.value_of(verdict.name)
-        return said.reply.prose.strip() or None
+        if isinstance(verdict, Accepted):
+            return (verdict.literal or "").strip() or None
+        if verdict is not None or said.reply.cells:
+            return None  # a final of nothing, or more code: neither says anything
+        text = said.reply.prose.strip()
+        return f"{text}\n\n[The reply was cut at {said.tokens:,} tokens.]" if text and not said.whole else text or None
 
     # ── a turn ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import re
+import threading
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +96,7 @@ class Journal:
         path = self._values / digest
         if path.exists():
             return
-        temporary = path.with_suffix(".new")
+        temporary = path.with_suffix(f".{threading.get_ident()}.new")  # two equal replies may come at once
         try:
             temporary.write_bytes(text.encode())
             temporary.rename(path)
@@ -147,13 +149,24 @@ def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None, mark:
 
 
 def read_value(folder: Path, digest: str) -> str:
-    """The text named by a digest in a fact."""
+    """The text named by a digest in a fact. A file that a crash of the machine left cut is not taken for it."""
     if len(digest) != 64 or not digest.isalnum():
         raise NotFound("That is no digest of a value.", hint="Digests come from the facts of the run.")
     try:
-        return (folder / "values" / digest).read_bytes().decode()
+        data = (folder / "values" / digest).read_bytes()
     except FileNotFoundError as error:
-        raise NotFound("The run has no value of that digest.", digest=digest) from error
+        raise NotFound(
+            "The run has no value of that digest; if a fact names it, its file is gone from the state folder.",
+            hint="What the facts themselves hold is still there: run/fetch with from_seq. Or ask again.",
+            digest=digest,
+        ) from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise InternalError(
+            "A text that a fact of this run names is damaged on the disk.",
+            hint="What the facts themselves hold is still there: run/fetch with from_seq. Or ask again.",
+            digest=digest,
+        )
+    return data.decode()
 
 
 def read_text(folder: Path, text: Text) -> str:

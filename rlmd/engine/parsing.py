@@ -40,7 +40,7 @@ _BARE_CODE_CHARS = 8000
 @dataclass(frozen=True, slots=True)
 class Cell:
     source: str
-    #: Whether its fence was closed; the last one of a reply may have been cut.
+    #: Whether its fence was closed; the last one of a reply, or one without a fence, may have been cut.
     closed: bool = True
 
 
@@ -63,7 +63,7 @@ def read_reply(reply: str) -> Reply:
     cells, prose = _split(text)
     finals = tuple(prose_finals(prose))
     if not cells and not finals and _is_bare_code(text):
-        cells, prose = (Cell(text),), ""
+        cells, prose = (Cell(text, closed=False),), ""
     return Reply(text=text, thinking=thinking, cells=cells, prose=prose, finals=finals)
 
 

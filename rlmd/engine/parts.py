@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -98,6 +98,10 @@ class ReplPart(Protocol):
 
 
 class WorkersPart(Protocol):
+    @property
+    def full(self) -> bool: ...
+    @property
+    def waited_for(self) -> bool: ...
     async def acquire(self, *, memory_bytes: int | None = None) -> ReplPart: ...
 
 
@@ -112,6 +116,8 @@ class Parts:
     threads: Executor
     now: Callable[[], float]
     monotonic: Callable[[], float]
+    #: Ends the worker of a session that nobody uses, if there is one.
+    make_room: Callable[[], Awaitable[None]]
 
     def any_private(self, contexts: Iterable[str]) -> bool:
         """Whether one of these contexts is private by now: a mark may come after a run has begun, or ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -79,6 +80,7 @@ class Run:
         self.conversation: Conversation | None = None
         #: ``answer["content"]`` as it stands: what remains when a limit is hit.
         self.answer = ""
+        self._left: str | None = None
         self._egress = egress
         self._cells = 0
         self._stopping: Literal["cancelled", "interrupted"] | None = None
@@ -126,6 +128,8 @@ class Run:
             await self._stopped()
         finally:
             await self.recorder.finish()
+            if self.parts.workers.waited_for:
+                await self.parts.make_room()
 
     async def _run(self) -> None:
         try:
@@ -187,6 +191,9 @@ class Run:
     ) -> CellReport:
         """Runs one cell in the session. A worker that dies is a failed cell; the next cell gets a new one."""
         repl = await self.session.worker(self.contexts, self.parts, self.recorder)
+        if self._cells == 0 and self.session.cells:
+            with suppress(SessionLost):  # the cell meets it again, and reports it
+                self._left = await repl.value_of("answer")
         self._cells += 1
         cell, stream = self._cells, f"cell-{self._cells}/output"
         code = await self.recorder.text(source)
@@ -215,7 +222,9 @@ class Run:
     ) -> None:
         self.session.cells += 1
         self.session.names = report.names
-        self.answer = report.answer or self.answer
+        if report.answer != self._left:  # what an earlier run left in ``answer`` is none to this question
+            self.answer = report.answer or self.answer
+            self._left = None
         if report.lost:
             await self.session.end_worker()
         self.recorder.add(

@@ -111,7 +111,7 @@ class Engine:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
-        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic)
+        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room)
         self._folder = state_folder / "runs"
         self._records: dict[str, RunRecord] = {}
         self._live: dict[str, _Live] = {}
@@ -402,6 +402,9 @@ class Engine:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self._sessions.end_unused(self._parts.now() - self._parts.settings.repl.idle_seconds)
+
+    async def _make_room(self) -> None:
+        await self._sessions.make_room()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

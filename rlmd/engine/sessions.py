@@ -64,6 +64,8 @@ class Session:
         """The live worker with these contexts loaded; made anew when there is none, which is recorded."""
         if self.repl is None or not self.repl.alive:
             await self.end_worker()
+            if parts.workers.full:  # sessions that are only kept must not hold up one that is used
+                await parts.make_room()
             self.repl = await parts.workers.acquire(memory_bytes=parts.settings.repl.memory_bytes)
             self.contexts = ()
             self.names = ()
@@ -155,6 +157,14 @@ class Sessions:
             )
         del self._named[name]
         await session.end_worker()
+
+    async def make_room(self) -> None:
+        """Ends the worker that was unused for longest, of those that no run holds; the session stays."""
+        idle = [one for one in self._named.values() if one.repl is not None and not one.lock.locked()]
+        if idle:
+            session = min(idle, key=lambda one: one.used)
+            async with session.lock:
+                await session.end_worker()
 
     async def end_unused(self, before: float) -> None:
         """Ends workers of sessions not used since ``before``; the sessions stay."""

@@ -33,6 +33,7 @@ from rlmd.errors import (
     PromptTooLong,
     PromptTruncated,
     RlmdError,
+    TooLarge,
 )
 from rlmd.events import Citation, Span, Strategy
 from rlmd.providers.base import Message
@@ -49,6 +50,8 @@ _MOST_CHARS_PER_TOKEN = 8
 _INLINE_READ = 100_000
 #: Seconds that a last root call may take after the time is over: a tenth of the limit within these bounds.
 _LEAST_GRACE, _MOST_GRACE = 10.0, 120.0
+#: Characters of a question that a search takes.
+_MOST_SEARCHED = 10_000
 #: What the program ``quote`` says of itself.
 _NO_MODEL = "No language model was used: these are the passages that a search found, not an answer in words."
 _ONLY_CLOUD = "The text is private, and no host of your own is there to read it."
@@ -189,6 +192,7 @@ async def run_map(run: Run) -> Conclusion:
             "No model may and can take the sub-queries of this run.",
             hint="Add one with `rlmctl host add NAME URL`, or ask with the strategy quote, which needs no model.",
         )
+    _check_question(run, run.sub_facts.piece_chars)
     source = map_cell(run.request.question, run.sub_facts.piece_chars)
     report = await run.run_cell(
         source, 0, program="map", output_chars=run.parts.settings.repl.output_chars, seconds=run.purse.limits.seconds
@@ -202,7 +206,20 @@ async def run_map(run: Run) -> Conclusion:
         )
     if not text:
         return Conclusion("none", "", f"the program failed: {report.error or 'no answer'}", citations=())
+    if run.host is not None and (failed := sum(run.host.failures.values())):
+        return Conclusion("partial", text, f"{failed:,} of {run.host.asked:,} sub-queries failed")
     return Conclusion("answered", text, "answered by the program map")
+
+
+def _check_question(run: Run, chars: int) -> None:
+    """The programs hand the question on whole, to each sub-query or to the search."""
+    if len(run.request.question) > chars:
+        raise TooLarge(
+            f"The question has {len(run.request.question):,} characters; here it may have {chars:,}.",
+            hint="Put its long part into a context of its own and refer to that.",
+            chars=len(run.request.question),
+            allowed=chars,
+        )
 
 
 # ── quote ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,6 +234,7 @@ async def run_quote(run: Run) -> Conclusion:
     if modelless:
         ending.append(_ADD_MODEL)
     run.note(" ".join(ending))
+    _check_question(run, _MOST_SEARCHED)
     chosen = await _chosen_passages(run)
     finder = Finder(run.contexts)
     citations: list[Citation] = []

@@ -86,7 +86,10 @@ def narrowed(choices: Sequence[Choice], wanted: Iterable[str], role: str) -> lis
         matches = exact or [choice for choice in choices if name in _names(choice)]
         if not matches:
             known = ", ".join(choice.candidate.name for choice in choices) or "none"
-            raise NotFound(f"{name[:100]!r} is no candidate for {role}; the candidates are: {known}.")
+            raise NotFound(
+                f"{name[:100]!r} is no candidate for {role}; the candidates are: {known}.",
+                hint=f"Name one of them, or leave {role} out. roles.{role} in the config says who may be one.",
+            )
         found += [choice for choice in matches if choice not in found]
     return found
 

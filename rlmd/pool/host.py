@@ -194,7 +194,10 @@ def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) 
     LoadCredential). Raises ``ConfigInvalid`` when it is not there."""
     if settings.api_key_env:
         if not (key := environment.get(settings.api_key_env, "").strip()):
-            raise ConfigInvalid(f"Host {name}: the environment variable {settings.api_key_env} is not set.")
+            raise ConfigInvalid(
+                f"Host {name}: the environment variable {settings.api_key_env} is not set.",
+                hint="Set it for the daemon (systemctl --user edit rlmd), then restart it; or use api_key_file.",
+            )
         return SecretStr(key)
     if settings.api_key_file:
         path = Path(environment.get("CREDENTIALS_DIRECTORY", "."), os.path.expanduser(settings.api_key_file))
@@ -202,7 +205,10 @@ def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) 
             return SecretStr(path.read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
-            raise ConfigInvalid(f"Host {name}: {settings.api_key_file} could not be read: {reason}.") from None
+            raise ConfigInvalid(
+                f"Host {name}: {settings.api_key_file} could not be read: {reason}.",
+                hint="Check the path, and that it is readable for you.",
+            ) from None
     return None
 
 

@@ -61,6 +61,7 @@ class Workers:
         self._chosen: CagePlan | None = None
         self._choosing = asyncio.Lock()
         self._slots = asyncio.Semaphore(max_workers)
+        self._waiting = 0
         self._spares: deque[ReplSession] = deque()
         self._sessions: set[ReplSession] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +93,11 @@ class Workers:
             CageUnavailable: This machine offers too few layers to run model-written code.
             Draining: ``close`` was called.
         """
-        await self._slots.acquire()
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
         try:
             if self._closed:
                 raise Draining("The daemon is stopping")
@@ -128,6 +133,16 @@ class Workers:
     def alive(self) -> int:
         """Workers that live, spares included."""
         return sum(session.alive for session in self._sessions)
+
+    @property
+    def full(self) -> bool:
+        """Whether ``acquire`` would wait now."""
+        return self._slots.locked()
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody waits in ``acquire`` for a worker to be closed."""
+        return self._waiting > 0
 
     async def close(self) -> None:
         """Ends all workers, in use or not."""

@@ -166,7 +166,7 @@ class ContextListResult(Result):
 
 class ContextParams(Params):
     name: str
-    documents_from: int = Field(0, ge=0)
+    documents_from: int = Field(0, ge=0, le=2**53 - 1)
     documents_limit: int = Field(100, ge=0, le=10_000)
 
 

@@ -79,6 +79,7 @@ REQUESTS = [
     Wrong("context/load", {"source": {"kind": "path", "paths": ["relative/path"]}}, -32602, "absolute"),
     Wrong("context/peek", {"name": "x", "start": -1}, -32602, "start"),
     Wrong("context/peek", {"name": "no such"}, 1001, "no such"),
+    Wrong("context/info", {"name": "x", "documents_from": 2**63}, -32602, "documents_from"),
     Wrong("context/search", {"name": "no such", "query": "q"}, 1001),
     Wrong("context/drop", {"name": "no such"}, 1001),
     Wrong("context/load", {"source": {"kind": "spool", "file": "../../../etc/passwd"}}, -32602),
@@ -317,6 +318,19 @@ async def test_no_host_reachable(folders: Folders, start_daemon: StartDaemon) ->
             assert ended["error"]["code"] // 100 == 11, ended["error"]
         quoted = await start_run(client, new_run("What is the answer?", "note", strategy="quote"))
         assert quoted["outcome"] == "answered"
+
+
+async def test_candidates_that_are_none(folders: Folders, start_daemon: StartDaemon) -> None:
+    async with FakeOllama(["root"]) as fake:
+        folders.write_config(config_of([Host("one", fake.url, models={"root": 8192})], root=("one/root",)))
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "note", "The answer is 42.\n")
+            for role in ("root", "sub"):
+                error = await refused(client, "run/start", new_run("What?", "note", **{role: ["nobody/nothing"]}))
+                assert (error.code, "one/root" in error.message) == (1001, True)
+            added = {"name": "two", "url": fake.url, "api_key_env": "NOT_SET"}
+            assert (await refused(client, "host/add", added)).code == 1009
 
 
 async def test_a_worker_that_dies(folders: Folders, start_daemon: StartDaemon) -> None:
