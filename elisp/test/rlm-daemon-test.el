@@ -120,7 +120,15 @@
                                  "\n\nThe zeppelin lands at noon.\n")
       (let ((text (rlm-test-complete (rlm-test-ask "When does the zeppelin land?"))))
         (should (string-match-p "no language model" (downcase text)))
-        (should (string-match-p "^1\\. \\[\\[rlm:[^]]+\\]\\[notes\\.txt:601\\]\\] .*zeppelin" text))))))
+        (should (string-match-p "^1\\. \\[\\[rlm:[^]]+\\]\\[notes\\.txt:[0-9]+\\]\\] " text))
+        (with-temp-buffer
+          (insert text)
+          (goto-char (point-min))
+          (re-search-forward "^\\[1\\] notes\\.txt:\\([0-9]+\\):\n#\\+begin_quote\n")
+          (let ((line (string-to-number (match-string 1)))
+                (quoted (point)))
+            (search-forward "The zeppelin lands")
+            (should (= 601 (+ line (1- (count-lines quoted (point))))))))))))
 
 (ert-deftest rlm-daemon-programs-of-a-model ()
   "A run of several turns: the newest turn shows, the answer takes its place."
