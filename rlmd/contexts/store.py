@@ -39,7 +39,7 @@ from rlmd.contexts.records import (
     SpoolSource,
 )
 from rlmd.contexts.searching import Searcher
-from rlmd.errors import Conflict, InvalidParams, NotFound
+from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound
 from rlmd.events import Pin
 
 T = TypeVar("T")
@@ -214,7 +214,13 @@ class ContextStore:
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def load(
-        self, source: Source, *, name: str | None = None, private: bool = False, dry_run: bool = False
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        private: bool = False,
+        dry_run: bool = False,
+        egress: bool = False,
     ) -> LoadReport:
         """Reads a source into a context; durable when it returns.
 
@@ -223,8 +229,10 @@ class ContextStore:
             name: The context's; without one it is implicit, named by its paths, or by its content.
             private: Marks the context; a load never takes the mark away.
             dry_run: Reads and reports, keeps nothing.
+            egress: What the asking client reads may leave the machine: it changes nothing private.
 
         Raises:
+            NotAllowed: The name, given or found, is that of a private context, and ``egress``.
             Conflict: The name is that of a context of the other kind.
             SourceMissing, SourceUnreadable, NotText, NotVisible: The source's fault.
             DiskFull: Nothing was kept.
@@ -233,6 +241,8 @@ class ContextStore:
         implicit = name is None
         known_as = name or (implicit_path_name(source) if isinstance(source, PathSource) else None)
         async with self._name_locked(known_as):
+            if egress and known_as is not None:
+                self._refuse_private(known_as)
             known = await self._known(known_as)
             cancelled = Event()
             pack = Pack(self._blobs, dry_run=dry_run, cancelled=cancelled)
@@ -240,6 +250,8 @@ class ContextStore:
             try:
                 loaded = await self._in_file_thread(lambda: loader.load(source), cancelled)
                 change = await self._described(known_as, loaded, known, source, private=private, implicit=implicit)
+                if egress:
+                    self._refuse_private(change.name)
                 if dry_run:
                     return self._forecast(change, loaded)
                 row, verdict = await self._whole(self._publish(pack, change))
@@ -251,6 +263,13 @@ class ContextStore:
         assert self._searcher is not None
         self._searcher.index_soon(row.id, row.info.revision)
         return report(verdict, row.info, change, loaded)
+
+    def _refuse_private(self, name: str) -> None:
+        if self.is_private(name):
+            raise NotAllowed(
+                "This client may not load into that context: what it reads may leave the machine.",
+                hint="Load it with rlmctl or from Emacs, or choose another name.",
+            )
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""

@@ -302,6 +302,8 @@ class Engine:
     ) -> _Live:
         """Opens the journal, writes the first fact, and sets the run going."""
         parts = self._parts
+        folder = self._folder / request.run_id
+        await self._in_thread(lambda: _check_unused(folder))
         private = self._sessions.private(session) or any(context.pin.private for context in contexts)
         held = tuple(sorted(session.held))
         # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
@@ -309,7 +311,6 @@ class Engine:
         session.held.update(context.pin.context for context in contexts)
         root = _names(parts.pool, "root", private, request.root)
         sub = _names(parts.pool, "sub", private, request.sub)
-        folder = self._folder / request.run_id
         recorder = Recorder(
             request.run_id,
             Journal(folder, self._threads),
@@ -408,6 +409,16 @@ class Engine:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _check_unused(folder: Path) -> None:
+    """A journal that could not be read at the start is never written on."""
+    journal = folder / "journal.jsonl"
+    if journal.exists() and journal.stat().st_size > 0:
+        raise Conflict(
+            "A run of that id is on the disk, but its journal could not be read.",
+            hint=f"Ask under a new run id. The journal is {journal}.",
+        )
 
 
 def _names(pool: PoolPart, role: str, private: bool, narrowed: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -83,6 +83,26 @@ async def test_a_cell_sees_neither_keys_nor_home_nor_the_socket(folders: Folders
         assert (await client.call("daemon/status"))["pid"] == daemon.pid
 
 
+async def test_clients_that_may_leak_change_nothing_private(daemon: Daemon, folders: Folders) -> None:
+    """A context without a given name is found by its path: loading the folder again would update it."""
+    (folders.home / "letters").mkdir()
+    (folders.home / "letters" / "a.txt").write_text("one\n")
+    source = {"kind": "path", "paths": [str(folders.home / "letters")]}
+    async with daemon.connect() as mine, daemon.connect() as cloud:
+        await cloud.call("initialize", {"egress": True})
+        before = (await mine.call("context/load", {"source": source, "private": True}))["context"]
+        (folders.home / "letters" / "a.txt").write_text("two\n")
+        for params in (
+            {"source": source},
+            {"source": source, "name": before["name"]},
+            {"source": source} | {"dry_run": True},
+        ):
+            with pytest.raises(RpcFailure) as caught:
+                await cloud.call("context/load", params)
+            assert caught.value.code == 1012
+        assert (await mine.call("context/list"))["contexts"] == [before]
+
+
 async def test_private_contexts_do_not_exist_for_clients_that_may_leak(daemon: Daemon) -> None:
     async with daemon.connect() as mine, daemon.connect() as cloud:
         await cloud.call("initialize", {"egress": True})

@@ -10,6 +10,7 @@ import pytest
 
 from rlmd.config import ReplSettings, RoleSettings
 from rlmd.engine import RunRequest
+from rlmd.errors import Conflict
 from rlmd.events import RunEnded, RunInterrupted
 from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import House, new_id, settings_for
@@ -45,6 +46,19 @@ async def test_cancelled_by_several_at_once(house: House, fake: FakeOllama) -> N
     kinds = [fact.type for fact in await house.facts(records[0])]
     assert kinds[-1] == "run_ended"
     assert kinds.count("cancel_requested") == 1
+
+
+async def test_a_journal_that_cannot_be_read_is_not_written_on(house: House) -> None:
+    request = RunRequest(run_id=new_id(), question="lamp?", contexts=("note",), strategy="quote")
+    journal = house.folder / "state" / "runs" / request.run_id / "journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b'{"half a fa')
+    with pytest.raises(Conflict):
+        await house.engine.start_run(request)
+    assert journal.read_bytes() == b'{"half a fa'
+    journal.write_bytes(b"")  # killed between making the file and the first fact: nobody was told of that run
+    await house.engine.start_run(request)
+    assert (await house.engine.wait(request.run_id)).outcome == "answered"
 
 
 @pytest.mark.parametrize("steps", range(8))

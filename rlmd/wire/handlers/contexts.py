@@ -26,19 +26,16 @@ class ContextHandlers:
         }
 
     async def load(self, client: Connection, params: m.LoadParams) -> m.LoadResult:
-        if client.egress:
-            self._refuse_private(params)
+        if client.egress and params.private:
+            raise _hidden()
         report = await self._contexts.load(
-            _source(params.source), name=params.name, private=params.private, dry_run=params.dry_run
+            _source(params.source),
+            name=params.name,
+            private=params.private,
+            dry_run=params.dry_run,
+            egress=client.egress,
         )
-        if client.egress and report.context is not None and report.context.private:
-            raise _hidden()
         return m.LoadResult.model_validate(report, from_attributes=True)
-
-    def _refuse_private(self, params: m.LoadParams) -> None:
-        """Before anything is read: a load by name would say whether a private context has this text."""
-        if params.private or any(c.private and c.name == params.name for c in self._contexts.list()):
-            raise _hidden()
 
     async def list(self, client: Connection, _: m.Nothing) -> m.ContextListResult:
         found = self._contexts.list(egress=client.egress)
@@ -97,6 +94,6 @@ def _path(source: m.PathSource) -> PathSource:
 
 def _hidden() -> NotAllowed:
     return NotAllowed(
-        "This client may not load into that context, or not privately: what it reads may leave the machine.",
-        hint="Load it with rlmctl or from Emacs, or choose another name.",
+        "This client may not load privately: what it reads may leave the machine.",
+        hint="Load it with rlmctl or from Emacs.",
     )
