@@ -15,6 +15,7 @@ from rlmd.engine.record import fold
 from rlmd.errors import DiskFull, InternalError, NotFound
 from rlmd.events import (
     AnyFact,
+    ErrorRecord,
     Limits,
     Note,
     Receipt,
@@ -22,6 +23,7 @@ from rlmd.events import (
     RunInterrupted,
     RunStarted,
     StrategyChosen,
+    SubQueryFailed,
     Text,
     TurnStarted,
 )
@@ -165,6 +167,37 @@ def test_an_interrupted_run_is_told_so(tmp_path: Path, threads: ThreadPoolExecut
     write(tmp_path, threads, [started(), RunInterrupted(run_id=RUN, seq=2, time=12.0, why="stopped")])
     record = read_record(tmp_path)
     assert (record.state, record.why, record.ended, record.outcome) == ("interrupted", "stopped", 12.0, None)
+
+
+def test_what_only_counts_is_not_parsed_at_a_start(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start reads the journals of interrupted runs; the record is that of all facts."""
+    failed = SubQueryFailed(
+        run_id=RUN, seq=4, time=11.0, cell=1, batch=1, slot=0, prompt_digest="d", occurrence=1, prompt_chars=1,
+        prompt_preview='","type":"turn_started"', error=ErrorRecord(code=1101, kind="no_host", message="m", hint="h"),
+    )  # fmt: skip
+    facts: list[AnyFact] = [
+        started(),
+        StrategyChosen(run_id=RUN, seq=2, time=11.0, strategy="rlm", why="w"),
+        TurnStarted(run_id=RUN, seq=3, time=11.0, turn=2, stream="s", prompt_tokens_estimated=1, window=1),
+        failed,
+        failed.model_copy(update={"seq": 5}),
+        RunInterrupted(run_id=RUN, seq=6, time=12.0, why="stopped"),
+    ]
+    write(tmp_path, threads, facts)
+    parsed: list[bytes] = []
+    parse = journals._fact
+
+    def counted(line: bytes, folder: Path) -> AnyFact:
+        parsed.append(line)
+        return parse(line, folder)
+
+    monkeypatch.setattr(journals, "_fact", counted)
+    record = read_record(tmp_path)
+    assert record == fold(facts)
+    assert (record.sub_queries, record.turns, record.strategy) == (2, 2, "rlm")
+    assert not any(b"subquery_failed" in line for line in parsed)
 
 
 def test_a_full_disk_leaves_whole_lines(
