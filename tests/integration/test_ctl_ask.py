@@ -375,7 +375,8 @@ async def test_ctrl_c_offers_to_detach(scripted: Scripted, environment: dict[str
         terminal.type("d\r")
         assert await terminal.wait_ended() == 0
     _, told, after = terminal.screen.partition(f"rlmctl run attach {scripted.run_id}")
-    assert told and "\x1b[2K" not in after, "the display erased what was said"
+    assert told, terminal.screen
+    assert "\x1b[2K" not in after, "the display erased what was said"
     assert scripted.sent("run/cancel") == []
     assert len(scripted.sent("run/detach")) == 1
 
