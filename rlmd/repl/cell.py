@@ -140,6 +140,8 @@ class Cell:
         }.get(header["t"])
         if handler is None:
             return False
+        if self.done is not None:
+            raise Breach("a frame after the end of its cell")
         handler(header, body)
         return True
 

@@ -218,6 +218,7 @@ class ReplSession:
     def _begin_end(self, why: str | None) -> asyncio.Task[None]:
         if self._ending is None:
             self._forget_idle()
+            self._why_lost = why
             self._ending = asyncio.get_running_loop().create_task(self._reap(why), name="end of a worker")
         return self._ending
 

@@ -76,7 +76,7 @@ class Scripted:
     """One reply. ``status`` answers with that HTTP status and ``text`` as the error; ``headers`` go with it.
 
     ``latency``: seconds before the first piece; ``pause``: seconds between pieces of ``chunk`` characters.
-    ``prompt_eval_count`` replaces the honest count.
+    ``prompt_eval_count`` replaces the honest count. ``until``: held back until that is set.
     """
 
     text: str = ""
@@ -90,6 +90,7 @@ class Scripted:
     pause: float = 0.0
     chunk: int = 64
     prompt_eval_count: int | None = None
+    until: asyncio.Event | None = None
 
 
 @dataclass(slots=True)
@@ -344,6 +345,8 @@ class FakeOllama:
 
     async def _answer(self, seen: Seen, entry: Scripted, reply: Reply) -> None:
         await asyncio.sleep(self._wait(seen, entry))
+        if entry.until is not None:
+            await entry.until.wait()
         if entry.status != 200:
             await reply.send_json(entry.status, {"error": entry.text}, dict(entry.headers))
             return

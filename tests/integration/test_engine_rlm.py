@@ -63,11 +63,13 @@ async def test_an_8k_root_over_10_mb_never_exceeds_its_window(tmp_path: Path) ->
 
 async def test_output_and_replies_stream_and_close(house: House, fake: FakeOllama) -> None:
     """A subscriber hears what the facts then hold; one that comes late hears the same facts."""
-    fake.script("root", [cell("print('one'); print('two')"), "FINAL(two lines)"])
+    heard = asyncio.Event()
+    fake.script("root", [Scripted(cell("print('one'); print('two')"), until=heard), "FINAL(two lines)"])
     ear, late = Ear(), Ear()
     request = RunRequest(run_id=new_id(), question="?", contexts=("lines",), strategy="rlm")
     await house.engine.start_run(request)
-    house.engine.subscribe(request.run_id, 1, ear)
+    await house.engine.subscribe(request.run_id, 1, ear).caught_up()
+    heard.set()
     record = await house.engine.wait(request.run_id)
     subscription = house.engine.subscribe(request.run_id, 3, late)
     await subscription.caught_up()

@@ -371,10 +371,14 @@ async def test_a_forged_frame_ends_the_session(name: str, caged: ReplSession) ->
 
 async def test_a_forged_end_gains_nothing(caged: ReplSession) -> None:
     """The cell that says it ended while it goes on is found out at the next word that it says."""
-    done = end()
-    assert (await attack(caged, done + "llm_query('x')")).ok
-    with pytest.raises(SessionLost, match="broke the protocol"):
+
+    async def pretend_and_go_on() -> None:
+        assert (await attack(caged, end() + "llm_query('x')")).ok
         await attack(caged, "1")
+
+    with pytest.raises(SessionLost, match="broke the protocol"):
+        await pretend_and_go_on()
+    assert not caged.alive
 
 
 async def test_a_flood_of_small_frames_does_not_hold_up_the_loop(caged: ReplSession) -> None:
