@@ -18,7 +18,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,6 @@ VERSION = 1
 LOCK_SECONDS = 1.0
 #: How often the entries are counted while values are stored; a count costs as much as a store.
 COUNT_SECONDS = 0.25
-#: How long what is to be stored is gathered. What a kill within it loses, the journal has.
-GATHER_SECONDS = 0.003
 _FILE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 
 log = structlog.get_logger(__name__)
@@ -58,8 +56,8 @@ class CompletionCache(Protocol):
         """The first of the keys that is there."""
         ...
 
-    def put(self, key: str, value: CachedCompletion) -> None:
-        """Stores; a ``get`` that is asked later finds it."""
+    def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
+        """Stores; a ``get`` that is asked later finds it. Who awaits it knows that a kill does not lose it."""
         ...
 
     def statistics(self) -> tuple[int, int]:
@@ -75,14 +73,18 @@ class NoCache:
     async def get(self, keys: Sequence[str]) -> CachedCompletion | None:
         return None
 
-    def put(self, key: str, value: CachedCompletion) -> None:
-        return None
+    def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
+        return _nothing()
 
     def statistics(self) -> tuple[int, int]:
         return 0, 0
 
     async def close(self) -> None:
         return None
+
+
+async def _nothing() -> None:
+    return None
 
 
 def asked_digest(messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int) -> bytes:
@@ -141,8 +143,8 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 class DiskCache:
     """diskcache on one thread: no two operations at once, none on the event loop.
 
-    What is to be stored is gathered for a moment: whoever waits for the answer has it first, and one transaction for
-    many takes a third of the time. Until it is stored it is found in memory.
+    While one lot is stored the next is gathered: one transaction for many takes a third of the time, and nobody waits
+    for company. Until it is stored it is found in memory.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -154,7 +156,10 @@ class DiskCache:
         self._uncounted, self._counted = False, 0.0
         self._warned = False
         self._gathered: dict[str, CachedCompletion] = {}
-        self._gathering: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.Handle | None = None
+        #: Done when what is gathered is stored; how many lots the thread has.
+        self._stored: asyncio.Future[None] | None = None
+        self._storing = 0
 
     async def open(self) -> None:
         await self._call(self._open)
@@ -165,10 +170,13 @@ class DiskCache:
                 return self._gathered[key]
         return await self._call(lambda: self._get(keys))
 
-    def put(self, key: str, value: CachedCompletion) -> None:
+    def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
+        loop = asyncio.get_running_loop()
         self._gathered[key] = value
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._store_gathered)
+        self._stored = self._stored or loop.create_future()
+        if not self._storing and self._gathering is None:
+            self._gathering = loop.call_soon(self._store_gathered)
+        return asyncio.shield(self._stored)  # others wait for the same lot
 
     def _store_gathered(self) -> None:
         """Hands what was gathered to the thread, which finds it there before any ``get`` that comes later."""
@@ -176,8 +184,17 @@ class DiskCache:
             self._gathering.cancel()
             self._gathering = None
         lot, self._gathered = self._gathered, {}
-        if lot:
-            self._thread.submit(self._guarded, lambda: self._put(lot))
+        stored, self._stored = self._stored, None
+        if stored is not None:
+            self._storing += 1
+            done = asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, lambda: self._put(lot))
+            done.add_done_callback(lambda _: self._lot_stored(stored))
+
+    def _lot_stored(self, stored: asyncio.Future[None]) -> None:
+        self._storing -= 1
+        stored.set_result(None)
+        if self._stored is not None and not self._storing:
+            self._store_gathered()
 
     async def settle(self) -> None:
         """Waits until all that was put is stored."""

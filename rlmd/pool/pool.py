@@ -229,7 +229,8 @@ class Pool:
             self._rates.report(won.target.model, size, len(request.messages), usage.prompt_tokens)
         if is_cacheable(completion):
             key = next(key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target)
-            self._cache.put(key, CachedCompletion(completion, won.target.host, won.target.model))
+            # Before anyone is told: what was answered is never asked again, whatever is killed.
+            await self._cache.put(key, CachedCompletion(completion, won.target.host, won.target.model))
         record = CompletionRecord(
             host=won.target.host,
             model=won.target.model,
