@@ -384,7 +384,7 @@ async def test_a_file_that_is_rewritten_meanwhile_is_refused(store: ContextStore
     file.write_bytes(b"a line of the file\n" * 1_000_000)
     fd = os.open(file, os.O_WRONLY)
     try:
-        with Writer(lambda n: os.pwrite(fd, b"%d" % (n % 10), 0) and None), pytest.raises(SourceUnreadable):
+        with Writer(lambda n: os.pwrite(fd, b"%012d" % n, 0) and None), pytest.raises(SourceUnreadable):
             await store.load(PathSource((str(file),)), name="file")
     finally:
         os.close(fd)
