@@ -41,7 +41,7 @@ BELOW: dict[str, frozenset[str]] = {
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
     "wire": VOCABULARY | {"tomltext", "providers", "pool", "repl", "contexts", "engine"},
-    "wire.methods": VOCABULARY,
+    "wire.methods": CLIENTS,
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
     "ctl": CLIENTS | {"client", "tomltext"},
@@ -59,7 +59,7 @@ TOP = {".ci", ".gitignore", "LICENSE", "README.md", "docs", "elisp", "pyproject.
 
 
 def name_of(path: Path) -> str:
-    """The module's name below rlmd: ``rlmd/wire/methods.py`` is ``wire.methods``, a package its own name."""
+    """The module's name below rlmd: ``rlmd/wire/framing.py`` is ``wire.framing``, a package its own name."""
     parts = path.relative_to(ROOT / "rlmd").with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

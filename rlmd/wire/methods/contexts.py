@@ -1,0 +1,168 @@
+"""Contexts: ways in, and ways to look at them. Offsets are code points of the stored text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rlmd.wire.methods.base import Done, Method, NameParams, Nothing, Params, Result
+
+#: Above this a text goes by path or spool; Emacs blocks 5 s for 40 MB of JSON (measured).
+INLINE_BYTES = 256 * 1024
+MAX_PEEK_CHARS = 65_536
+
+
+Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,20}$")]
+
+
+class FileIdentity(Params):
+    """A file as the client sees it, each number in decimal; a difference is answered ``not_visible``."""
+
+    device: Decimal
+    inode: Decimal
+    size: Decimal
+    mtime_ns: Decimal
+
+
+class InlineSource(Params):
+    kind: Literal["inline"] = "inline"
+    text: str
+    origin: str | None = Field(None, description="A label or path that citations show")
+
+
+class PathSource(Params):
+    """Files or directories. A directory honours .gitignore; ``include`` and ``exclude`` are gitignore patterns."""
+
+    kind: Literal["path"] = "path"
+    paths: tuple[str, ...] = Field(min_length=1)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    identity: FileIdentity | None = Field(None, description="Of the one file in paths")
+
+
+class SpoolSource(Params):
+    """A file that the client wrote into the daemon's spool folder: a bare file name; consumed by the load."""
+
+    kind: Literal["spool"] = "spool"
+    file: str
+    origin: str | None = Field(None, description="A label or path that citations show")
+
+
+Source = Annotated[InlineSource | PathSource | SpoolSource, Field(discriminator="kind")]
+
+
+class LoadParams(Params):
+    """Loading what is there is an update. Without ``name`` the context is implicit, named by its content."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    source: Source
+    private: bool = False
+    dry_run: bool = False
+
+
+class Skipped(Result):
+    reason: Literal["binary", "ignored", "excluded", "unreadable", "too_large", "special"]
+    count: int
+    examples: tuple[str, ...]
+
+
+class ContextInfo(Result):
+    name: str
+    revision: int
+    kind: Literal["text", "collection"]
+    private: bool
+    implicit: bool
+    documents: int
+    chars: int
+    bytes: int
+    digest: str
+    created: float
+    updated: float
+    sources: tuple[str, ...]
+
+
+class LoadResult(Result):
+    """``change``: created, updated or unchanged; after ``dry_run`` what would happen, and ``context`` is None."""
+
+    change: Literal["created", "updated", "unchanged"]
+    context: ContextInfo | None
+    documents: int
+    chars: int
+    bytes: int
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ContextListResult(Result):
+    contexts: tuple[ContextInfo, ...]
+
+
+class ContextParams(Params):
+    name: str
+    documents_from: int = Field(0, ge=0, le=2**53 - 1)
+    documents_limit: int = Field(100, ge=0, le=10_000)
+
+
+class DocumentInfo(Result):
+    name: str
+    origin: str | None
+    chars: int
+    bytes: int
+    digest: str
+    origin_digest: str
+
+
+class ContextInfoResult(Result):
+    context: ContextInfo
+    documents: tuple[DocumentInfo, ...]
+
+
+class PeekParams(Params):
+    name: str
+    document: str | None = Field(None, description="Needed when the context has several")
+    start: int = Field(0, ge=0)
+    chars: int = Field(2000, ge=1, le=MAX_PEEK_CHARS)
+
+
+class PeekResult(Result):
+    document: str
+    start: int
+    end: int
+    text: str
+    document_chars: int
+    line: int
+
+
+class SearchParams(Params):
+    """``mode`` bm25 ranks passages for a question; ``regex`` (re2 syntax, linear time) finds matches in order."""
+
+    name: str
+    query: str = Field(min_length=1, max_length=10_000)
+    mode: Literal["bm25", "regex"] = "bm25"
+    limit: int = Field(10, ge=1, le=1000)
+
+
+class SearchHit(Result):
+    document: str
+    start: int
+    end: int
+    text: str
+    line: int
+    score: float
+    label: str
+
+
+class SearchResult(Result):
+    hits: tuple[SearchHit, ...]
+    complete: bool
+
+
+METHODS = (
+    Method("context/load", LoadParams, LoadResult, "Loads or updates a context; durable when answered."),
+    Method("context/list", Nothing, ContextListResult, "Lists contexts."),
+    Method("context/info", ContextParams, ContextInfoResult, "Shows one context and its documents."),
+    Method("context/peek", PeekParams, PeekResult, "Reads a stretch of a document."),
+    Method("context/search", SearchParams, SearchResult, "Searches a context."),
+    Method("context/drop", NameParams, Done, "Erases a context and what was derived from it."),
+)

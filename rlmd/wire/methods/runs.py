@@ -1,0 +1,136 @@
+"""Runs: starting, following, ending and reading them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlmd.events import AnyFact, Citation, Outcome, Pin, Receipt, RunState, Strategy, Text
+from rlmd.wire.methods.base import Done, Method, Params, Result
+
+#: What one ``run/fetch`` brings at most: writing more as JSON would block the daemon (6 ms a million characters).
+MAX_FETCH_CHARS = 500_000
+MAX_FETCH_FACTS = 250
+
+
+class LimitParams(Params):
+    """Those given replace the configured ones."""
+
+    turns: int | None = Field(None, ge=1, le=10_000)
+    sub_queries: int | None = Field(None, ge=0, le=10_000_000)
+    seconds: float | None = Field(None, gt=0)
+    consecutive_errors: int | None = Field(None, ge=1)
+
+
+class RunParams(Params):
+    """``run_id`` is the client's: a UUID. The same id with equal parameters returns that run, with others is an error.
+
+    ``attach``: send this connection the run's facts, from the first. Facts and deltas that come before the
+    answer to ``run/start`` belong to it too.
+    """
+
+    run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    question: str = Field(min_length=1, max_length=1_000_000)
+    contexts: tuple[str, ...] = Field(min_length=1, max_length=100)
+    strategy: Literal["auto", "direct", "rlm", "map", "quote"] = "auto"
+    session: str | None = Field(None, max_length=200)
+    if_busy: Literal["queue", "fresh", "refuse"] = "queue"
+    root: tuple[str, ...] | None = None
+    sub: tuple[str, ...] | None = None
+    limits: LimitParams = LimitParams()
+    fresh: bool = Field(False, description="Do not answer sub-queries from the cache")
+    attach: bool = True
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
+class RunInfo(Result):
+    run_id: str
+    question: Text
+    state: RunState
+    outcome: Outcome | None
+    strategy: Strategy
+    contexts: tuple[Pin, ...]
+    session: str | None
+    private: bool
+    created: float
+    ended: float | None
+    turns: int
+    sub_queries: int
+    last_seq: int
+    why: str | None = None
+
+
+class RunResult(Result):
+    """A run with its answer, once it has ended."""
+
+    run: RunInfo
+    answer: str | None
+    citations: tuple[Citation, ...] = ()
+    receipt: Receipt | None = None
+
+
+class RunIdParams(Params):
+    run_id: str
+
+
+class AttachParams(Params):
+    """Facts from ``from_seq`` on, those of the past first, then live; deltas only of streams still open."""
+
+    run_id: str
+    from_seq: int = Field(1, ge=1)
+    deltas: bool = True
+
+
+class CancelParams(Params):
+    run_id: str
+    why: str = Field("asked by the client", max_length=500)
+
+
+class RunListParams(Params):
+    state: RunState | None = None
+    limit: int = Field(50, ge=1, le=10_000)
+
+
+class RunListResult(Result):
+    runs: tuple[RunInfo, ...]
+
+
+class FetchParams(Params):
+    """Either facts ``from_seq`` to ``to_seq`` (inclusive), or the value named by a ``digest`` in a fact.
+
+    At most 1,000 facts or 500,000 characters come at once, whatever was asked: ask again from where they end.
+    """
+
+    run_id: str
+    from_seq: int | None = Field(None, ge=1)
+    to_seq: int | None = Field(None, ge=1)
+    digest: str | None = None
+    start: int = Field(0, ge=0)
+    chars: int = Field(1_000_000, ge=1, le=10_000_000)
+
+
+class FetchResult(Result):
+    facts: tuple[AnyFact, ...] = ()
+    text: str | None = None
+    chars: int | None = None
+
+
+class RunGap(Result):
+    """Facts that this slow reader was not sent; it reads them by ``run/fetch``."""
+
+    run_id: str
+    from_seq: int
+    to_seq: int
+
+
+METHODS = (
+    Method("run/start", RunParams, RunInfo, "Starts a run; its facts and deltas follow as notifications."),
+    Method("run/ask", RunParams, RunResult, "Starts a run and answers when it has ended."),
+    Method("run/attach", AttachParams, RunInfo, "Follows a run from a sequence number."),
+    Method("run/detach", RunIdParams, Done, "Stops following; the run goes on."),
+    Method("run/cancel", CancelParams, RunInfo, "Cancels a run; answered when it has ended."),
+    Method("run/list", RunListParams, RunListResult, "Lists runs, newest first."),
+    Method("run/show", RunIdParams, RunResult, "Shows a run with answer, citations and receipt."),
+    Method("run/fetch", FetchParams, FetchResult, "Reads facts of the past, or a value named in a fact."),
+)
