@@ -1,7 +1,7 @@
-"""The contexts of this daemon: loading, listing, reading, searching, dropping.
+"""The contexts of this daemon: loading, listing, reading, searching, dropping; and who may know of which.
 
-Puts the room's parts together. The catalogue runs on one thread, file work on a few others, searching in helper
-processes; the loop only waits. A load is acknowledged when its blob is synced and its catalogue row committed.
+The room's front. What is kept is in ``vault``; the loop only waits. A load is acknowledged when its blob is synced and
+its catalogue row committed.
 """
 
 from __future__ import annotations
@@ -9,20 +9,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import dataclasses
-import os
-import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
 
-from rlmd.contexts import blobs as blobs_module
-from rlmd.contexts.blobs import BlobFolder, FolderLock, make_private_folder
-from rlmd.contexts.catalogue import Catalogue, CatalogueUnreadable, ContextChange, ContextRow, KnownDocument
-from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, placed, report
+from rlmd.contexts.blobs import FolderLock, make_private_folder
+from rlmd.contexts.catalogue import ContextChange, ContextRow, KnownDocument
+from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, report
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.loading import Loaded, Loader
 from rlmd.contexts.pinned import PinnedContext
@@ -38,14 +31,11 @@ from rlmd.contexts.records import (
     Source,
     SpoolSource,
 )
-from rlmd.contexts.searching import Searcher
+from rlmd.contexts.threads import Threads
+from rlmd.contexts.vault import Vault
 from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound
-from rlmd.events import Pin
-
-T = TypeVar("T")
 
 MAX_PEEK_CHARS = 65_536
-_PINS_KEPT = 16
 
 
 class ContextStore:
@@ -74,62 +64,25 @@ class ContextStore:
         self._folder = state_folder / "contexts"
         self._cache_folder = cache_folder
         self._spool_folder = spool_folder
-        self._catalogue_thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
-        self._file_threads = ThreadPoolExecutor(2, thread_name_prefix="contexts")
-        self._rows: dict[str, ContextRow] = {}
-        self._pins: OrderedDict[tuple[int, int], PinnedContext] = OrderedDict()
-        self._publishing = asyncio.Lock()
+        self._threads = Threads()
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        #: Blobs found missing or cut at open.
-        self._damaged: set[str] = set()
         self._lock: FolderLock | None = None
-        self._catalogue: Catalogue | None = None
-        self._searcher: Searcher | None = None
-        self._blobs: BlobFolder
+        self._vault: Vault | None = None
 
     async def _start(self) -> None:
         for folder in (self._folder.parent, self._folder, self._cache_folder, self._spool_folder):
             make_private_folder(folder)
         self._lock = FolderLock(self._folder)
-        self.notices, store_id, rows = await self._in_catalogue_thread(self._open_catalogue)
-        self._rows = {row.info.name: row for row in rows}
-        self._searcher = Searcher(self._folder / "store", self._cache_folder / "index", store_id)
-        self._searcher.sweep({row.id for row in rows})
-
-    def _open_catalogue(self) -> tuple[tuple[str, ...], str, list[ContextRow]]:
-        """Opens catalogue and blobs; sets them aside when the catalogue cannot be read."""
-        notices = []
-        folder = self._folder / "store"
-        make_private_folder(folder)
-        try:
-            self._catalogue = Catalogue(folder / "catalogue.sqlite")
-        except CatalogueUnreadable as error:
-            aside = folder.with_name(f"store.unreadable-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
-            folder.rename(aside)
-            notices.append(f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}")
-            make_private_folder(folder)
-            self._catalogue = Catalogue(folder / "catalogue.sqlite")
-        self._blobs = BlobFolder(folder / "blobs")
-        wanted = self._catalogue.blobs()
-        self._blobs.sweep(wanted)
-        self._damaged = {digest for digest, size in wanted.items() if not self._blobs.holds(digest, size)}
-        if self._damaged:
-            notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
-        return tuple(notices), self._catalogue.store_id(), self._catalogue.contexts()
+        self._vault = await Vault.open(self._folder / "store", self._cache_folder / "index", self._threads)
+        self.notices = self._vault.notices
 
     async def close(self) -> None:
         """Waits for what is being committed, ends the helpers, lets go of the folder."""
-        for task in list(self._tasks):
-            with contextlib.suppress(Exception):
-                await asyncio.shield(task)
-        if self._searcher is not None:
-            await self._searcher.close()
-        if self._catalogue is not None:
-            await self._in_catalogue_thread(self._catalogue.close)
-            self._catalogue = None
-        self._catalogue_thread.shutdown()
-        self._file_threads.shutdown()
+        await self._threads.settle()
+        if self._vault is not None:
+            await self._vault.close()
+            self._vault = None
+        self._threads.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -138,26 +91,26 @@ class ContextStore:
 
     def list(self, *, egress: bool = False) -> tuple[ContextInfo, ...]:
         """All contexts by name; for a client whose reading may leave the machine, the public ones."""
-        infos = (row.info for row in self._rows.values())
+        infos = (row.info for row in self._kept.rows.values())
         return tuple(sorted((i for i in infos if not (egress and i.private)), key=lambda i: i.name))
 
     def is_private(self, name: str) -> bool:
         """Whether there is a context of that name and it is private."""
-        row = self._rows.get(name)
+        row = self._kept.rows.get(name)
         return row is not None and row.info.private
 
     def statistics(self) -> tuple[int, int]:
         """How many contexts, and the bytes of their texts."""
-        return len(self._rows), sum(row.info.bytes for row in self._rows.values())
+        rows = self._kept.rows.values()
+        return len(rows), sum(row.info.bytes for row in rows)
 
     async def info(
         self, name: str, start: int = 0, limit: int = 100, *, egress: bool = False
     ) -> tuple[ContextInfo, tuple[DocumentInfo, ...]]:
         """A context and its documents from the ``start``-th on."""
         row = self._row(name, egress)
-        documents = await self._in_catalogue_thread(
-            self._open_one.document_infos, row.id, row.info.revision, start, limit
-        )
+        catalogue = self._kept.catalogue
+        documents = await self._threads.in_catalogue(catalogue.document_infos, row.id, row.info.revision, start, limit)
         return row.info, documents
 
     async def peek(
@@ -182,10 +135,10 @@ class ContextStore:
         Raises:
             NotFound: There is none, or none that this client may know of.
         """
-        return await self._pinned(self._row(name, egress))
+        return await self._kept.pin(self._row(name, egress))
 
     async def pin_revision(self, context: str, revision: int, *, egress: bool = False) -> PinnedContext:
-        return await self._pinned(self._row(context, egress), revision)
+        return await self._kept.pin(self._row(context, egress), revision)
 
     async def search(
         self,
@@ -201,15 +154,14 @@ class ContextStore:
         bm25 ranks passages for a question (and waits for the index); regex gives matching lines in order.
         """
         pinned = await self.pin(context, egress=egress) if isinstance(context, str) else context
-        assert self._searcher is not None
-        found, complete = await self._searcher.search(pinned.key, pinned.pin.revision, query, mode, limit)
+        searcher = self._kept.searcher
+        found, complete = await searcher.search(pinned.key, pinned.pin.revision, query, mode, limit)
         return [Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in found], complete
 
     async def try_search(self) -> None:
         """For ``daemon/doctor``: the search helper must start and answer. Raises ``Unavailable`` and its like."""
-        assert self._searcher is not None
         with contextlib.suppress(NotFound):  # ids begin at 1
-            await self._searcher.search(0, 0, "x", "regex", 1)
+            await self._kept.searcher.search(0, 0, "x", "regex", 1)
 
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,25 +195,23 @@ class ContextStore:
         async with self._name_locked(known_as):
             if egress and known_as is not None:
                 self._refuse_private(known_as)
-            known = await self._known(known_as)
+            known = await self._kept.known(known_as)
             cancelled = Event()
-            pack = Pack(self._blobs, dry_run=dry_run, cancelled=cancelled)
+            pack = Pack(self._kept.blobs, dry_run=dry_run, cancelled=cancelled)
             loader = Loader(pack, known, self._spool_folder)
             try:
-                loaded = await self._in_file_thread(lambda: loader.load(source), cancelled)
+                loaded = await self._threads.until_let_go(lambda: loader.load(source), cancelled)
                 change = await self._described(known_as, loaded, known, source, private=private, implicit=implicit)
                 if egress:
                     self._refuse_private(change.name)
                 if dry_run:
                     return self._forecast(change, loaded)
-                row, verdict = await self._whole(self._publish(pack, change))
+                row, verdict = await self._kept.publish(pack, change)
             finally:
                 pack.close()
         if isinstance(source, SpoolSource):
             with contextlib.suppress(OSError):
                 (self._spool_folder / source.file).unlink()
-        assert self._searcher is not None
-        self._searcher.index_soon(row.id, row.info.revision)
         return report(verdict, row.info, change, loaded)
 
     def _refuse_private(self, name: str) -> None:
@@ -273,49 +223,7 @@ class ContextStore:
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""
-        await self._whole(self._drop(self._row(name, egress)))
-
-    async def _drop(self, row: ContextRow) -> None:
-        assert self._searcher is not None
-        async with self._publishing:
-            orphans = await self._in_catalogue_thread(self._open_one.drop, row.id)
-            self._rows.pop(row.info.name, None)
-            for key in [k for k in self._pins if k[0] == row.id]:
-                del self._pins[key]
-            await self._run(self._file_threads, lambda: self._blobs.remove(orphans))
-        await self._searcher.forget(row.id)
-
-    async def _publish(self, pack: Pack, change: ContextChange) -> tuple[ContextRow, Change]:
-        """Blob, sync, catalogue: in this order; a drop cannot come between."""
-        async with self._publishing:
-            if change.fresh:
-                change = await self._run(self._file_threads, lambda: self._stored(pack, change))
-            row, verdict = await self._in_catalogue_thread(self._open_one.apply, change, time.time())
-            self._rows[row.info.name] = row
-            return row, verdict
-
-    def _stored(self, pack: Pack, change: ContextChange) -> ContextChange:
-        """Publishes the pack; the change with its documents in it."""
-        try:
-            blob = pack.publish(self._blobs)
-            self._blobs.sync()
-        except OSError as error:
-            raise blobs_module.translated(error, "storing the context") from error
-        fresh = [placed(document, pack.digest) for document in change.fresh]
-        return dataclasses.replace(change, blob=blob, fresh=fresh)
-
-    async def _known(self, name: str | None) -> dict[str, KnownDocument]:
-        row = self._rows.get(name) if name is not None else None
-        if row is None:
-            return {}
-        known = await self._in_catalogue_thread(self._open_one.known, row.id)
-        return {name: self._unless_damaged(document) for name, document in known.items()} if self._damaged else known
-
-    def _unless_damaged(self, known: KnownDocument) -> KnownDocument:
-        """A document whose blob is lost equals nothing, so that loading it again stores it again."""
-        if self._damaged.isdisjoint(s.blob for s in known.document.segments):
-            return known
-        return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
+        await self._kept.drop(self._row(name, egress))
 
     async def _described(
         self,
@@ -331,8 +239,8 @@ class ContextStore:
             final = name or content_name(source, loaded)
             return change_of(final, loaded, known, source, private=private, implicit=implicit)
 
-        change = await self._run(self._file_threads, describe)
-        before = self._rows.get(change.name)
+        change = await self._threads.in_files(describe)
+        before = self._kept.rows.get(change.name)
         if before is not None and before.info.kind != loaded.kind:
             raise Conflict(
                 f"{change.name!r} is a {before.info.kind}, the source a {loaded.kind}.",
@@ -341,49 +249,22 @@ class ContextStore:
         return change
 
     def _forecast(self, change: ContextChange, loaded: Loaded) -> LoadReport:
-        before = self._rows.get(change.name)
+        before = self._kept.rows.get(change.name)
         verdict: Change = "created" if before is None else "updated" if change.fresh or change.gone else "unchanged"
         return report(verdict, None, change, loaded)
 
     # ── the inside ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _open_one(self) -> Catalogue:
-        assert self._catalogue is not None, "the store is closed"
-        return self._catalogue
+    def _kept(self) -> Vault:
+        assert self._vault is not None, "the store is closed"
+        return self._vault
 
     def _row(self, name: str, egress: bool) -> ContextRow:
-        row = self._rows.get(name)
+        row = self._kept.rows.get(name)
         if row is None or (egress and row.info.private):
             raise NotFound(f"There is no context {name!r}.", hint="context/list shows those that there are.")
         return row
-
-    async def _pinned(self, row: ContextRow, revision: int | None = None) -> PinnedContext:
-        revision = row.info.revision if revision is None else revision
-        key = (row.id, revision)
-        kept = self._pins.get(key)
-        if kept is None or kept.pin.private != row.info.private:
-            kept = await self._in_catalogue_thread(self._read_pin, row, revision)
-            self._pins[key] = kept
-            while len(self._pins) > _PINS_KEPT:
-                self._pins.popitem(last=False)
-        self._pins.move_to_end(key)
-        return kept
-
-    def _read_pin(self, row: ContextRow, revision: int) -> PinnedContext:
-        known = self._open_one.revision(row.id, revision)
-        if known is None:
-            raise NotFound(
-                f"Context {row.info.name!r} has no revision {revision}.", hint="It was dropped and made anew."
-            )
-        digest, count, chars = known
-        documents = self._open_one.documents(row.id, revision)
-        pin = Pin(
-            context=row.info.name, revision=revision, kind=row.info.kind, private=row.info.private,
-            documents=count, chars=chars, digest=digest,
-        )  # fmt: skip
-        assert self._searcher is not None
-        return PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self._blobs, self._searcher)
 
     @contextlib.asynccontextmanager
     async def _name_locked(self, name: str | None) -> AsyncIterator[None]:
@@ -402,40 +283,3 @@ class ContextStore:
                 del self._loading[name]
             else:
                 self._loading[name] = lock, users - 1
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs work that a cancellation must not tear: it is finished first."""
-        task = asyncio.get_running_loop().create_task(work, name="contexts: commit")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await _until_done(task)
-            raise
-
-    async def _in_file_thread(self, work: Callable[[], T], cancelled: Event) -> T:
-        """Runs work that looks at ``cancelled``; when this task is cancelled, waits until it has let go."""
-        future = asyncio.get_running_loop().run_in_executor(self._file_threads, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            cancelled.set()
-            await _until_done(future)
-            raise
-
-    async def _in_catalogue_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await self._run(self._catalogue_thread, lambda: work(*arguments))
-
-    @staticmethod
-    async def _run(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-
-async def _until_done(future: asyncio.Future[Any]) -> None:
-    """Waits, however often the waiting task is cancelled meanwhile: what the future uses must not be taken away."""
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()  # it was looked at

@@ -1,0 +1,175 @@
+"""What is kept: the catalogue, the blobs that it names, the indexes made of them, and the newest row of each context.
+
+Writes in one order (blob, sync, catalogue) and one at a time, so that what is acknowledged is whole. Knows nothing of
+sources, of who asks, or of what a load means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+from rlmd.contexts import blobs as blobs_module
+from rlmd.contexts.blobs import BlobFolder, make_private_folder
+from rlmd.contexts.catalogue import Catalogue, CatalogueUnreadable, ContextChange, ContextRow, KnownDocument
+from rlmd.contexts.changes import placed
+from rlmd.contexts.intake import Pack
+from rlmd.contexts.pinned import PinnedContext
+from rlmd.contexts.records import Change
+from rlmd.contexts.searching import Searcher
+from rlmd.contexts.threads import Threads
+from rlmd.errors import NotFound
+from rlmd.events import Pin
+
+_PINS_KEPT = 16
+
+
+class Vault:
+    """Made by ``open``. All methods are called on the loop's thread.
+
+    Attributes:
+        rows: Each context at its newest revision, by name.
+        notices: What was found amiss at open, a sentence each.
+    """
+
+    blobs: BlobFolder
+    searcher: Searcher
+    catalogue: Catalogue
+
+    @classmethod
+    async def open(cls, folder: Path, index_folder: Path, threads: Threads) -> Vault:
+        """Opens the vault in ``folder``, making what is missing; one that cannot be read is set aside."""
+        vault = cls(threads)
+        store_id, rows = await threads.in_catalogue(vault._open, folder)
+        vault.rows = {row.info.name: row for row in rows}
+        vault.searcher = Searcher(folder, index_folder, store_id)
+        vault.searcher.sweep({row.id for row in rows})
+        return vault
+
+    def __init__(self, threads: Threads) -> None:
+        self.notices: tuple[str, ...] = ()
+        self.rows: dict[str, ContextRow] = {}
+        self._threads = threads
+        self._pins: OrderedDict[tuple[int, int], PinnedContext] = OrderedDict()
+        self._publishing = asyncio.Lock()
+        #: Blobs found missing or cut at open.
+        self._damaged: set[str] = set()
+
+    def _open(self, folder: Path) -> tuple[str, list[ContextRow]]:
+        notices = []
+        make_private_folder(folder)
+        try:
+            self.catalogue = Catalogue(folder / "catalogue.sqlite")
+        except CatalogueUnreadable as error:
+            aside = folder.with_name(f"store.unreadable-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
+            folder.rename(aside)
+            notices.append(f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}")
+            make_private_folder(folder)
+            self.catalogue = Catalogue(folder / "catalogue.sqlite")
+        self.blobs = BlobFolder(folder / "blobs")
+        wanted = self.catalogue.blobs()
+        self.blobs.sweep(wanted)
+        self._damaged = {digest for digest, size in wanted.items() if not self.blobs.holds(digest, size)}
+        if self._damaged:
+            notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
+        self.notices = tuple(notices)
+        return self.catalogue.store_id(), self.catalogue.contexts()
+
+    async def close(self) -> None:
+        """Ends the helpers and closes the catalogue."""
+        await self.searcher.close()
+        await self._threads.in_catalogue(self.catalogue.close)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def pin(self, row: ContextRow, revision: int | None = None) -> PinnedContext:
+        """The context at a revision, by default its newest.
+
+        Raises:
+            NotFound: There is no such revision.
+        """
+        revision = row.info.revision if revision is None else revision
+        key = (row.id, revision)
+        kept = self._pins.get(key)
+        if kept is None or kept.pin.private != row.info.private:
+            kept = await self._threads.in_catalogue(self._read_pin, row, revision)
+            self._pins[key] = kept
+            while len(self._pins) > _PINS_KEPT:
+                self._pins.popitem(last=False)
+        self._pins.move_to_end(key)
+        return kept
+
+    def _read_pin(self, row: ContextRow, revision: int) -> PinnedContext:
+        known = self.catalogue.revision(row.id, revision)
+        if known is None:
+            raise NotFound(
+                f"Context {row.info.name!r} has no revision {revision}.", hint="It was dropped and made anew."
+            )
+        digest, count, chars = known
+        documents = self.catalogue.documents(row.id, revision)
+        pin = Pin(
+            context=row.info.name, revision=revision, kind=row.info.kind, private=row.info.private,
+            documents=count, chars=chars, digest=digest,
+        )  # fmt: skip
+        return PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self.blobs, self.searcher)
+
+    async def known(self, name: str | None) -> dict[str, KnownDocument]:
+        """The documents of a context's newest revision, by name; of no context, none."""
+        row = self.rows.get(name) if name is not None else None
+        if row is None:
+            return {}
+        known = await self._threads.in_catalogue(self.catalogue.known, row.id)
+        return {name: self._unless_damaged(document) for name, document in known.items()} if self._damaged else known
+
+    def _unless_damaged(self, known: KnownDocument) -> KnownDocument:
+        """A document whose blob is lost equals nothing, so that loading it again stores it again."""
+        if self._damaged.isdisjoint(s.blob for s in known.document.segments):
+            return known
+        return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def publish(self, pack: Pack, change: ContextChange) -> tuple[ContextRow, Change]:
+        """Commits a load wholly, also when the caller is cancelled meanwhile.
+
+        Raises:
+            DiskFull: Nothing was kept.
+        """
+        return await self._threads.whole(self._publish(pack, change))
+
+    async def _publish(self, pack: Pack, change: ContextChange) -> tuple[ContextRow, Change]:
+        """Blob, sync, catalogue: in this order; a drop cannot come between."""
+        async with self._publishing:
+            if change.fresh:
+                change = await self._threads.in_files(lambda: self._stored(pack, change))
+            row, verdict = await self._threads.in_catalogue(self.catalogue.apply, change, time.time())
+            self.rows[row.info.name] = row
+        self.searcher.index_soon(row.id, row.info.revision)
+        return row, verdict
+
+    def _stored(self, pack: Pack, change: ContextChange) -> ContextChange:
+        """Publishes the pack; the change with its documents in it."""
+        try:
+            blob = pack.publish(self.blobs)
+            self.blobs.sync()
+        except OSError as error:
+            raise blobs_module.translated(error, "storing the context") from error
+        fresh = [placed(document, pack.digest) for document in change.fresh]
+        return dataclasses.replace(change, blob=blob, fresh=fresh)
+
+    async def drop(self, row: ContextRow) -> None:
+        """Erases a context: its rows, the blobs that are only its own, its index."""
+        await self._threads.whole(self._drop(row))
+
+    async def _drop(self, row: ContextRow) -> None:
+        async with self._publishing:
+            orphans = await self._threads.in_catalogue(self.catalogue.drop, row.id)
+            self.rows.pop(row.info.name, None)
+            for key in [k for k in self._pins if k[0] == row.id]:
+                del self._pins[key]
+            await self._threads.in_files(lambda: self.blobs.remove(orphans))
+        await self.searcher.forget(row.id)
