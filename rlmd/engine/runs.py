@@ -12,15 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
 from rlmd import __version__
 from rlmd.config import Settings
-from rlmd.engine import journal as journals
+from rlmd.engine.archive import Archive
 from rlmd.engine.feed import Feed, Subscription
-from rlmd.engine.journal import Journal, Mark
+from rlmd.engine.journal import Journal
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
 from rlmd.engine.prompts import PROMPTS
@@ -40,16 +39,10 @@ from rlmd.events import (
     RunState,
 )
 
-T = TypeVar("T")
-
 log = structlog.get_logger(__name__)
 
-#: Facts given at once: some 50 ms of parsing in a thread.
-_MOST_FACTS = 5000
 #: How often unused sessions are looked at, seconds.
 _SWEEP_SECONDS = 60.0
-#: Runs of which it is remembered where the reading of facts stopped: clients read on from there.
-_MOST_MARKS = 64
 #: A run of one cell ends with that cell's fact, its own, and perhaps a limit's.
 _LAST_FACTS = 20
 
@@ -112,22 +105,24 @@ class Engine:
     ) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
         self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room)
-        self._folder = state_folder / "runs"
-        self._records: dict[str, RunRecord] = {}
+        self._archive = Archive(state_folder / "runs", self._threads)
         self._live: dict[str, _Live] = {}
         self._sessions = Sessions(self._parts.any_private)
         self._starting = asyncio.Lock()
         self._draining = False
         self._feeds: set[Feed] = set()
-        self._marks: dict[str, Mark] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
         """Reads what runs there are; those that no daemon ended are interrupted."""
-        for record in await self._in_thread(self._scan):
-            self._records[record.run_id] = record
+        for record in await self._archive.open():
+            if record.active:
+                try:
+                    await self._interrupt(record)
+                except (RlmdError, OSError) as error:
+                    log.warning("journal not mended", run_id=record.run_id, error=type(error).__name__)
         self._sweeper = asyncio.create_task(self._sweep(), name="unused sessions")
 
     async def drain(self) -> None:
@@ -150,7 +145,7 @@ class Engine:
         self._threads.shutdown()
 
     def statistics(self) -> EngineStatistics:
-        return EngineStatistics(len(self._records), len(self._live), len(self._sessions), self._draining)
+        return EngineStatistics(len(self._archive.records), len(self._live), len(self._sessions), self._draining)
 
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,7 +178,7 @@ class Engine:
         if live is not None:
             await live.ended.wait()
             record = self._find(run_id, egress=egress)  # it may have become private meanwhile
-        return await self._whole(record)
+        return await self._archive.whole(record)
 
     async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
         """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
@@ -200,13 +195,13 @@ class Engine:
 
     async def whole(self, run_id: str, *, egress: bool = False) -> RunRecord:
         """A run with its answer, citations and receipt, as far as there are any."""
-        return await self._whole(self._find(run_id, egress=egress))
+        return await self._archive.whole(self._find(run_id, egress=egress))
 
     def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
         """Runs, newest first, without answers."""
         shown = [
             record
-            for record in map(self._current, self._records.values())
+            for record in map(self._current, self._archive.records.values())
             if (state is None or record.state == state) and not (egress and record.private)
         ]
         return sorted(shown, key=lambda record: record.created, reverse=True)[:limit]
@@ -216,26 +211,17 @@ class Engine:
     ) -> list[AnyFact]:
         """Facts ``from_seq`` to ``to_seq`` inclusive, at most 5,000 at once."""
         self._find(run_id, egress=egress)
-        last = from_seq + _MOST_FACTS - 1
-        to_seq = last if to_seq is None else min(to_seq, last)
-        mark = self._marks.pop(run_id, Mark())
-        reading = await self._in_thread(lambda: journals.read_facts(self._folder / run_id, from_seq, to_seq, mark))
-        self._marks[run_id] = reading.after
-        if len(self._marks) > _MOST_MARKS:
-            del self._marks[next(iter(self._marks))]
-        return reading.facts
+        return await self._archive.facts(run_id, from_seq, to_seq)
 
     async def value(self, run_id: str, digest: str, *, egress: bool = False) -> str:
         """The text named by a digest in one of the run's facts."""
         self._find(run_id, egress=egress)
-        return await self._in_thread(lambda: journals.read_value(self._folder / run_id, digest))
+        return await self._archive.value(run_id, digest)
 
     async def answer(self, record: RunRecord) -> str | None:
         """The whole answer of a run that has ended."""
-        text = (await self._whole(record)).answer
-        if text is None:
-            return None
-        return await self._in_thread(lambda: journals.read_text(self._folder / record.run_id, text))
+        text = (await self._archive.whole(record)).answer
+        return None if text is None else await self._archive.text(record.run_id, text)
 
     def subscribe(
         self, run_id: str, from_seq: int, sink: Sink, *, deltas: bool = True, egress: bool = False
@@ -249,7 +235,7 @@ class Engine:
         live = self._live.get(run_id)
         if live is not None:
             return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas, withdrawn=withdrawn)
-        folder = self._folder / run_id
+        folder = self._archive.folder(run_id)
         feed = Feed(run_id, folder, self._threads, lambda: record.last_seq, done=self._feeds.discard, over=True)
         self._feeds.add(feed)
         return feed.subscribe(sink, from_seq, deltas=False, withdrawn=withdrawn)
@@ -269,8 +255,7 @@ class Engine:
             return ExecuteReport(
                 request.run_id, False, "", 0, error.message if error else record.why or record.state, None, 0.0
             )
-        folder = self._folder / request.run_id
-        output = await self._in_thread(lambda: journals.read_text(folder, cell.output))
+        output = await self._archive.text(request.run_id, cell.output)
         final = await self.answer(record)
         return ExecuteReport(
             request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds, cell.worker_died
@@ -286,7 +271,7 @@ class Engine:
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _known(self, request: RunRequest, *, egress: bool) -> RunRecord | None:
-        if request.run_id not in self._records:
+        if request.run_id not in self._archive.records:
             return None
         record = self._find(request.run_id, egress=egress)
         if record.request_digest != request.digest:
@@ -295,15 +280,14 @@ class Engine:
                 hint="A new question needs a new run id.",
                 run_id=request.run_id,
             )
-        return await self._whole(record)
+        return await self._archive.whole(record)
 
     async def _begin(
         self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
     ) -> _Live:
         """Opens the journal, writes the first fact, and sets the run going."""
         parts = self._parts
-        folder = self._folder / request.run_id
-        await self._in_thread(lambda: _check_unused(folder))
+        folder = await self._archive.unused(request.run_id)
         private = self._sessions.private(session) or any(context.pin.private for context in contexts)
         held = tuple(sorted(session.held))
         # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
@@ -336,7 +320,7 @@ class Engine:
         run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
         task = asyncio.create_task(run.execute(), name=f"run {request.run_id}")
         live = _Live(run, recorder, task)
-        self._records[request.run_id] = recorder.record
+        self._archive.records[request.run_id] = recorder.record
         self._live[request.run_id] = live
         task.add_done_callback(lambda done: self._over(live, done))
         return live
@@ -350,13 +334,13 @@ class Engine:
             why = error.message if isinstance(error, RlmdError) else "the last fact could not be written"
             log.error("run ended without its last fact", run_id=record.run_id, error=type(error).__name__)
             record = replace(record, state="failed", why=why, ended=self._parts.now())
-        self._records[record.run_id] = record.slim()
+        self._archive.records[record.run_id] = record.slim()
         del self._live[record.run_id]
         live.recorder.feed.end()
         live.ended.set()
 
     def _find(self, run_id: str, *, egress: bool) -> RunRecord:
-        record = self._records.get(run_id)
+        record = self._archive.records.get(run_id)
         if record is None or (egress and self._current(record).private):
             raise NotFound(f"There is no run {run_id}.", hint="List runs with run/list.", run_id=run_id)
         return self._current(record)
@@ -369,35 +353,12 @@ class Engine:
             return replace(record, private=True)
         return record
 
-    async def _whole(self, record: RunRecord) -> RunRecord:
-        """With answer, citations and receipt, read again from the journal where they are not at hand."""
-        if record.receipt is not None or record.outcome is None:
-            return record
-        return await self._in_thread(lambda: journals.read_record(self._folder / record.run_id))
-
-    def _scan(self) -> list[RunRecord]:
-        """Records of all runs on disk. A journal that cannot be read is left as it is, and reported."""
-        records = []
-        for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
-            try:
-                record = journals.read_record(folder)
-                if record.active:
-                    record = self._interrupt(folder, record)
-            except (RlmdError, OSError) as error:
-                log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
-                continue
-            records.append(record.slim())
-        return records
-
-    def _interrupt(self, folder: Path, record: RunRecord) -> RunRecord:
+    async def _interrupt(self, record: RunRecord) -> None:
         """The daemon died while this run was going."""
-        cut = journals.mend(folder)
+        cut = await self._archive.mend(record.run_id)
         why = "the daemon ended while the run was going" + (f"; {cut} bytes of a torn line were cut" if cut else "")
         fact = RunInterrupted(run_id=record.run_id, seq=record.last_seq + 1, time=self._parts.now(), why=why)
-        journal = Journal(folder, self._threads)
-        journal.append(fact)
-        journal.close()
-        return record.apply(fact)
+        await self._archive.add(record, fact)
 
     async def _sweep(self) -> None:
         while True:
@@ -406,19 +367,6 @@ class Engine:
 
     async def _make_room(self) -> None:
         await self._sessions.make_room()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def _check_unused(folder: Path) -> None:
-    """A journal that could not be read at the start is never written on."""
-    journal = folder / "journal.jsonl"
-    if journal.exists() and journal.stat().st_size > 0:
-        raise Conflict(
-            "A run of that id is on the disk, but its journal could not be read.",
-            hint=f"Ask under a new run id. The journal is {journal}.",
-        )
 
 
 def _names(pool: PoolPart, role: str, private: bool, narrowed: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -1,0 +1,117 @@
+"""The runs on disk: which there are, and what their journals hold. Knows journals and records, no run that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from rlmd.engine import journal as journals
+from rlmd.engine.journal import Journal, Mark
+from rlmd.engine.record import RunRecord
+from rlmd.errors import Conflict, RlmdError
+from rlmd.events import AnyFact, Text
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+#: Facts given at once: some 50 ms of parsing in a thread.
+_MOST_FACTS = 5000
+#: Runs of which it is remembered where the reading of facts stopped: clients read on from there.
+_MOST_MARKS = 64
+
+
+class Archive:
+    """Args:
+    folder: Each run has one below it, named by its id.
+    threads: Where files are read.
+
+    Attributes:
+        records: All runs by id; of those that have ended without answer, citations and receipt.
+    """
+
+    def __init__(self, folder: Path, threads: Executor) -> None:
+        self._folder = folder
+        self._threads = threads
+        self._marks: dict[str, Mark] = {}
+        self.records: dict[str, RunRecord] = {}
+
+    async def open(self) -> list[RunRecord]:
+        """Reads which runs there are. A journal that cannot be read is left as it is, and reported."""
+        found = await self._in_thread(self._scan)
+        self.records = {record.run_id: record for record in found}
+        return found
+
+    def folder(self, run_id: str) -> Path:
+        return self._folder / run_id
+
+    async def unused(self, run_id: str) -> Path:
+        """The folder of a run that begins. A journal that could not be read at the start is never written on:
+        ``Conflict``."""
+        journal = self.folder(run_id) / "journal.jsonl"
+        if await self._in_thread(lambda: journal.exists() and journal.stat().st_size > 0):
+            raise Conflict(
+                "A run of that id is on the disk, but its journal could not be read.",
+                hint=f"Ask under a new run id. The journal is {journal}.",
+            )
+        return journal.parent
+
+    async def facts(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> list[AnyFact]:
+        """Facts ``from_seq`` to ``to_seq`` inclusive, at most 5,000 at once."""
+        last = from_seq + _MOST_FACTS - 1
+        to_seq = last if to_seq is None else min(to_seq, last)
+        mark = self._marks.pop(run_id, Mark())
+        reading = await self._in_thread(lambda: journals.read_facts(self.folder(run_id), from_seq, to_seq, mark))
+        self._marks[run_id] = reading.after
+        if len(self._marks) > _MOST_MARKS:
+            del self._marks[next(iter(self._marks))]
+        return reading.facts
+
+    async def value(self, run_id: str, digest: str) -> str:
+        """The text named by a digest in one of the run's facts."""
+        return await self._in_thread(lambda: journals.read_value(self.folder(run_id), digest))
+
+    async def text(self, run_id: str, text: Text) -> str:
+        """The whole of a text in a fact."""
+        return await self._in_thread(lambda: journals.read_text(self.folder(run_id), text))
+
+    async def whole(self, record: RunRecord) -> RunRecord:
+        """With answer, citations and receipt, read again from the journal where they are not at hand."""
+        if record.receipt is not None or record.outcome is None:
+            return record
+        return await self._in_thread(lambda: journals.read_record(self.folder(record.run_id)))
+
+    async def mend(self, run_id: str) -> int:
+        """Cuts a torn last line, and says how many bytes it had."""
+        return await self._in_thread(lambda: journals.mend(self.folder(run_id)))
+
+    async def add(self, record: RunRecord, fact: AnyFact) -> RunRecord:
+        """Appends a fact to the journal of a run that does not go on."""
+
+        def append() -> None:
+            journal = Journal(self.folder(record.run_id), self._threads)
+            try:
+                journal.append(fact)
+            finally:
+                journal.close()
+
+        await self._in_thread(append)
+        self.records[record.run_id] = record.apply(fact).slim()
+        return self.records[record.run_id]
+
+    def _scan(self) -> list[RunRecord]:
+        records = []
+        for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
+            try:
+                records.append(journals.read_record(folder).slim())
+            except (RlmdError, OSError) as error:
+                log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
+        return records
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
