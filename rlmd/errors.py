@@ -18,7 +18,7 @@ hold prompt text, context text or keys.
     │   ├── PromptTooLong · PromptTruncated · CompletionCut · MalformedReply
     │   └── ModelMissing · HostRefused
     ├── RunError              a run or its session could not go on
-    │   ├── LimitReached · RunCancelled · SessionLost
+    │   ├── LimitReached · OverUse · RunCancelled · SessionLost
     └── InternalError         our fault
 """
 
@@ -254,6 +254,12 @@ class LimitReached(RunError):
     """One of the run's limits is used up; ``limit``, ``allowed`` and ``used`` in the details."""
 
     code, kind = 1301, "limit_reached"
+
+
+class OverUse(RunError):
+    """Very many sub-queries that hold next to nothing each; the message says how to ask instead."""
+
+    code, kind = 1304, "over_use"
 
 
 class RunCancelled(RunError):

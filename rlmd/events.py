@@ -190,6 +190,7 @@ class RunStarted(Fact):
     request_digest: str
     rlmd: str
     prompts: str
+    answer_schema: Text | None = None
 
 
 class StrategyChosen(Fact):

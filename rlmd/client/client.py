@@ -210,4 +210,4 @@ class Client(Calls):
 
 
 def _plain(params: Params) -> dict[str, Any]:
-    return params.model_dump(mode="json", exclude_none=True)
+    return params.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -14,12 +14,13 @@ from rlmd.engine.journal import clean
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import Parts, PinnedContext
 from rlmd.engine.recorder import Recorder
-from rlmd.errors import CompletionCut, LimitReached, NotFound, PromptTooLong, RlmdError
+from rlmd.errors import CompletionCut, LimitReached, NotFound, OverUse, PromptTooLong, RlmdError
 from rlmd.events import (
     PREVIEW_CHARS,
     BatchStarted,
     ErrorRecord,
     LimitHit,
+    Limits,
     Searched,
     Span,
     SubQueryFailed,
@@ -36,6 +37,43 @@ _MOST_SPANS = 64
 _MOST_PASSAGES = 1000
 #: Passages of a cell that are looked for in its output, to know what the root was shown.
 _REMEMBERED = 1000
+
+
+#: Sub-queries with a prompt under this share of what one may hold are small: many of them belong into one.
+_SMALL_SHARE, _SMALL_CHARS = 0.1, 1000
+#: Small ones after which the root is told, and the share of the purse beyond which no more are sent.
+_SMALL_TOLD, _SMALL_CAP, _SMALL_CAP_SHARE = 50, 200, 0.1
+
+
+@dataclass(slots=True)
+class SmallQueries:
+    """Watches for a sub-query a line, which costs thousands (arXiv 2512.24601, appendix B.3): told, then capped.
+
+    Args:
+        cap: How many may be sent; those that the cache answers do not count.
+    """
+
+    cap: int
+    sent: int = 0
+    chars: int = 0
+    told: bool = False
+
+    def warn(self) -> bool:
+        """Whether the root is to be told now; once for each doubling of the waste would be nagging: once, and again
+        when the cap is reached."""
+        if self.sent >= self.cap or (self.sent >= _SMALL_TOLD and not self.told):
+            self.told = True
+            return True
+        return False
+
+    def advice(self, piece_chars: int) -> str:
+        mean = max(1, self.chars // max(1, self.sent))
+        together = max(2, piece_chars // mean)
+        capped = f" No more than {self.cap:,} such small ones are sent." if self.sent >= self.cap else ""
+        return (
+            f"{self.sent:,} sub-queries held only some {mean:,} characters each. A prompt holds {piece_chars:,}: put "
+            f"about {together:,} of them into one and ask for one line each.{capped}"
+        )
 
 
 @dataclass(slots=True)
@@ -55,6 +93,8 @@ class Asking:
     piece_chars: int
     seen: Counter[str] = field(default_factory=Counter)
     limit: LimitReached | None = None
+    #: None where cells may ask as they like: those of a person, and of programs.
+    small: SmallQueries | None = None
 
     def candidates(self) -> tuple[Candidate, ...]:
         return self.parts.pool.candidates("sub", private=self.private(), narrowed_to=self.sub)
@@ -144,6 +184,7 @@ class RunCellHost:
         candidates = asking.candidates()
         first = candidates[0] if candidates else None
         temperature = first.temperature if first else 0.0
+        small = self._claim_small(prompt)
         await self._claim()
         spent = False
         try:
@@ -167,12 +208,26 @@ class RunCellHost:
             raise
         finally:
             asking.purse.settle_sub_query(spent=spent)
+            if small is not None and not spent:
+                small.sent -= 1
+                small.chars -= len(prompt)
         if done.completion.finish == "length":
             raise CompletionCut(
                 f"The reply was cut at {done.record.completion_tokens:,} tokens.",
                 hint="Ask for a shorter reply, or raise max_tokens of the model.",
             )
         return done
+
+    def _claim_small(self, prompt: str) -> SmallQueries | None:
+        """Counts a small sub-query. Raises ``OverUse`` when there were too many."""
+        small, piece = self._asking.small, self._asking.piece_chars
+        if small is None or len(prompt) >= min(_SMALL_CHARS, _SMALL_SHARE * piece):
+            return None
+        if small.sent >= small.cap:
+            raise OverUse(small.advice(piece))
+        small.sent += 1
+        small.chars += len(prompt)
+        return small
 
     async def _claim(self) -> None:
         """Takes a sub-query from the purse; the first refusal of a run is a fact."""
@@ -183,6 +238,11 @@ class RunCellHost:
                 self._asking.limit = error
                 hit_limit(self._recorder, error)
             raise
+
+
+def small_queries(limits: Limits) -> SmallQueries:
+    """The watch over one run's small sub-queries."""
+    return SmallQueries(max(_SMALL_CAP, int(limits.sub_queries * _SMALL_CAP_SHARE)))
 
 
 def hit_limit(recorder: Recorder, error: LimitReached) -> None:

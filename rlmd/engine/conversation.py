@@ -5,11 +5,15 @@ One method a step; ``answer`` reads as the loop that it is.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from string import Template
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
-from rlmd.engine.finals import Accepted, Refused, judge
+from rlmd.engine.finals import Accepted, Refused, judge, unread
+from rlmd.engine.guards import Guards
 from rlmd.engine.history import History, elide
 from rlmd.engine.parsing import Cell
 from rlmd.engine.prompts import PROMPTS, opening, system_prompt, turn_line
@@ -36,6 +40,19 @@ _SHORT_SHARE = 0.25
 LEAST_WINDOW = 3072
 
 
+@dataclass(slots=True)
+class _Ran:
+    """What became of a reply's cells; ``refused`` says why a final that one of them handed over does not count."""
+
+    reports: list[CellReport] = field(default_factory=list)
+    conclusion: Conclusion | None = None
+    refused: str = ""
+
+    @property
+    def went_well(self) -> bool:
+        return all(report.ok for report in self.reports)
+
+
 class Conversation:
     """Args:
     run: The run whose question is answered.
@@ -53,7 +70,10 @@ class Conversation:
                 window=self.root.window,
             )
         self._check_question()
+        #: Of the reply that is being acted on; 0 before the first.
         self._turn = 0
+        self.guards = Guards()
+        self._offered_map = self._wants_map = False
         self._output_chars = min(
             run.parts.settings.repl.output_chars, int(self.root.window * _OUTPUT_SHARE * CHARS_PER_TOKEN)
         )
@@ -63,28 +83,48 @@ class Conversation:
                 output_chars=self._output_chars,
                 cell_seconds=run.parts.settings.repl.cell_seconds,
             ),
-            opening(run.request.question, [one.pin for one in run.contexts], self._turn_line(1), self._session_lines()),
+            opening(
+                run.request.question,
+                [one.pin for one in run.contexts],
+                self._turn_line(1),
+                self._session_lines(),
+                run.answer_type.asked if run.answer_type else "",
+            ),
             self.root.meter,
         )
+
+    @property
+    def map_instead(self) -> bool:
+        """Whether the program ``map`` is the way out: no cell ever ran, and its sub-queries can be afforded."""
+        return not self.guards.ran and bool(self._map_offer())
 
     @property
     def begun(self) -> bool:
         """Whether there is anything that a last word could rest on."""
         return self._run.cells_run > 0
 
-    async def answer(self) -> Conclusion:
-        """Turns until one of them concludes. Raises ``LimitReached``."""
-        while True:
+    async def answer(self) -> Conclusion | None:
+        """Turns until one of them concludes; None when the root asks for the program ``map`` instead.
+
+        Raises:
+            LimitReached: A limit, or a root that goes on checking what it has.
+        """
+        while not self._wants_map:
             self._run.purse.check_time()
+            if self.guards.endless:
+                raise _endless(self.guards.repeats)
             self._run.purse.claim("turns")
             conclusion = await self._take_turn()
             if conclusion is not None:
                 return conclusion
+        return None
 
     async def last_word(self, limit: LimitReached) -> str | None:
         """A last root call over what was found; None if it gives nothing."""
-        self._turn += 1
+        self._turn = self._run.next_turn()
         extra = _filled(PROMPTS.conclude, why=limit.message, question=elide(self._run.request.question, 2000, 500))
+        if self._run.answer_type is not None:
+            extra += "\n\n" + self._run.answer_type.asked
         said = await self.root.ask(self._turn, lambda budget: self.history.messages(budget, extra))
         verdict = judge(
             said.reply.finals, ran_cells=False, cell_failed=False, anything_executed=True, variables=self._variables()
@@ -102,30 +142,41 @@ class Conversation:
 
     async def _take_turn(self) -> Conclusion | None:
         """Asks the root and acts on its reply. One that was cut or garbled is none: the root is told to mend it."""
-        self._turn += 1
+        self._turn = self._run.next_turn()
         try:
             said = await self.root.ask(self._turn, self.history.messages)
         except (CompletionCut, MalformedReply) as error:
             self.history.replied(self._turn, PROMPTS.not_kept)
+            self.guards.replied([])
             self._missed(_filled(PROMPTS.cut, why=error.message, tokens=f"{self.root.reply_tokens:,}", unrun=""))
             return None
-        self.history.replied(self._turn, said.raw if not said.reply.thinking else said.reply.text)
+        self.history.replied(self._turn, _kept(said))
         return await self._act_on(said)
 
     async def _act_on(self, said: RootReply) -> Conclusion | None:
         """Runs the reply's cells, then looks at its final; what the root is told of both goes into the history."""
         cells, unrun = self._runnable(said)
-        reports, final = await self._run_cells(cells)
-        if final is not None:
-            return final
+        if self._offered_map and not cells and asks_for_map(said.reply.prose):
+            self._wants_map = True
+            return None
+        read_before = self._run.cells_run > 0
+        ran = await self._run_cells(cells, read_before=read_before)
+        if ran.conclusion is not None:
+            return ran.conclusion
+        self.guards.replied(ran.reports)
+        if len(said.reply.cells) > len(cells) == _MOST_CELLS:
+            self._tell(f"Only the first {_MOST_CELLS} of your {len(said.reply.cells)} blocks were run.")
         if not said.whole:
             why = f"It ran into the limit of {self.root.reply_tokens:,} tokens."
             self._missed(_filled(PROMPTS.cut, why=why, tokens=f"{self.root.reply_tokens:,}", unrun=unrun))
             return None
+        if ran.refused:
+            self._next_turn(went_well=False)
+            return None
         verdict = judge(
             said.reply.finals,
-            ran_cells=bool(reports),
-            cell_failed=any(not report.ok for report in reports),
+            ran_cells=bool(ran.reports),
+            cell_failed=not ran.went_well,
             anything_executed=self._run.cells_run > 0,
             variables=self._variables(),
         )
@@ -134,10 +185,10 @@ class Conversation:
         if isinstance(verdict, Refused):
             self._refuse(verdict.why)
             return None
-        if not reports:
+        if not ran.reports:
             self._missed(PROMPTS.nudge)
             return None
-        self._next_turn(went_well=all(report.ok for report in reports))
+        self._next_turn(went_well=ran.went_well)
         return None
 
     @staticmethod
@@ -148,40 +199,60 @@ class Conversation:
             return cells[:-1], " Its last block was not run."
         return cells[:_MOST_CELLS], ""
 
-    async def _run_cells(self, cells: tuple[Cell, ...]) -> tuple[list[CellReport], Conclusion | None]:
+    async def _run_cells(self, cells: tuple[Cell, ...], *, read_before: bool = True) -> _Ran:
         """Runs cells in order, up to a final or a failure; tells the root of each."""
-        reports: list[CellReport] = []
+        ran = _Ran()
         share = self._output_chars // max(1, len(cells))
         for index, cell in enumerate(cells):
             report = await self._run.run_cell(cell.source, self._turn, output_chars=max(500, share))
-            reports.append(report)
-            if report.final is not None and report.final.text.strip():
-                return reports, Conclusion("answered", report.final.text.strip(), f"finished by {report.final.via}")
-            self._tell(self._observation(report))
+            ran.reports.append(report)
             if report.final is not None:
-                why = f"{report.final.via} was called with nothing in it."
-                self._run.recorder.add(FinalRefused, turn=self._turn, why=why)
-                self._tell(why)
-            if not report.ok:
+                sources = [cell.source for cell in cells[: index + 1]]
+                ran.conclusion, ran.refused = self._finished(report.final.text, report.final.via, sources, read_before)
+                if ran.conclusion is not None:
+                    return ran
+            self._tell(self._observation(report))
+            if ran.refused:
+                self._run.recorder.add(FinalRefused, turn=self._turn, why=ran.refused)
+                self._tell(f"The final was not accepted. {ran.refused}")
+            if ran.refused or not report.ok:
                 if index + 1 < len(cells):
-                    self._tell("The blocks after the failed one were not run.")
+                    self._tell("The blocks after this one were not run.")
                 break
-        return reports, None
+        return ran
+
+    def _finished(
+        self, text: str, via: str, sources: Sequence[str] = (), read_before: bool = True
+    ) -> tuple[Conclusion | None, str]:
+        """The conclusion that a final amounts to, or why it is none."""
+        text = text.strip()
+        if not text:
+            return None, f"{via} was called with nothing in it."
+        if why := unread(sources, anything_executed=read_before):
+            return None, why
+        if self._run.answer_type is not None:
+            text, wrong = self._run.answer_type.read(text)
+            if wrong:
+                return None, wrong
+        return Conclusion("answered", text, f"finished by {via}"), ""
 
     async def _accept(self, verdict: Accepted) -> Conclusion | None:
         """Turns an accepted final into the answer; a value that is empty after all is refused."""
         if verdict.expression is not None:
             source = f"{verdict.via}({verdict.expression})\n"
-            _, conclusion = await self._run_cells((Cell(source),))
-            if conclusion is None:
+            ran = await self._run_cells((Cell(source),))
+            if ran.conclusion is None:
                 self._next_turn(went_well=False)
-            return conclusion
+            return ran.conclusion
         text = verdict.literal if verdict.literal is not None else await self._run.value_of(verdict.name or "")
         if text is None or not text.strip():
             too_long = text is None and verdict.name in self._variables()
             self._refuse(f"{verdict.name} " + ("is too long for an answer." if too_long else _EMPTY))
             return None
-        return Conclusion("answered", text.strip(), f"finished by {verdict.via}")
+        conclusion, why = self._finished(text, verdict.via)
+        if conclusion is None:
+            self._refuse(why)
+        return conclusion
 
     def _refuse(self, why: str) -> None:
         self._run.recorder.add(FinalRefused, turn=self._turn, why=why)
@@ -194,6 +265,11 @@ class Conversation:
 
     def _next_turn(self, *, went_well: bool) -> None:
         """Tells where the run stands; errors in a row may end it."""
+        if self.guards.repeating:
+            self._tell(PROMPTS.repeating)
+        if self.guards.offer_map and (offer := self._map_offer()):
+            self._tell(offer)
+            self._offered_map = True
         self._tell(self._turn_line(self._turn + 1))
         if went_well:
             self._run.purse.went_well()
@@ -218,6 +294,8 @@ class Conversation:
         if (host := self._run.host) is not None and host.failures:
             failed = ", ".join(f"{count} {kind}" for kind, count in host.failures.most_common(4))
             lines.append(f"Sub-queries: {host.asked} asked, {sum(host.failures.values())} failed ({failed}).")
+        if (small := self._run.asking.small) and small.warn():
+            lines.append(small.advice(self._run.asking.piece_chars))
         if report.names:
             shown = ", ".join(f"{one.name} ({one.size or one.type})" for one in report.names[-_MOST_NAMES:])
             lines.append(f"Variables: {elide(shown, 700, 200)}")
@@ -229,6 +307,13 @@ class Conversation:
         purse = self._run.purse
         short = purse.left("sub_queries") < _SHORT_SHARE * purse.limits.sub_queries
         return turn_line(turn, purse.limits.turns, purse.left("sub_queries") if short else None)
+
+    def _map_offer(self) -> str:
+        """What a root that cannot write cells is offered, with what it takes; empty where it cannot be afforded."""
+        pieces = self._run.pieces
+        if not 0 < pieces + 2 <= self._run.purse.left("sub_queries"):
+            return ""
+        return _filled(PROMPTS.offer_map, pieces=f"{pieces:,}")
 
     def _session_lines(self) -> str:
         """What a continued session brings along."""
@@ -254,6 +339,30 @@ class Conversation:
                 tokens=tokens,
                 allowed=room,
             )
+
+
+def asks_for_map(prose: str) -> bool:
+    """Whether a reply takes the offer: the word alone on a line, however it is decorated."""
+    return re.search(r"^[\W_]*(?:RUN_)?MAP(?:\(\))?[\W_]*$", prose, re.MULTILINE) is not None
+
+
+def _kept(said: RootReply) -> str:
+    """What the history keeps of a reply: what was written behind its last block was written before any output was
+    read, and an invented output that stays would be believed."""
+    reply = said.reply
+    if not reply.cells:
+        return reply.text if reply.thinking else said.raw
+    return reply.text[: reply.cells[-1].end].rstrip("\n")
+
+
+def _endless(repeats: int) -> LimitReached:
+    return LimitReached(
+        f"The root went on checking what it had: {repeats} outputs came again.",
+        hint="Continue the run, or ask with another root model.",
+        limit="repeats",
+        allowed=repeats,
+        used=repeats,
+    )
 
 
 def _filled(template: str, **values: str) -> str:

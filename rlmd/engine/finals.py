@@ -39,6 +39,8 @@ SCAFFOLD = frozenset(
         "Piece",
     }
 )
+#: Callables that look at nothing.
+_FINISHING = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "print", "SHOW_VARS", "str", "answer"})
 #: Copied out of a prompt or an example, not meant as an answer.
 _PLACEHOLDERS = frozenset({"...", "…", "your answer", "your final answer", "your answer here", "final answer"})
 _FINAL_CALL = re.compile(r"^[ \t>*_`#\-]*(?:\d+\.[ \t]*)?(FINAL_VAR|FINAL|SUBMIT)[ \t]*\(", re.MULTILINE)
@@ -146,6 +148,60 @@ def _judge_literal(final: ProseFinal, ran_cells: bool) -> Accepted | Refused:
     if final.text.strip().lower() in _PLACEHOLDERS:
         return Refused(f"{final.text.strip()!r} is a placeholder, not an answer.")
     return Accepted(final.via, literal=final.text)
+
+
+# ── finals in code ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unread(sources: Sequence[str], *, anything_executed: bool) -> str | None:
+    """Why a final that a reply's cells handed over rests on nothing that was read; None when it may count.
+
+    Args:
+        sources: The reply's cells, the one that finished last.
+        anything_executed: Whether cells of earlier replies have run.
+    """
+    trees = [tree for tree in map(_parse_cell, sources) if tree is not None]
+    if not trees or len(trees) < len(sources):
+        return None
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    reads = any(_reads(node, own) for node in nodes)
+    if not reads and not anything_executed:
+        return "Nothing has been read yet: run a cell that looks at the context before you finish."
+    if reads and any(_hands_over_a_literal(node) for node in trees[-1].body):
+        return (
+            "The final is a text written before the output of this reply's code was read. Read the output, then "
+            "finish; or hand over a variable that the code computed."
+        )
+    return None
+
+
+def _parse_cell(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _reads(node: ast.AST, own: Collection[str]) -> bool:
+    """Whether code looks at anything: a name that it did not make itself, or a call other than finishing."""
+    if isinstance(node, ast.Call):
+        return not (isinstance(node.func, ast.Name) and node.func.id in _FINISHING)
+    return isinstance(node, ast.Name) and node.id not in own and node.id not in _FINISHING
+
+
+def _hands_over_a_literal(node: ast.stmt) -> bool:
+    """``FINAL("...")`` or ``answer["content"] = "..."``, not under any condition."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="FINAL" | "SUBMIT"), args=[argument])):
+            return _is_literal(argument)
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="answer"), slice=ast.Constant(value="content"))]):
+            return _is_literal(node.value)
+    return False
+
+
+def _is_literal(node: ast.expr) -> bool:
+    return not any(isinstance(part, ast.Name | ast.Call | ast.FormattedValue | ast.Await) for part in ast.walk(node))
 
 
 # ── finals in prose ─────────────────────────────────────────────────────────────────────────────────────────

@@ -42,6 +42,8 @@ class Cell:
     source: str
     #: Whether its fence was closed; the last one of a reply, or one without a fence, may have been cut.
     closed: bool = True
+    #: Where its block ends in the reply's text: what follows was written before its output was read.
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def read_reply(reply: str) -> Reply:
     cells, prose = _split(text)
     finals = tuple(prose_finals(prose))
     if not cells and not finals and _is_bare_code(text):
-        cells, prose = (Cell(text, closed=False),), ""
+        cells, prose = (Cell(text, closed=False, end=len(text)),), ""
     return Reply(text=text, thinking=thinking, cells=cells, prose=prose, finals=finals)
 
 
@@ -135,7 +137,7 @@ def _split(text: str) -> tuple[tuple[Cell, ...], str]:
         source = _dedent(text[start:end], opening["indent"])
         runs = language in _CODE_LANGUAGES or (not language and _reads_as_code(source))
         if runs and source.strip():
-            cells.append(Cell(source, closed=end < len(text)))
+            cells.append(Cell(source, closed=end < len(text), end=position))
     return tuple(cells), "\n".join(prose)
 
 

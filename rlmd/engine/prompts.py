@@ -73,10 +73,14 @@ class Prompts:
     last_turn: str
     conclude: str
     direct: str
+    repeating: str
+    offer_map: str
+    mistyped: str
+    made_typed: str
 
 
 PROMPTS = Prompts(
-    version="1",
+    version="2",
     system="""\
 You answer a question about a text that is too long to read at once. The text is a variable in a Python REPL. Write \
 code, read its output, go on until you know the answer.
@@ -119,7 +123,7 @@ citations.
 Question: $question
 
 $contexts
-${session}\
+${session}${typed}\
 $turn Look at the text before you answer.""",
     nudge="Your reply holds neither a ```repl block nor a final. Write one block, or finish with FINAL(answer).",
     not_kept="(a reply that did not count)",
@@ -137,6 +141,19 @@ Answer the question from the text above alone. Support each claim with the exact
 quotes are checked against the text and become citations. If the text does not answer it, say so.
 
 Question: $question""",
+    repeating="You have seen this output before. If it answers the question, finish now with FINAL(the answer); if \
+not, look for something else.",
+    offer_map="""\
+If writing code does not work, reply with the one word
+MAP
+and the question is asked of each of the $pieces pieces of the text, and what they say is combined into the answer.""",
+    mistyped="$why\n\nAnswer the question again.",
+    made_typed="""\
+$text
+
+Question: $question
+
+The text above answers the question. $typed""",
 )
 
 _SUBS = """\
@@ -167,11 +184,17 @@ def system_prompt(facts: SubFacts | None, *, output_chars: int, cell_seconds: fl
     )
 
 
-def opening(question: str, pins: Sequence[Pin], turn: str, session: str = "", prompts: Prompts = PROMPTS) -> str:
-    """The first message of the user: the question and what there is to read."""
+def opening(
+    question: str, pins: Sequence[Pin], turn: str, session: str = "", typed: str = "", prompts: Prompts = PROMPTS
+) -> str:
+    """The first message of the user: the question, what there is to read, and of what type the answer is to be."""
     contexts = "\n".join(_context_line(pin, alone=len(pins) == 1) for pin in pins)
     return Template(prompts.opening).substitute(
-        question=question, contexts=contexts, turn=turn, session=session + "\n" if session else ""
+        question=question,
+        contexts=contexts,
+        turn=turn,
+        session=session + "\n" if session else "",
+        typed=typed + "\n" if typed else "",
     )
 
 

@@ -48,6 +48,8 @@ class RunRequest:
     sub: tuple[str, ...] | None = None
     limits: LimitRequest = LimitRequest()
     fresh: bool = False
+    #: A JSON Schema as JSON, checked already: the answer is to be a value of it.
+    schema: str | None = None
 
     @property
     def digest(self) -> str:
@@ -78,8 +80,16 @@ class ExecuteRequest:
         )
 
 
+#: Fields that requests did not have at first.
+_LATER = ("schema",)
+
+
 def _digest(request: RunRequest) -> str:
-    text = json.dumps(asdict(request), sort_keys=True, separators=(",", ":"))
+    fields = asdict(request)
+    for later in _LATER:  # a request that does not use them has the digest that it always had
+        if fields.get(later) is None:
+            fields.pop(later, None)
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

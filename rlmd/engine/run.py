@@ -7,6 +7,7 @@ through the recorder. Knows no client, no host, no process, no wording and no wa
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,10 +27,12 @@ from rlmd.engine.receipt import receipt
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.sessions import Session, not_found
+from rlmd.engine.typed import AnswerType, quotable
 from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled, SessionLost
 from rlmd.events import (
     CellEnded,
     CellStarted,
+    Citation,
     Note,
     RunEnded,
     RunInterrupted,
@@ -82,7 +85,7 @@ class Run:
         self.answer = ""
         self._left: str | None = None
         self._egress = egress
-        self._cells = 0
+        self._cells = self._turns = 0
         self._stopping: Literal["cancelled", "interrupted"] | None = None
         self._why = ""
         facts = sub_facts(self.candidates("sub"), purse.limits.sub_queries)
@@ -97,6 +100,7 @@ class Run:
             fresh=request.fresh,
             piece_chars=facts.piece_chars,
         )
+        self.answer_type = AnswerType(request.schema) if request.schema is not None else None
 
     @property
     def private(self) -> bool:
@@ -107,6 +111,17 @@ class Run:
     @property
     def cells_run(self) -> int:
         return self._cells
+
+    def next_turn(self) -> int:
+        """The number of the next root completion, from 1."""
+        self._turns += 1
+        return self._turns
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces the contexts make for the sub-models; 0 without any."""
+        facts = self.sub_facts
+        return math.ceil(sum(one.pin.chars for one in self.contexts) / facts.piece_chars) if facts else 0
 
     def candidates(self, role: Literal["root", "sub"]) -> tuple[Candidate, ...]:
         narrowed = self.request.root if role == "root" else self.request.sub
@@ -280,7 +295,7 @@ class Run:
         citations = conclusion.citations
         if citations is None:
             hints = await loop.run_in_executor(threads, self.recorder.tally.hints)
-            citations = await Finder(self.contexts, hints, threads).cite(conclusion.answer)
+            citations = await self._cite(conclusion, Finder(self.contexts, hints, threads))
         answer = await self.recorder.text(conclusion.answer)
         made = await loop.run_in_executor(
             threads,
@@ -300,6 +315,13 @@ class Run:
             citations=citations,
             receipt=made,
         )
+
+    async def _cite(self, conclusion: Conclusion, finder: Finder) -> tuple[Citation, ...]:
+        """The answer's quotes. Of a typed answer its strings may be quotes: those that are found."""
+        if self.answer_type is None or conclusion.outcome != "answered":
+            return await finder.cite(conclusion.answer)
+        found = [one for one in await finder.cite(quotable(conclusion.answer)) if one.verified]
+        return tuple(one.model_copy(update={"number": number}) for number, one in enumerate(found, 1))
 
     async def _stopped(self) -> None:
         """The run's task was cancelled: by a client, or because the daemon stops."""

@@ -316,6 +316,7 @@ class Engine:
             request_digest=request.digest,
             rlmd=__version__,
             prompts=PROMPTS.version,
+            answer_schema=await recorder.text(request.schema) if request.schema is not None else None,
         )
         run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
         task = asyncio.create_task(run.execute(), name=f"run {request.run_id}")

@@ -271,19 +271,23 @@ async def test_detached_prints_the_id_and_nothing_else(scripted: Scripted, envir
 
 async def test_options_become_parameters(scripted: Scripted, environment: dict[str, str]) -> None:
     arguments = ("--root", "m40/qwen", "--model", "rtx/llama", "--limit", "turns=3", "--limit", "sub-queries=9")
+    schema = Path(environment["HOME"], "schema.json")
+    schema.write_text('{"type": "object"}')
+    arguments += ("--schema", str(schema))
     ended = await rlmctl(environment, "ask", "-c", "text", *arguments, "--fresh", "--session", "s", "Is it?")
     assert ended.status == 0
     (params,) = scripted.sent("run/start")
     assert (params["root"], params["sub"]) == (["m40/qwen"], ["rtx/llama"])
     assert params["limits"] == {"turns": 3, "sub_queries": 9}
-    assert (params["fresh"], params["session"]) == (True, "s")
+    assert (params["fresh"], params["session"], params["schema"]) == (True, "s", {"type": "object"})
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ("Is it?", "--json", "--events", "-c", "x"), (" ", "-c", "x"), ("Is it?", "--limit", "turns", "-c", "x"),
-        ("Is it?", "--limit", "turns=many", "-c", "x"), ("Is it?", "--stdin", "-f", "-"), ("Is it?", "--nonsense"),
+        ("Is it?", "--limit", "turns=many", "-c", "x"), ("Is it?", "--schema", "/dev/null", "-c", "x"),
+        ("Is it?", "--schema", "/nowhere", "-c", "x"), ("Is it?", "--stdin", "-f", "-"), ("Is it?", "--nonsense"),
     ],
 )  # fmt: skip
 async def test_wrong_usage_leaves_with_2_and_asks_nothing(

@@ -178,9 +178,9 @@ async def test_an_answer_that_was_set_is_what_a_limit_leaves(house: House, fake:
 
 
 async def test_without_findings_a_limit_ends_in_an_honest_none(house: House, fake: FakeOllama) -> None:
-    """Errors in a row end the run; where nothing ran there is nothing to answer from."""
+    """Errors in a row end the run; where nothing ran, and nothing may be asked, there is nothing to answer from."""
     fake.script("root", ["I wonder.", "I ponder."])
-    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(consecutive_errors=2))
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(consecutive_errors=2, sub_queries=0))
     assert (record.state, record.outcome) == ("ended", "none")
     assert "2 errors in a row" in await house.answer(record)
 

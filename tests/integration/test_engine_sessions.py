@@ -38,7 +38,7 @@ def cell(code: str) -> str:
 
 async def test_an_earlier_answer_is_none_to_the_next_question(house: House, fake: FakeOllama) -> None:
     """``answer`` keeps its content in the REPL; at a limit it would be handed over as what was found."""
-    fake.script("root", [cell("answer['content'] = 'the old one'\nanswer['ready'] = True")])
+    fake.script("root", [cell("answer['content'] = context[:0] + 'the old one'\nanswer['ready'] = True")])
     first = await house.ask("first?", "note", strategy="rlm", session="s")
     assert await house.answer(first) == "the old one"
     fake.script("root", [cell("print(1)"), "FINAL_VAR(answer)", "FINAL_VAR(answer)"])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "rlmd").rglob("*.py"))
 
 #: The vocabulary that every part may use.
-VOCABULARY = frozenset(("", "errors", "events", "config", "validation"))
+VOCABULARY = frozenset(("", "errors", "events", "config", "validation", "schema"))
 CLIENTS = VOCABULARY | {"wire.methods"}
 
 #: Part → the parts below it that it may import. The longest prefix of a module's name counts.
@@ -27,6 +27,7 @@ BELOW: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "events": frozenset({"errors"}),
     "validation": frozenset({"errors"}),
+    "schema": frozenset({"errors"}),
     "config": frozenset({"", "errors", "events", "validation"}),
     "providers": VOCABULARY,
     "repl": VOCABULARY,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +30,7 @@ examples:
   rlmctl ask -f src/ --include '*.py' --exclude tests/ "…"
   rlmctl ask -c linux --session rtnl "Who takes rtnl_lock?"     go on in a session
   rlmctl ask -c linux --root m40/qwen2.5-coder:32b --limit seconds=300 "…"
+  rlmctl ask -c linux --schema people.json "Who signed off?"    the answer as JSON
   rlmctl ask -c linux --detach "…"                              print the run's id and leave
   rlmctl ask -f mail/ --json "…" | jq -r '.citations[].locator.label'
 
@@ -75,6 +78,10 @@ def ask(
     if_busy: Annotated[
         Literal["queue", "fresh", "refuse"], typer.Option("--if-busy", help="When the session is held by another run.")
     ] = "queue",
+    schema: Annotated[
+        str | None,
+        typer.Option("--schema", metavar="FILE", help="A JSON Schema; the answer is then JSON that fits it."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask every sub-query anew, not from the cache.")] = False,
     private: options.Private = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to run.")] = False,
@@ -99,6 +106,7 @@ def ask(
     limits = options.parse_limits(limit)
     load = LoadOptions(include=tuple(include or ()), exclude=tuple(exclude or ()), private=private)
     sources = Sources(tuple(files), tuple(context or ()), session, load)
+    wanted = _schema(schema) if schema is not None else None
     form: Form = "json" if json else "events" if events else "text"
 
     async def work(client: Client, output: Output) -> Exit:
@@ -115,11 +123,27 @@ def ask(
             sub=tuple(sub or model or ()) or None,
             limits=limits,
             fresh=fresh,
+            schema=wanted,
             attach=not detach,
         )
         return await (_start_detached if detach else _start_and_follow)(client, output, params, form)
 
     with_daemon(work, quiet=quiet)
+
+
+def _schema(file: str) -> Any:
+    """The JSON of a file. Raises ``typer.Exit`` where there is none."""
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise options.usage_error(f"--schema {file}: {getattr(error, 'strerror', None) or 'no text'}.") from None
+    try:
+        found = json_module.loads(text)
+    except ValueError as error:
+        raise options.usage_error(f"--schema {file}: no JSON: {error}.") from None
+    if not isinstance(found, dict | bool):
+        raise options.usage_error(f"--schema {file}: a JSON Schema is an object.")
+    return found
 
 
 async def _contexts(client: Client, output: Output, sources: Sources) -> tuple[str, ...]:

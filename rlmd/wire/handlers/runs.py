@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rlmd.engine import Engine, LimitRequest, RunRecord, RunRequest
 from rlmd.errors import InvalidParams, RlmdError
+from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
@@ -137,4 +138,13 @@ def _request(params: m.RunParams) -> RunRequest:
         sub=params.sub,
         limits=limit_request(params.limits),
         fresh=params.fresh,
+        schema=_checked(params.answer_schema),
     )
+
+
+def _checked(schema: object) -> str | None:
+    """The schema as the engine takes it. Raises ``InvalidParams``."""
+    if schema is None:
+        return None
+    check_schema(schema)
+    return canonical(schema)

@@ -40,6 +40,9 @@ class RunParams(Params):
     sub: tuple[str, ...] | None = None
     limits: LimitParams = LimitParams()
     fresh: bool = Field(False, description="Do not answer sub-queries from the cache")
+    answer_schema: dict[str, object] | bool | None = Field(
+        None, alias="schema", description="A JSON Schema: the answer is to be JSON that fits it, and is then that alone"
+    )
     attach: bool = True
     on_disconnect: Literal["continue", "cancel"] = "continue"
 
