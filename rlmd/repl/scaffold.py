@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rlmd.repl.cutting import chunks
 from rlmd.repl.link import MOST_CHARS, MOST_NAMES, MOST_SLOTS, Header, Parent, SubQueryError
 from rlmd.repl.spans import Tracer
-from rlmd.repl.texts import Document, Piece, chunks, grep, piece_of
+from rlmd.repl.texts import Document, Piece, grep, piece_of
 
 NAMES = (
     "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched", "ok",

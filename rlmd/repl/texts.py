@@ -1,13 +1,12 @@
 """Documents and pieces of them, as cells see them (child side, standard library alone).
 
-A ``Document`` is a ``str`` that knows its name; slices of it, ``chunks``, ``grep`` and ``search`` give ``Piece``s,
-``str``s that know where they came from. Positions are code points of the stored text.
+A ``Document`` is a ``str`` that knows its name; slices of it, ``chunks`` (in ``cutting``), ``grep`` and ``search`` give
+``Piece``s, ``str``s that know where they came from. Positions are code points of the stored text.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
 
@@ -91,76 +90,19 @@ class Piece(str):
 
 def piece_of(document: Document, start: int, end: int, *, line: int | None = None, score: float | None = None) -> Piece:
     """The piece ``start`` to ``end`` (exclusive), reported to the document's watcher."""
-    piece = _piece(str.__getitem__(document, slice(start, end)), document, start)
+    piece = unwatched(str.__getitem__(document, slice(start, end)), document, start)
     piece.line, piece.score = line, score
     if document.watcher is not None:
         document.watcher(document, start, piece.end)
     return piece
 
 
-def _piece(text: str, document: Document | None, start: int) -> Piece:
+def unwatched(text: str, document: Document | None, start: int) -> Piece:
+    """A piece that no watcher is told of."""
     piece = Piece(text)
     piece.document, piece.start, piece.end = document, start, start + len(text)
     piece.line = piece.score = None
     return piece
-
-
-# --- chunks ------------------------------------------------------------------------------------------------------
-
-#: Where a piece may end, best first: before a heading or after a blank line, after a line, a sentence, a word.
-_BOUNDARIES = (
-    re.compile(r"\n[ \t]*\n+(?=\S)"),
-    re.compile(r"\n"),
-    re.compile(r"[.!?][\"')\]]*\s+|[\u3002\uff01\uff1f]"),
-    re.compile(r"\s+"),
-)
-#: Characters behind a boundary that decide whether it is taken.
-_MARK = 40
-
-
-def chunks(text: str | Iterable[str], size: int = 8000) -> list[Piece]:
-    """Cuts a text, or each of several documents, into pieces of at most ``size`` characters.
-
-    Where a cut falls depends on the text around it alone, so that an edit changes the pieces near it and leaves the
-    others, and the cached answers about them, as they were. No character is lost: the pieces of a text joined give it.
-    """
-    if size < 1:
-        raise ValueError(f"chunks: size must be at least 1, not {size}")
-    if isinstance(text, str):
-        return list(_chunks_of(text, size))
-    return [piece for one in text for piece in _chunks_of(one, size)]
-
-
-def _chunks_of(text: str, size: int) -> Iterator[Piece]:
-    if not isinstance(text, str):
-        raise TypeError(f"chunks: expected text or a list of texts, not {type(text).__name__}")
-    document = text if isinstance(text, Document) else getattr(text, "document", None)
-    offset = text.start if isinstance(text, Piece) else 0
-    start, length = 0, len(text)
-    while start < length:
-        end = length if length - start <= size else _cut(text, start, size)
-        if document is not None:
-            yield piece_of(document, offset + start, offset + end)
-        else:
-            yield _piece(text[start:end], None, start)
-        start = end
-
-
-def _cut(text: str, start: int, size: int) -> int:
-    """The end of the piece that begins at ``start``: in the second half of what ``size`` allows, the boundary of the
-    best kind there whose following text has the smallest checksum. Two windows that overlap tend to agree on it,
-    which is what brings the cuts back into step after an edit."""
-    low, high = start + max(1, size // 2), start + size
-    for boundary in _BOUNDARIES:
-        ends = [match.end() for match in boundary.finditer(text, low, high) if match.end() < high]
-        if ends:
-            return min(ends, key=lambda end: _mark(text, end))
-    return min(range(low, high + 1), key=lambda end: _mark(text, end, 8)) if size > 1 else high
-
-
-def _mark(text: str, position: int, length: int = _MARK) -> int:
-    following = str.__getitem__(text, slice(position, position + length))  # not text[...]: that would be a Piece
-    return zlib.crc32(following.encode("utf-8", "surrogatepass"))
 
 
 # --- grep --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from rlmd.repl import cage, link, scaffold, spans, texts
+from rlmd.repl import cage, cutting, link, scaffold, spans, texts
 from rlmd.repl.link import Channel, Frame, Header, Interrupts, Parent, encode
 from rlmd.repl.scaffold import Scaffold, Shown, tell
 from rlmd.repl.spans import Tracer
@@ -27,7 +27,7 @@ from rlmd.repl.spans import Tracer
 #: Where the last expression of a cell is kept until it is echoed.
 ECHO = "__rlmd_last__"
 #: Frames of these files are left out of tracebacks.
-OWN_FILES = {__file__, *(module.__file__ for module in (cage, link, scaffold, spans, texts))}
+OWN_FILES = {__file__, *(module.__file__ for module in (cage, cutting, link, scaffold, spans, texts))}
 _COROUTINE = 0x80  # CO_COROUTINE
 #: Where the channel and a second descriptor of the output are kept: out of the way of what cells open and close.
 _CHANNEL, _OUTPUT = 200, 201

@@ -34,10 +34,11 @@ BELOW: dict[str, frozenset[str]] = {
     # The child's side, in the order in which its modules are run there.
     "repl.cage": frozenset(),
     "repl.texts": frozenset(),
+    "repl.cutting": frozenset({"repl.texts"}),
     "repl.spans": frozenset({"repl.texts"}),
     "repl.link": frozenset({"repl.spans"}),
-    "repl.scaffold": frozenset({"repl.link", "repl.spans", "repl.texts"}),
-    "repl.worker": frozenset({"repl.cage", "repl.link", "repl.scaffold", "repl.spans", "repl.texts"}),
+    "repl.scaffold": frozenset({"repl.cutting", "repl.link", "repl.spans", "repl.texts"}),
+    "repl.worker": frozenset({"repl.cage", "repl.cutting", "repl.link", "repl.scaffold", "repl.spans", "repl.texts"}),
     "contexts": VOCABULARY,
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
@@ -115,7 +116,7 @@ def test_imports_point_down() -> None:
     assert not [wrong for path in SOURCES for wrong in upward(path)]
 
 
-CHILD = ("cage", "texts", "spans", "link", "scaffold", "worker")
+CHILD = ("cage", "texts", "cutting", "spans", "link", "scaffold", "worker")
 
 
 @pytest.mark.parametrize("name", [f"repl/{module}.py" for module in CHILD])

@@ -10,6 +10,7 @@ import pytest
 from rlmd.engine.programs import map_cell, quote_cell
 from rlmd.engine.programs.map import answer_by_map, packed, says_nothing
 from rlmd.engine.programs.quote import QUOTE_CHARS, best_stretch, choose, key_words, sentences_of, stem
+from rlmd.repl.cutting import chunks
 
 
 class Asked:
@@ -75,6 +76,15 @@ def test_map_keeps_findings_when_combining_fails() -> None:
     """What was found is not lost with a host."""
     ask = Asked(lambda prompt: None if "findings" in prompt else "found")
     assert answer_by_map("Q", ["a" * 2000], 1000, pieces, ask) == "found\n\nfound"
+
+
+def test_map_asks_an_edited_text_of_its_changed_piece_alone() -> None:
+    """Neighbouring pieces are not packed together: which ones fit would change behind an edit."""
+    lines = [f"Line {number} says {number * 7919 % 1000} and no more.\n" for number in range(3000)]
+    ask = Asked(lambda prompt: "NOTHING")
+    answer_by_map("Q", ["".join(lines)], 2000, chunks, ask)
+    answer_by_map("Q", ["".join([*lines[:1500], "One more line.\n", *lines[1500:]])], 2000, chunks, ask)
+    assert len(set(ask.batches[1]) - set(ask.batches[0])) <= 2 < len(ask.batches[0])
 
 
 def test_small_documents_share_a_prompt() -> None:

@@ -37,7 +37,7 @@ def answer_by_map(question: str, documents: Sequence[str], piece_chars: int, chu
         chunks: Cuts documents into pieces of at most that size.
         ask: Asks many prompts at once; a failed reply is falsy.
     """
-    texts = packed(chunks(list(documents), piece_chars), piece_chars)
+    texts = texts_of(documents, piece_chars, chunks)
     replies = ask([PIECE.format(text=text, nothing=NOTHING, question=question) for text in texts])
     findings = [str(reply).strip() for reply in replies if reply and not says_nothing(str(reply))]
     failed = sum(1 for reply in replies if not reply)
@@ -61,6 +61,17 @@ def combined(question: str, findings: list[str], piece_chars: int, ask: Ask) -> 
     if not any(replies):
         return ["\n\n".join(findings)]
     return [str(reply).strip() or group if reply else group for reply, group in zip(replies, groups, strict=True)]
+
+
+def texts_of(documents: Sequence[str], piece_chars: int, chunks: Chunks) -> list[str]:
+    """What is asked about: documents that fit a prompt, several in one; the others in pieces, each by itself, so that
+    an edit does not change which pieces share a prompt."""
+    whole: list[str] = []
+    parts: list[str] = []
+    for document in documents:
+        pieces = list(chunks([document], piece_chars))
+        (whole if len(pieces) == 1 else parts).extend(pieces)
+    return [*packed(whole, piece_chars), *parts]
 
 
 def packed(pieces: Iterable[str], size: int) -> list[str]:
