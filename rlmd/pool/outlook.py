@@ -7,7 +7,7 @@ long (every free slot takes the next request); at its end they keep the last req
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rlmd.pool.slots import Attempt, Slots, Target
 from rlmd.pool.waiting import Bucket, Key, Waiting
@@ -32,6 +32,31 @@ class Outlook:
             return None
         elapsed = now - attempt.started
         return max(expected - elapsed, elapsed - expected, 0.1 * expected)
+
+    def drain(self, now: float, *, interactive: bool = False) -> float:
+        """Seconds that the hosts need for all that waits, or for what people and roots wait for; infinite when there
+        is no telling."""
+        ahead = sum(bucket.units for bucket in self._waiting if bucket.key.interactive or not interactive)
+        if not ahead:
+            return 0.0
+        paces = ((host, host.estimate("", 1)) for host in self._hosts.values() if host.serviceable(now))
+        speed = sum(host.usable / pace for host, pace in paces if pace)
+        return ahead / speed if speed else math.inf
+
+    def sooner_elsewhere(
+        self, attempt: Attempt, places: Sequence[tuple[Slots, str]], here: float, now: float
+    ) -> float | None:
+        """Seconds until one of these busy hosts has a slot free by which the attempt's request would be done sooner
+        than ``here``; None when there is none."""
+        found = []
+        for host, model in places:
+            takes = host.estimate(model, attempt.units)
+            if takes is None or takes >= here or host.free(now) or not host.in_flight:
+                continue
+            frees = min(self.remaining(each, now) or 0.0 for each in host.in_flight.values())
+            if frees + takes < here:
+                found.append(max(LOOK_AGAIN, frees))
+        return min(found, default=None)
 
     def typical(self, units: int) -> float | None:
         """For hosts that have not finished anything yet: the slowest measured one's time."""

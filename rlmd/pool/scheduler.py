@@ -57,12 +57,16 @@ class Scheduler:
         self._next_attempt = 1
         self._settled = 0
         self._copies = 0
+        #: Attempts in flight for which a person or a root waits; units of the largest request so far.
+        self._interactive = 0
+        self._largest = 0
 
     # ── events ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, work: Work, now: float) -> list[Action]:
         assert work.id not in self._requests, "a request is submitted once"
         request = self._requests[work.id] = _Request(work, units_of(work.chars))
+        self._largest = max(self._largest, request.units)
         self._served[work.run] = max(self._served.get(work.run, 0.0), self._scale)
         actions: list[Action] = []
         self._queue(request, actions)
@@ -77,6 +81,7 @@ class Scheduler:
 
     def attempt_ended(self, attempt_id: int, ending: Ending, now: float) -> list[Action]:
         attempt = self._attempts.pop(attempt_id)
+        self._interactive -= attempt.interactive
         self._account(attempt, ending, now)
         actions: list[Action] = []
         request = self._requests.get(attempt.request)
@@ -129,10 +134,14 @@ class Scheduler:
             case "barred":
                 host.recover(attempt, now)
                 host.bar(attempt.target.model, now)
-            case "cut" | "unfit" | "fatal":
+            case "cut":
+                host.cut(attempt, now)
+            case "unfit" | "fatal":
                 host.recover(attempt, now)
             case "aborted":
                 host.give_up_trial(attempt)
+                if attempt.overtaken:
+                    host.learn_slowness(attempt, now)
         self._drop_if_removed(host)
 
     def _drop_if_removed(self, host: Slots) -> None:
@@ -187,6 +196,7 @@ class Scheduler:
         self._settled += 1
         actions.append(Settle(request.work.id, outcome, winner))
         for attempt in request.attempts.values():
+            attempt.overtaken = winner is not None and not attempt.backup
             self._abort(attempt, actions)
 
     def _abort(self, attempt: Attempt, actions: list[Action]) -> None:
@@ -208,11 +218,8 @@ class Scheduler:
         wake: list[float] = []
         hosts = sorted(self._hosts.values(), key=lambda host: (self._second(host), host.view.name))
         for host in hosts:
-            while host.free(now) and (found := self._next_for(host, now, wake)) is not None:
+            while host.free(now) and (found := self._copy_for(host, now, wake) or self._next_for(host, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
-        for host in hosts:
-            while host.free(now) and (copy := self._copy_for(host, now, wake)) is not None:
-                self._start(self._requests[copy[0]], copy[1], now, actions)
         if len(self._waiting):
             self._expire(now, actions, wake)
             wake += (time for host in hosts if (time := host.opens_at(now)) is not None)
@@ -276,7 +283,8 @@ class Scheduler:
     def _start(self, request: _Request, target: Target, now: float, actions: list[Action]) -> None:
         work, host = request.work, self._hosts[target.host]
         copy = bool(request.attempts)
-        attempt = Attempt(self._next_attempt, work.id, target, now, request.units, backup=copy)
+        attempt = Attempt(self._next_attempt, work.id, target, now, request.units, work.interactive, backup=copy)
+        self._interactive += work.interactive
         self._next_attempt += 1
         request.tries += 1
         request.attempts[attempt.id] = self._attempts[attempt.id] = attempt
@@ -292,22 +300,50 @@ class Scheduler:
     # ── second copies ───────────────────────────────────────────────────────────────────────────────────────
 
     def _copy_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
-        """The straggler whose second copy here would save most. Only trusted hosts run copies, as theirs cost no
-        money."""
-        best: tuple[float, int, Target] | None = None
-        for attempt in self._attempts.values():
+        """The straggler whose second copy here would save most: one that what still waits would not outlast, as the
+        longest go first. Only trusted hosts run copies, as theirs cost no money."""
+        best: tuple[float, Attempt, Target] | None = None
+        for attempt in self._stragglers(host, now):
             found = self._copy_target(attempt, host, now)
             remaining = self._outlook.remaining(attempt, now)
             if found is None or remaining is None:
                 continue
-            here = host.estimate(found.model, attempt.units) or self._outlook.typical(attempt.units) or math.inf
+            here = self._copy_seconds(host, found.model, attempt.units)
             gain = remaining - here
-            if gain > max(COPY_GAIN * here, COPY_SECONDS):
-                if best is None or gain > best[0]:
-                    best = (gain, attempt.request, found)
-            else:
+            if gain <= max(COPY_GAIN * here, COPY_SECONDS):
                 wake.append(now + max(0.05, (1 + COPY_GAIN) * here + COPY_SECONDS - remaining))
-        return None if best is None else best[1:]
+            elif best is None or gain > best[0]:
+                best = (gain, attempt, found)
+        if best is None:
+            return None
+        _, attempt, found = best
+        here = self._copy_seconds(host, found.model, attempt.units)
+        sooner = self._outlook.sooner_elsewhere(attempt, self._copy_places(attempt, host, now), here, now)
+        if sooner is not None:
+            wake.append(now + sooner)
+            return None
+        return attempt.request, found
+
+    def _stragglers(self, host: Slots, now: float) -> Iterator[Attempt]:
+        """Attempts whose copy here would take at least as long as all that waits and comes before them."""
+        waits = self._outlook.drain(now)
+        if waits and waits > self._copy_seconds(host, "", self._largest) and not self._interactive:
+            return  # a long queue: not one of them, and no look at each
+        before = waits and self._outlook.drain(now, interactive=True)
+        for attempt in self._attempts.values():
+            request = self._requests.get(attempt.request)
+            if request is not None and not attempt.aborting:
+                queue = before if request.work.interactive else waits
+                if not queue or queue <= self._copy_seconds(host, attempt.target.model, attempt.units):
+                    yield attempt
+
+    def _copy_seconds(self, host: Slots, model: str, units: int) -> float:
+        return host.estimate(model, units) or self._outlook.typical(units) or math.inf
+
+    def _copy_places(self, attempt: Attempt, besides: Slots, now: float) -> list[tuple[Slots, str]]:
+        hosts = (host for host in self._hosts.values() if host is not besides and host.serviceable(now))
+        found = ((host, self._copy_target(attempt, host, now)) for host in hosts)
+        return [(host, target.model) for host, target in found if target is not None]
 
     def _copy_target(self, attempt: Attempt, host: Slots, now: float) -> Target | None:
         request = self._requests.get(attempt.request)

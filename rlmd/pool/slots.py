@@ -14,6 +14,8 @@ from rlmd.config import Trust
 
 #: Transport failures in a row that open the breaker; a refused connection opens it at once.
 STRIKES = 2
+#: Answers in a row that were cut or malformed, after which a host counts as failed: it would ruin every request once.
+CUTS = 4
 #: Seconds for which the breaker first stays open, doubled up to the cap each time that the trial fails.
 OPEN_SECONDS, MAX_OPEN_SECONDS = 2.0, 60.0
 #: How long a wrong key or a missing model keeps a target out before it is tried again.
@@ -58,15 +60,18 @@ class HostView:
 
 @dataclass(slots=True)
 class Attempt:
-    """One request at one host. ``aborting``: cancelled, but its slot is not free before its end is reported."""
+    """One request at one host. ``aborting``: cancelled, but its slot is not free before its end is reported;
+    ``overtaken``: because its second copy was whole before it."""
 
     id: int
     request: int
     target: Target
     started: float
     units: int
+    interactive: bool = False
     backup: bool = False
     aborting: bool = False
+    overtaken: bool = False
 
 
 def units_of(chars: int) -> int:
@@ -85,6 +90,7 @@ class Slots:
     smooth: int = 0
     failures: int = 0
     level: int = 0
+    cuts: int = 0
     open_until: float | None = None
     trial: int | None = None
     pauses: int = 0
@@ -183,6 +189,7 @@ class Slots:
 
     def succeed(self, attempt: Attempt, now: float) -> None:
         self.completed += 1
+        self.cuts = 0
         self.recover(attempt, now)
         self.learn(attempt, now - attempt.started)
         self.smooth += 1
@@ -198,6 +205,14 @@ class Slots:
             self.open_until = self.trial = None
             self.down_since = None if self.view.ready else now
             self.was_up = True
+
+    def cut(self, attempt: Attempt, now: float) -> None:
+        """It answered, but what it answered does not count. One such reply may be the request's fault."""
+        self.cuts += 1
+        if self.cuts >= CUTS:
+            self.fail(attempt, now, refused=True)
+        else:
+            self.recover(attempt, now)
 
     def give_up_trial(self, attempt: Attempt) -> None:
         if self.trial == attempt.id:
@@ -242,6 +257,12 @@ class Slots:
         else:
             sample = min(sample, known * MAX_SAMPLE_RATIO)
             self.pace[attempt.target.model] = known + PACE_WEIGHT * (sample - known)
+
+    def learn_slowness(self, attempt: Attempt, now: float) -> None:
+        """It would have taken longer than this at least."""
+        seconds = now - attempt.started
+        if (known := self.estimate(attempt.target.model, attempt.units)) is not None and seconds > known:
+            self.learn(attempt, seconds)
 
     def estimate(self, model: str, units: int) -> float | None:
         """Seconds for a request; None as long as nothing was measured here."""

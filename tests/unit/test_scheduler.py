@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -494,87 +491,6 @@ def test_an_answer_from_a_host_that_is_said_to_be_down_does_not_stop_the_clock_o
     story.now = story.wake
     story.call("tick")
     assert story.settled[waiting].outcome == "no_host"
-
-
-# ── simulation ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-#: Slots and mean seconds a request: two old cards, one fast, one slow.
-UNEQUAL = (("m40", 2, 1.0), ("rtx", 4, 0.35), ("p100", 2, 1.6))
-
-
-@dataclass
-class Simulation:
-    """Discrete events on the scheduler itself, sizes known up to ``noise``. ``fault`` names what a host does then."""
-
-    count: int
-    seed: int
-    fault: Callable[[str, float], str] = lambda host, now: ""
-    noise: float = 0.3
-
-    def run(self) -> tuple[float, float, Story]:
-        rng = random.Random(self.seed)
-        sizes = [rng.lognormvariate(-0.18, 0.6) for _ in range(self.count)]
-        luck = [rng.lognormvariate(-(self.noise**2) / 2, self.noise) for _ in range(self.count)]
-        story = Story()
-        story.hosts(*(view(name, slots) for name, slots, _ in UNEQUAL))
-        seconds = {name: pace for name, _, pace in UNEQUAL}
-        numbers = {story.submit("m40", "rtx", "p100", chars=max(1, int(4000 * size) - 1000)): size for size in sizes}
-        events: list[tuple[float, int, int]] = []
-        known: set[int] = set()
-        tie = itertools.count()
-        while len(story.settled) < self.count:
-            for attempt in story.flying.keys() - known:
-                known.add(attempt)
-                one = story.flying[attempt]
-                took = numbers[one.request] * luck[one.request - 1] * seconds[one.target.host]
-                match self.fault(one.target.host, story.now):
-                    case "dead":
-                        took = 0.01
-                    case "hung":
-                        took = 60.0
-                    case "slow":
-                        took *= 10
-                heapq.heappush(events, (story.now + took, next(tie), attempt))
-            for attempt in list(story.aborted & story.flying.keys()):
-                story.end(attempt, Ending("aborted"))
-            times = [events[0][0]] if events else []
-            times += [story.wake] if story.wake is not None else []
-            assert times, story.tale("the simulation stalls")
-            story.now = max(story.now, min(times))
-            if events and events[0][0] <= story.now:
-                _, _, attempt = heapq.heappop(events)
-                if attempt in story.flying:
-                    fault = self.fault(story.flying[attempt].target.host, story.now)
-                    story.end(attempt, Ending("failed") if fault in ("dead", "hung") else WHOLE)
-            else:
-                story.call("tick")
-        work = sum(numbers[number] * luck[number - 1] for number in numbers)
-        largest = max(numbers[number] * luck[number - 1] for number in numbers) * min(seconds.values())
-        return story.now, max(largest, work / sum(slots / pace for _, slots, pace in UNEQUAL)), story
-
-
-@pytest.mark.parametrize(("count", "aim"), [(40, 1.30), (200, 1.10), (1000, 1.05)])
-def test_makespan_on_unequal_hosts_stays_near_the_bound(count: int, aim: float) -> None:
-    ratios = []
-    for seed in range(10 if count < 1000 else 3):
-        makespan, bound, story = Simulation(count, seed).run()
-        ratios.append(makespan / bound)
-        assert all(settle.outcome == "whole" for settle in story.settled.values())
-    print(count, sum(ratios) / len(ratios), max(ratios), story.scheduler.statistics().copies)
-    assert sum(ratios) / len(ratios) <= aim
-
-
-@pytest.mark.parametrize("fault", ["dead", "hung", "slow"])
-@pytest.mark.parametrize("host", ["rtx", "m40"])
-def test_a_host_that_dies_hangs_or_slows_down_loses_nothing(fault: str, host: str) -> None:
-    began = 200 * 0.3 / 14.68
-    makespan, _, story = Simulation(200, 1, lambda name, now: fault if name == host and now > began else "").run()
-    assert len(story.settled) == 200
-    assert all(settle.outcome == "whole" for settle in story.settled.values())
-    left = sum(slots / pace for name, slots, pace in UNEQUAL if name != host)
-    bound = began + (200 - began * 14.68) / left
-    print(fault, host, makespan / bound, story.scheduler.statistics().copies)
-    assert makespan <= 1.35 * bound
 
 
 def test_units_grow_with_the_prompt() -> None:
