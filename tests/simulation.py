@@ -50,7 +50,8 @@ def lognormal(count: int, rng: random.Random, sigma: float = 0.6) -> list[float]
 def drawn(rng: random.Random) -> tuple[Machine, ...]:
     """Three to six machines of any size and speed."""
     return tuple(
-        Machine(f"h{number}", rng.choice((1, 1, 2, 2, 4, 8)), rng.uniform(0.1, 1.5)) for number in range(rng.randint(3, 6))
+        Machine(f"h{number}", rng.choice((1, 1, 2, 2, 4, 8)), rng.uniform(0.1, 1.5))
+        for number in range(rng.randint(3, 6))
     )
 
 

@@ -196,11 +196,6 @@ class DiskCache:
         if self._stored is not None and not self._storing:
             self._store_gathered()
 
-    async def settle(self) -> None:
-        """Waits until all that was put is stored."""
-        self._store_gathered()
-        await self._call(lambda: None)
-
     def statistics(self) -> tuple[int, int]:
         """As counted last; counting again, for the next who asks, if something was stored since."""
         if self._uncounted:

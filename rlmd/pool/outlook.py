@@ -7,7 +7,8 @@ long (every free slot takes the next request); at its end they keep the last req
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 from rlmd.pool.slots import Attempt, Slots, Target
 from rlmd.pool.waiting import Bucket, Key, Waiting
@@ -22,6 +23,13 @@ class Outlook:
     def __init__(self, hosts: Mapping[str, Slots], waiting: Waiting) -> None:
         self._hosts = hosts
         self._waiting = waiting
+        self._fleets: dict[Key, _Fleet] = {}
+        self._slowest: float | None = None
+
+    def forget(self) -> None:
+        """Time has passed, or an attempt began: what was computed holds no more."""
+        self._fleets.clear()
+        self._slowest = None
 
     def remaining(self, attempt: Attempt, now: float) -> float | None:
         """Seconds that an attempt may still take; None when nothing was measured anywhere. One that is over its time
@@ -60,8 +68,9 @@ class Outlook:
 
     def typical(self, units: int) -> float | None:
         """For hosts that have not finished anything yet: the slowest measured one's time."""
-        paces = [pace for host in self._hosts.values() for pace in host.pace.values()]
-        return max(paces) * units if paces else None
+        if self._slowest is None:
+            self._slowest = max((max(host.pace.values()) for host in self._hosts.values() if host.pace), default=0.0)
+        return self._slowest * units or None
 
     def longest_in_time(self, bucket: Bucket, target: Target, now: float) -> float:
         """Units of the longest request that this target finishes before all that waits is done.
@@ -71,15 +80,13 @@ class Outlook:
         """
         key = bucket.key
         single = self._hosts[target.host].estimate(target.model, 1)
-        others = list(self._measured(key, now, besides=""))
-        if single is None or not others:
+        fleet = self._fleet(key, now)
+        if single is None or not fleet.hosts:
             return 0.0 if len({target.host for target in key.targets}) > 1 else math.inf
-        speed = sum(host.usable / pace for host, pace in others)
-        ahead = sum(bucket.units for bucket in self._waiting)
-        if ahead / speed >= single * bucket.longest:
+        ahead = self._waiting.units
+        if ahead / fleet.speed >= single * bucket.longest:
             return math.inf  # a long queue: nothing is too long for anybody
-        in_flight = sum(self._backlog(host, now) / pace for host, pace in others)
-        return (ahead + in_flight) / speed / single
+        return (ahead + fleet.in_flight) / fleet.speed / single
 
     def better_left(self, bucket: Bucket, request: int, target: Target, now: float, extra_units: int) -> float | None:
         """Seconds after which to look again, if the request would be done sooner when this free slot left it to the
@@ -88,26 +95,30 @@ class Outlook:
         here = self._hosts[target.host].estimate(target.model, units + extra_units)
         if here is None or bucket.key.ordered:
             return None
-        elsewhere = self._done_elsewhere(bucket.key, units, target.host, here, now)
+        elsewhere = self._done_elsewhere(bucket.key, units, here, now)
         return max(LOOK_AGAIN, here - elsewhere) if elsewhere < here else None
 
-    def _done_elsewhere(self, key: Key, units: int, besides: str, here: float, now: float) -> float:
+    def _done_elsewhere(self, key: Key, units: int, here: float, now: float) -> float:
         """Seconds (if less than ``here``) after which the others would have done all that waits, this request last.
 
         One with a free slot has just left it to us and does not count."""
-        busy = [(host, pace) for host, pace in self._measured(key, now, besides) if not host.free(now)]
-        if not busy:
+        fleet = self._fleet(key, now)
+        if not fleet.busy:
             return math.inf
-        ahead = sum(bucket.units for bucket in self._waiting) - units
-        queued = ahead / sum(host.usable / pace for host, pace in busy)
+        queued = (self._waiting.units - units) / fleet.busy_speed
         if queued >= here:
             return math.inf  # spares the look at everything that is in flight
-        backlog = sum(self._backlog(host, now) for host, _ in busy) / sum(host.usable for host, _ in busy)
-        return queued + backlog + min(pace for _, pace in busy) * units
+        return queued + fleet.busy_backlog + fleet.busy_pace * units
 
-    def _measured(self, key: Key, now: float, besides: str) -> Iterator[tuple[Slots, float]]:
-        """Hosts that could take what waits under ``key``, with their seconds a unit."""
-        seen = {besides, *key.avoided}
+    def _fleet(self, key: Key, now: float) -> _Fleet:
+        """Hosts that could take what waits under ``key``; the same for every host that asks, until ``forget``."""
+        if (known := self._fleets.get(key)) is None:
+            known = self._fleets[key] = _Fleet(list(self._measured(key, now)), now, self._backlog)
+        return known
+
+    def _measured(self, key: Key, now: float) -> Iterator[tuple[Slots, float]]:
+        """Each with its seconds a unit."""
+        seen = set(key.avoided)
         for target in key.targets:
             host = self._hosts.get(target.host)
             if host is None or target.host in seen or not host.serves(target.model, key.private, now):
@@ -119,3 +130,41 @@ class Outlook:
     def _backlog(self, host: Slots, now: float) -> float:
         """Seconds of slot time that the host's attempts will still take."""
         return sum(self.remaining(attempt, now) or 0.0 for attempt in host.in_flight.values())
+
+
+class _Fleet:
+    """Hosts with their seconds a unit at one moment; what is dear to know is computed when it is asked for."""
+
+    def __init__(self, hosts: list[tuple[Slots, float]], now: float, backlog: Callable[[Slots, float], float]) -> None:
+        self.hosts = hosts
+        self._now = now
+        self._backlog = backlog
+
+    @cached_property
+    def speed(self) -> float:
+        """Units a second."""
+        return sum(host.usable / pace for host, pace in self.hosts)
+
+    @cached_property
+    def in_flight(self) -> float:
+        """Units that their attempts have still to do."""
+        return sum(self._backlog(host, self._now) / pace for host, pace in self.hosts)
+
+    @cached_property
+    def busy(self) -> list[tuple[Slots, float]]:
+        """Those without a free slot."""
+        return [(host, pace) for host, pace in self.hosts if not host.free(self._now)]
+
+    @cached_property
+    def busy_speed(self) -> float:
+        return sum(host.usable / pace for host, pace in self.busy)
+
+    @cached_property
+    def busy_pace(self) -> float:
+        return min(pace for _, pace in self.busy)
+
+    @cached_property
+    def busy_backlog(self) -> float:
+        """Seconds until what is in flight at the busy ones is done, shared among their slots."""
+        seconds = sum(self._backlog(host, self._now) for host, _ in self.busy)
+        return seconds / sum(host.usable for host, _ in self.busy)

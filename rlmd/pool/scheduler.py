@@ -42,6 +42,11 @@ class _Request:
     avoided: set[str] = field(default_factory=set)
 
 
+def _speed(host: Slots) -> tuple[float, str]:
+    """Seconds for a request of one size, to compare hosts; unmeasured ones first, so that they are measured."""
+    return min(host.pace.values(), default=0.0), host.view.name
+
+
 class Scheduler:
     """See the module's docstring. Every public method returns the actions to execute, in order."""
 
@@ -216,21 +221,26 @@ class Scheduler:
     def _advance(self, actions: list[Action], now: float) -> list[Action]:
         """Fills free slots, then ends what waits in vain, then says when to look again."""
         wake: list[float] = []
-        hosts = sorted(self._hosts.values(), key=lambda host: (self._second(host), host.view.name))
-        for host in hosts:
-            while host.free(now) and (found := self._copy_for(host, now, wake) or self._next_for(host, now, wake)):
+        self._outlook.forget()
+        free = sorted((host for host in self._hosts.values() if host.free(now)), key=_speed)
+        late = self._stragglers(free, now, []) if free and len(self._waiting) else []
+        for host in free:
+            while host.free(now) and (
+                found := self._copy_for(host, late, now, wake) or self._next_for(host, now, wake)
+            ):
+                self._start(self._requests[found[0]], found[1], now, actions)
+        free = [host for host in free if host.free(now)]
+        late = self._stragglers(free, now, wake) if free and self._attempts else []
+        for host in free:
+            while host.free(now) and (found := self._copy_for(host, late, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
         if len(self._waiting):
             self._expire(now, actions, wake)
-            wake += (time for host in hosts if (time := host.opens_at(now)) is not None)
+            wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
         if later := [time for time in wake if now < time < math.inf]:
             actions.append(WakeAt(min(later)))
         self._forget_idle_runs()
         return actions
-
-    def _second(self, host: Slots) -> float:
-        """Seconds for a request of one size, to compare hosts; unmeasured ones first, so that they are measured."""
-        return min(host.pace.values(), default=0.0)
 
     def _next_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
         """The request that this host should take next: class, then run, then resident model, prefix and length."""
@@ -295,47 +305,54 @@ class Scheduler:
             self._waiting.remove(work.id)
             self._scale = max(self._scale, self._served[work.run])
             self._served[work.run] += request.units
+        self._outlook.forget()
         actions.append(Dispatch(attempt.id, work.id, target))
 
     # ── second copies ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _copy_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
-        """The straggler whose second copy here would save most: one that what still waits would not outlast, as the
-        longest go first. Only trusted hosts run copies, as theirs cost no money."""
-        best: tuple[float, Attempt, Target] | None = None
-        for attempt in self._stragglers(host, now):
+    def _stragglers(self, free: list[Slots], now: float, wake: list[float]) -> list[tuple[float, Attempt]]:
+        """Attempts in flight, with the seconds they may still take, whose copy at the fastest of the free hosts would
+        pay, and would take as long as all that waits and comes before them: as in a queue, the longest go first."""
+        waits = self._outlook.drain(now)
+        fastest = min(host.estimate("", 1) or self._outlook.typical(1) or math.inf for host in free)
+        if waits and waits > fastest * self._largest and not self._interactive:
+            return []  # a long queue: not one of them, and no look at each
+        before = waits and self._outlook.drain(now, interactive=True)
+        found = []
+        for attempt in self._attempts.values():
+            here = fastest * attempt.units
+            queue = before if attempt.interactive else waits
+            remaining = None if queue > here and queue else self._outlook.remaining(attempt, now)
+            if remaining is None:
+                continue
+            if remaining > max((1 + COPY_GAIN) * here, here + COPY_SECONDS):
+                found.append((remaining, attempt))
+            elif not attempt.aborting:
+                wake.append(now + max(0.05, (1 + COPY_GAIN) * here + COPY_SECONDS - remaining))
+        return found
+
+    def _copy_for(
+        self, host: Slots, late: list[tuple[float, Attempt]], now: float, wake: list[float]
+    ) -> tuple[int, Target] | None:
+        """The straggler whose second copy here would save most. Only trusted hosts run copies, as theirs cost no
+        money."""
+        best: tuple[float, float, Attempt, Target] | None = None
+        for remaining, attempt in late:
             found = self._copy_target(attempt, host, now)
-            remaining = self._outlook.remaining(attempt, now)
-            if found is None or remaining is None:
+            if found is None:
                 continue
             here = self._copy_seconds(host, found.model, attempt.units)
             gain = remaining - here
-            if gain <= max(COPY_GAIN * here, COPY_SECONDS):
-                wake.append(now + max(0.05, (1 + COPY_GAIN) * here + COPY_SECONDS - remaining))
-            elif best is None or gain > best[0]:
-                best = (gain, attempt, found)
+            if gain > max(COPY_GAIN * here, COPY_SECONDS) and (best is None or gain > best[0]):
+                best = (gain, here, attempt, found)
         if best is None:
             return None
-        _, attempt, found = best
-        here = self._copy_seconds(host, found.model, attempt.units)
+        _, here, attempt, found = best
         sooner = self._outlook.sooner_elsewhere(attempt, self._copy_places(attempt, host, now), here, now)
         if sooner is not None:
             wake.append(now + sooner)
             return None
         return attempt.request, found
-
-    def _stragglers(self, host: Slots, now: float) -> Iterator[Attempt]:
-        """Attempts whose copy here would take at least as long as all that waits and comes before them."""
-        waits = self._outlook.drain(now)
-        if waits and waits > self._copy_seconds(host, "", self._largest) and not self._interactive:
-            return  # a long queue: not one of them, and no look at each
-        before = waits and self._outlook.drain(now, interactive=True)
-        for attempt in self._attempts.values():
-            request = self._requests.get(attempt.request)
-            if request is not None and not attempt.aborting:
-                queue = before if request.work.interactive else waits
-                if not queue or queue <= self._copy_seconds(host, attempt.target.model, attempt.units):
-                    yield attempt
 
     def _copy_seconds(self, host: Slots, model: str, units: int) -> float:
         return host.estimate(model, units) or self._outlook.typical(units) or math.inf

@@ -158,6 +158,8 @@ class Slots:
 
     def opens_at(self, now: float) -> float | None:
         """When it may be asked again by the passing of time alone; None if time does not decide."""
+        if self.open_until is None and self.closed_until <= now and not self.barred:
+            return None
         times = [self.closed_until] if self.closed_until > now else []
         if self.open_until is not None and self.trial is None:
             times.append(self.open_until)

@@ -80,6 +80,8 @@ class Waiting:
     def __init__(self) -> None:
         self._buckets: dict[Key, Bucket] = {}
         self._where: dict[int, Bucket] = {}
+        #: Of all that waits.
+        self.units = 0
 
     def __len__(self) -> int:
         return len(self._where)
@@ -95,10 +97,12 @@ class Waiting:
         if bucket is None:
             bucket = self._buckets[key] = Bucket(key)
         bucket.add(request, units, prefix)
+        self.units += units
         self._where[request] = bucket
 
     def remove(self, request: int) -> None:
         bucket = self._where.pop(request)
+        self.units -= bucket.members[request]
         bucket.remove(request)
         if not bucket.members:
             del self._buckets[bucket.key]

@@ -48,9 +48,9 @@ def rows(folder: Path, statement: str, *values: Any) -> list[Any]:
 @pytest.mark.parametrize("text", ["short", "\r\n\ud800 \udce9 🙂 \x00" * 10_000, ""])
 async def test_what_was_stored_comes_back_exactly_also_after_a_restart(tmp_path: Path, text: str) -> None:
     async with opened(tmp_path / "c") as cache:
-        cache.put("key", value(text))
+        storing = cache.put("key", value(text))
         assert await cache.get(["other", "key"]) == value(text), "found before it is stored"
-        await cache.settle()
+        await storing
         assert await cache.get(["other", "key"]) == value(text)
         cache.statistics()
         await cache.get(["key"])
@@ -141,13 +141,11 @@ async def test_a_lock_held_by_another_process_is_a_miss_and_does_not_block_the_l
 ) -> None:
     monkeypatch.setattr("rlmd.pool.cache.LOCK_SECONDS", 0.05)
     async with opened(tmp_path) as cache:
-        cache.put("key", value())
-        await cache.settle()
+        await cache.put("key", value())
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
-            cache.put("other", value())
             turns = 0
-            waiting = asyncio.ensure_future(cache.settle())
+            waiting = asyncio.ensure_future(cache.put("other", value()))
             while not waiting.done():
                 turns += 1
                 await asyncio.sleep(0)
@@ -167,15 +165,14 @@ async def test_it_works_on_one_thread_of_its_own(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(BytesDisk, "fetch", noted)
     async with opened(tmp_path) as cache:
-        cache.put("key", value())
-        await cache.settle()
+        await cache.put("key", value())
         assert all(await asyncio.gather(*(cache.get(["key"]) for _ in range(20))))
     assert len(threads) == 1
     assert threads.pop().startswith("rlmd-cache")
 
 
 async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One job on the thread for many completions, by itself, without a ``settle``."""
+    """One job on the thread for many completions, by itself."""
     lots: list[set[str]] = []
     stored = asyncio.Event()
     loop, store = asyncio.get_running_loop(), DiskCache._put
@@ -196,9 +193,7 @@ async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatc
 
 async def test_the_size_is_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, limit=1 << 20) as cache:
-        for number in range(200):
-            cache.put(str(number), value("x" * 20_000))
-        await cache.settle()
+        await asyncio.gather(*(cache.put(str(number), value("x" * 20_000)) for number in range(200)))
         cache.statistics()
         await cache.get(["0"])
         entries, size = cache.statistics()

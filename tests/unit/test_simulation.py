@@ -54,7 +54,9 @@ def test_two_runs_that_start_together_share_the_hosts_alike() -> None:
     rng.shuffle(pieces)
     simulation = Simulation(UNEQUAL, [size for _, size in pieces], runs=[run for run, _ in pieces], check_every=20)
     simulation.run()
-    ends = {run: max(simulation.finished[n] for n, (of, _) in enumerate(pieces) if of == run) for run in ("short", "long")}
+    ends = {
+        run: max(simulation.finished[n] for n, (of, _) in enumerate(pieces) if of == run) for run in ("short", "long")
+    }
     assert max(ends.values()) <= 1.3 * min(ends.values()), ends
 
 
