@@ -15,9 +15,12 @@ from rlmd.wire.methods import (
     METHODS,
     AttachParams,
     CancelParams,
+    ContextInfo,
     ContextInfoResult,
     ContextListResult,
     ContextParams,
+    DiffParams,
+    DiffResult,
     DiscoverResult,
     DoctorResult,
     Done,
@@ -25,6 +28,7 @@ from rlmd.wire.methods import (
     ExecuteResult,
     FetchParams,
     FetchResult,
+    FlagsParams,
     HostAddParams,
     HostAddResult,
     HostListResult,
@@ -48,6 +52,7 @@ from rlmd.wire.methods import (
     SearchResult,
     SessionListResult,
     StatusResult,
+    UpdateParams,
 )
 
 
@@ -62,6 +67,12 @@ class Calls:
     async def call(self, method: Literal["initialize"], params: InitializeParams) -> InitializeResult: ...
     @overload
     async def call(self, method: Literal["context/load"], params: LoadParams) -> LoadResult: ...
+    @overload
+    async def call(self, method: Literal["context/update"], params: UpdateParams) -> LoadResult: ...
+    @overload
+    async def call(self, method: Literal["context/flags"], params: FlagsParams) -> ContextInfo: ...
+    @overload
+    async def call(self, method: Literal["context/diff"], params: DiffParams) -> DiffResult: ...
     @overload
     async def call(self, method: Literal["context/list"], params: Nothing = ...) -> ContextListResult: ...
     @overload

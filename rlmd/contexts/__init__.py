@@ -3,6 +3,8 @@
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
     ContextInfo,
+    Diff,
+    DocumentChange,
     DocumentInfo,
     FileIdentity,
     Hit,
@@ -21,6 +23,8 @@ from rlmd.contexts.store import ContextStore
 __all__ = [
     "ContextInfo",
     "ContextStore",
+    "Diff",
+    "DocumentChange",
     "DocumentInfo",
     "FileIdentity",
     "Hit",

@@ -7,9 +7,10 @@ Reading and writing blobs is not done here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,46 +22,23 @@ from rlmd.contexts.records import (
     FileIdentity,
     Kind,
     LoadedDocument,
+    PathSource,
     PinnedDocument,
     Segment,
 )
+from rlmd.contexts.schema import opened, translated
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE contexts (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, private INTEGER NOT NULL,
-    implicit INTEGER NOT NULL, revision INTEGER NOT NULL, created REAL NOT NULL, updated REAL NOT NULL,
-    sources TEXT NOT NULL
-);
-CREATE TABLE revisions (
-    context INTEGER NOT NULL, revision INTEGER NOT NULL, digest TEXT NOT NULL, documents INTEGER NOT NULL,
-    chars INTEGER NOT NULL, bytes INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (context, revision)
-) WITHOUT ROWID;
--- A row holds from revision `first` up to, not including, `past`; NULL: up to the newest.
-CREATE TABLE documents (
-    id INTEGER PRIMARY KEY, context INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER, name TEXT NOT NULL,
-    origin TEXT, digest TEXT NOT NULL, origin_digest TEXT NOT NULL, chars INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    max_codepoint INTEGER NOT NULL, marks BLOB NOT NULL, segments TEXT NOT NULL, identity TEXT
-);
-CREATE INDEX documents_by_name ON documents (context, name, first);
-CREATE TABLE blobs (context INTEGER NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,
-    PRIMARY KEY (context, digest)) WITHOUT ROWID;
-CREATE INDEX blobs_by_digest ON blobs (digest);
-INSERT INTO meta VALUES ('store', lower(hex(randomblob(8))));
-"""
 _CONTEXT = """
 SELECT c.id, c.name, c.revision, c.kind, c.private, c.implicit, r.documents, r.chars, r.bytes, r.digest,
-    c.created, c.updated, c.sources
+    c.created, c.updated, c.sources, c.used, c.roots IS NOT NULL
 FROM contexts c JOIN revisions r ON r.context = c.id AND r.revision = c.revision
 """
 #: What makes a ``PinnedDocument``, in order; the helper process reads the same columns.
-DOCUMENT_COLUMNS = "name, origin, digest, chars, bytes, max_codepoint, segments, origin_digest, marks"
+DOCUMENT_COLUMNS = (
+    "name, origin, digest, chars, bytes, max_codepoint, segments, origin_digest, marks, encoding, format, pages"
+)
+_INFO_COLUMNS = "name, origin, chars, bytes, digest, origin_digest, encoding, format"
 HOLDS = "context = ? AND first <= ? AND (past IS NULL OR past > ?)"
-
-
-class CatalogueUnreadable(Exception):
-    """The file is no catalogue of ours, or damaged; never written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +71,7 @@ class ContextChange:
     private: bool
     implicit: bool
     sources: tuple[str, ...]
+    roots: PathSource | None
     digest: str
     documents: int
     chars: int
@@ -105,7 +84,7 @@ class ContextChange:
 
 def document_of(row: Sequence[Any]) -> PinnedDocument:
     """A ``PinnedDocument`` of ``DOCUMENT_COLUMNS``."""
-    name, origin, digest, chars, size, widest, segments, origin_digest, marks = row
+    name, origin, digest, chars, size, widest, segments, origin_digest, marks, encoding, form, pages = row
     return PinnedDocument(
         name=name,
         origin=origin,
@@ -116,6 +95,9 @@ def document_of(row: Sequence[Any]) -> PinnedDocument:
         segments=tuple(Segment(*s) for s in json.loads(segments)),
         origin_digest=origin_digest,
         marks=marks,
+        encoding=encoding,
+        format=form,
+        pages=pages,
     )
 
 
@@ -123,36 +105,8 @@ class Catalogue:
     """All methods are called on one thread, that which opened it."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or makes the catalogue.
-
-        Raises:
-            CatalogueUnreadable: It is damaged or of another make.
-        """
-        try:
-            self._db = self._open(path)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise CatalogueUnreadable(type(error).__name__) from error
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=5)
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version != SCHEMA_VERSION and not (version == 0 and empty):
-                raise sqlite3.DatabaseError(f"schema version {version}")
-            if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA secure_delete = ON")
-            if empty:
-                # One transaction: a catalogue is there wholly or not at all.
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        except BaseException:
-            db.close()
-            raise
-        return db
+        """Opens or makes the catalogue; raises as ``schema.opened`` does."""
+        self._db = opened(path)
 
     def close(self) -> None:
         self._db.close()
@@ -184,8 +138,7 @@ class Catalogue:
 
     def document_infos(self, context: int, revision: int, start: int, limit: int) -> tuple[DocumentInfo, ...]:
         rows = self._db.execute(
-            f"SELECT name, origin, chars, bytes, digest, origin_digest FROM documents WHERE {HOLDS}"  # noqa: S608
-            " ORDER BY name LIMIT ? OFFSET ?",
+            f"SELECT {_INFO_COLUMNS} FROM documents WHERE {HOLDS} ORDER BY name LIMIT ? OFFSET ?",  # noqa: S608
             (context, revision, revision, limit, start),
         )
         return tuple(DocumentInfo(*row) for row in rows)
@@ -212,6 +165,20 @@ class Catalogue:
             row = self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone()
         return _context(row), verdict
 
+    def roots(self, context: int) -> PathSource | None:
+        """The paths that a context came from; None where a client brought the text."""
+        (text,) = self._db.execute("SELECT roots FROM contexts WHERE id = ?", (context,)).fetchone()
+        return None if text is None else _roots(text)
+
+    def touch(self, context: int, now: float) -> None:
+        """Keeps in mind that a context was used."""
+        self._db.execute("UPDATE contexts SET used = ? WHERE id = ?", (now, context))
+
+    def set_private(self, context: int, private: bool) -> ContextRow:
+        """Marks a context, or takes the mark away."""
+        self._db.execute("UPDATE contexts SET private = ? WHERE id = ?", (private, context))
+        return _context(self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone())
+
     def drop(self, context: int) -> list[str]:
         """Forgets a context; returns the blobs that no other context is made of."""
         with _transaction(self._db):
@@ -228,9 +195,19 @@ class Catalogue:
 
     def _insert_context(self, change: ContextChange, now: float) -> int:
         cursor = self._db.execute(
-            "INSERT INTO contexts (name, kind, private, implicit, revision, created, updated, sources)"
-            " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
-            (change.name, change.kind, change.private, change.implicit, now, now, json.dumps(change.sources)),
+            "INSERT INTO contexts (name, kind, private, implicit, revision, created, updated, used, sources, roots)"
+            " VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+            (
+                change.name,
+                change.kind,
+                change.private,
+                change.implicit,
+                now,
+                now,
+                now,
+                json.dumps(change.sources),
+                _roots_text(change.roots),
+            ),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -241,12 +218,16 @@ class Catalogue:
         implicit = info.implicit and change.implicit
         sources = change.sources
         differs = bool(change.fresh or change.gone)
-        if not differs and (private, implicit, sources) == (info.private, info.implicit, info.sources):
+        roots = _roots_text(change.roots)
+        (known_roots,) = self._db.execute("SELECT roots FROM contexts WHERE id = ?", (before.id,)).fetchone()
+        told = (info.private, info.implicit, info.sources, known_roots)
+        if not differs and (private, implicit, sources, roots) == told:
             return "unchanged"
         revision = info.revision + differs
         self._db.execute(
-            "UPDATE contexts SET private = ?, implicit = ?, revision = ?, updated = ?, sources = ? WHERE id = ?",
-            (private, implicit, revision, now, json.dumps(sources), before.id),
+            "UPDATE contexts SET private = ?, implicit = ?, revision = ?, updated = ?, used = ?, sources = ?, roots = ?"
+            " WHERE id = ?",
+            (private, implicit, revision, now, now, json.dumps(sources), roots, before.id),
         )
         if differs:
             self._write_revision(before.id, revision, change, now)
@@ -260,29 +241,31 @@ class Catalogue:
         self._db.executemany("UPDATE documents SET past = ? WHERE id = ?", [(revision, row) for row in change.gone])
         self._db.executemany(
             f"INSERT INTO documents (context, first, {DOCUMENT_COLUMNS}, identity)"  # noqa: S608
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (_document_row(context, revision, loaded) for loaded in change.fresh),
         )
         if change.blob is not None:
             self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (context, *change.blob))
 
 
-class _transaction:  # noqa: N801  # a context manager that reads as a word
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Wholly or not at all, also when the disk is full at the very commit. Raises ``DiskFull``, ``Unavailable``."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    except BaseException as error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise translated(error, "writing the catalogue") from error
+        raise
 
 
 def _context(row: Sequence[Any]) -> ContextRow:
-    number, name, revision, kind, private, implicit, documents, chars, size, digest, created, updated, sources = row
+    number, name, revision, kind, private, implicit, documents, chars, size, digest, *times, roots = row
+    created, updated, sources, used = times
     info = ContextInfo(
         name=name,
         revision=revision,
@@ -296,6 +279,8 @@ def _context(row: Sequence[Any]) -> ContextRow:
         created=created,
         updated=updated,
         sources=tuple(json.loads(sources)),
+        used=used,
+        roots=bool(roots),
     )
     return ContextRow(number, info)
 
@@ -315,8 +300,23 @@ def _document_row(context: int, revision: int, loaded: LoadedDocument) -> tuple[
         segments,
         d.origin_digest,
         d.marks,
+        d.encoding,
+        d.format,
+        d.pages,
         _identity_text(loaded.identity),
     )
+
+
+def _roots_text(roots: PathSource | None) -> str | None:
+    if roots is None:
+        return None
+    told = {"paths": roots.paths, "include": roots.include, "exclude": roots.exclude, "everything": roots.everything}
+    return json.dumps(told)
+
+
+def _roots(text: str) -> PathSource:
+    told = json.loads(text)
+    return PathSource(tuple(told["paths"]), tuple(told["include"]), tuple(told["exclude"]), told["everything"])
 
 
 def _identity_text(identity: FileIdentity | None) -> str | None:

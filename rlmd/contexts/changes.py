@@ -41,6 +41,7 @@ def change_of(
         private=private,
         implicit=implicit,
         sources=_sources(source),
+        roots=dataclasses.replace(source, identity=None) if isinstance(source, PathSource) else None,
         digest=_digest(loaded, documents),
         documents=len(documents),
         chars=sum(d.chars for d in documents),
@@ -74,6 +75,7 @@ def implicit_path_name(source: PathSource) -> str:
     """By the paths, not the content: asked again, the same folder is an update of the same context."""
     kind = "collection" if len(source.paths) > 1 or os.path.isdir(source.paths[0]) else "text"
     key = "\0".join([kind, *sorted(source.paths), "\1", *source.include, "\1", *source.exclude])
+    key += "\1everything" * source.everything
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
     base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
     return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"

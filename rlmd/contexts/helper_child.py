@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlmd.contexts import matching, ranking
+from rlmd.contexts import comparing, matching, ranking
 from rlmd.contexts.shelf import Shelf
 from rlmd.errors import RlmdError
 
@@ -45,6 +45,10 @@ class Operations:
         volume = self._shelf.volume(context, revision)
         hits, complete = matching.regex_hits(self._shelf, volume, query, limit)
         return {"hits": hits, "complete": complete}
+
+    def diff(self, *, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
+        old, new = self._shelf.volume(context, before), self._shelf.volume(context, after)
+        return comparing.compare(self._shelf, old, new, limit)
 
     def index(self, *, context: int, revision: int) -> dict[str, int]:
         """Brings the context's index up to a revision; says how far it is."""
@@ -87,7 +91,7 @@ class Operations:
         return self._indexes / f"{context}.sqlite"
 
 
-OPERATIONS = ("find", "find_normalised", "regex", "index", "rank", "forget")
+OPERATIONS = ("find", "find_normalised", "regex", "diff", "index", "rank", "forget")
 
 
 def main() -> None:

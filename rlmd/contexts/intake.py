@@ -26,14 +26,18 @@ class ChangedWhileRead(Exception):
     """The file is being written to."""
 
 
+class NotGrown(Exception):
+    """The file does not begin with the text that it had."""
+
+
 class Pack:
     """One temporary blob that documents are appended to. A dry run counts and writes nothing."""
 
     def __init__(self, blobs: BlobFolder, *, dry_run: bool, cancelled: Event) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
-        #: Where the document that is being written begins. The first one's own hash is the pack's so far.
-        self._begin = 0
+        #: The document that is being written is all there is in the pack: its own hash is the pack's so far.
+        self._alone = True
         self._cancelled = cancelled
         self._fd = -1
         self._path: Path | None = None
@@ -47,7 +51,7 @@ class Pack:
 
     def write(self, data: bytes) -> None:
         self.check()
-        if self._begin:
+        if not self._alone:
             self._hash.update(data)
         self.size += len(data)
         view = memoryview(data)
@@ -57,14 +61,14 @@ class Pack:
             except OSError as error:
                 raise translated(error, "storing the context") from error
 
-    def begin(self) -> tuple[int, hashlib._Hash]:
-        """Begins a document; returns what ``rewind`` needs to take it back."""
-        self._begin = self.size
+    def begin(self, *, partial: bool = False) -> tuple[int, hashlib._Hash]:
+        """Begins a document, of which only a part comes in if ``partial``; returns what ``rewind`` needs."""
+        self._alone = not self.size and not partial
         return self.size, self._hash.copy()
 
     def end(self, document: hashlib._Hash) -> None:
         """Ends a document of this hash."""
-        if not self._begin:
+        if self._alone:
             self._hash = document.copy()
 
     def rewind(self, mark: tuple[int, hashlib._Hash]) -> None:
@@ -97,10 +101,17 @@ class Pack:
 
 
 class Intake:
-    """One document on its way into the pack: measured and hashed, with byte order marks taken off."""
+    """One document on its way into the pack: measured and hashed, with byte order marks taken off.
 
-    def __init__(self, pack: Pack) -> None:
-        self.mark = pack.begin()
+    Args:
+        pack: Where its text goes.
+        grown: What it was before: its text must come first, and is not stored a second time.
+    """
+
+    def __init__(self, pack: Pack, grown: PinnedDocument | None = None) -> None:
+        self.mark = pack.begin(partial=grown is not None)
+        self._grown = grown
+        self._there = grown.bytes if grown else 0
         self.note = ""
         self._pack = pack
         self._meter = Meter()
@@ -132,9 +143,20 @@ class Intake:
             self.verbatim(self._decoder.decode(b"", final=True).encode())
 
     def verbatim(self, data: bytes) -> None:
+        if self._there:
+            there, data = data[: self._there], data[self._there :]
+            self._measure(there)
+            self._pack.check()
+            self._there -= len(there)
+            if not self._there and self._grown and self._stored.hexdigest() != self._grown.digest:
+                raise NotGrown
+        if data:
+            self._measure(data)
+            self._pack.write(data)
+
+    def _measure(self, data: bytes) -> None:
         self._stored.update(data)
         self._meter.feed(data)
-        self._pack.write(data)
 
     @property
     def origin_digest(self) -> str:
@@ -146,6 +168,8 @@ class Intake:
         self._pack.end(self._stored)
         digest = self._stored.hexdigest()
         length = self._meter.bytes
+        there = self._grown.bytes if self._grown else 0
+        new = (Segment("", self.mark[0], length - there),) if length > there else ()
         return PinnedDocument(
             name=name,
             origin=origin,
@@ -153,20 +177,21 @@ class Intake:
             chars=self._meter.chars,
             bytes=length,
             max_codepoint=self._meter.max_codepoint,
-            segments=(Segment("", self.mark[0], length),) if length else (),
+            segments=(self._grown.segments if self._grown else ()) + new,
             origin_digest=self.origin_digest,
             marks=self._meter.marks,
         )
 
 
-def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool) -> Intake:
+def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: PinnedDocument | None = None) -> Intake:
     """Reads the ``st_size`` bytes that the file had when it was opened.
 
     Raises:
+        NotGrown: It does not begin with the text of ``grown``.
         NotText: It is binary.
         ChangedWhileRead: Its size or times differ afterwards, and so do the bytes read.
     """
-    intake = Intake(pack)
+    intake = Intake(pack, grown)
     try:
         head = os.pread(fd, SNIFF_BYTES, 0)
         binary = is_binary(head) and (raw or wide_encoding(head) is None)

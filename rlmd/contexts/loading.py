@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlmd.contexts import sorting
 from rlmd.contexts.catalogue import KnownDocument
-from rlmd.contexts.intake import ChangedWhileRead, Intake, Pack, read_once
+from rlmd.contexts.intake import ChangedWhileRead, Intake, NotGrown, Pack, read_once
 from rlmd.contexts.opening import identity_of, name_of, open_named, open_spool
 from rlmd.contexts.records import (
     FileIdentity,
@@ -23,14 +24,19 @@ from rlmd.contexts.records import (
     PathSource,
     PinnedDocument,
     Skipped,
+    SkipReason,
     SpoolSource,
 )
 from rlmd.contexts.scanning import Scanner, Tally, printable
-from rlmd.contexts.text import CHUNK, encode
+from rlmd.contexts.text import CHUNK, SNIFF_BYTES, encode
 from rlmd.errors import NotText, SourceUnreadable
 
 #: A file in a directory above this is skipped: it is data, not a document. Given by name, it is loaded.
 MAX_DOCUMENT_BYTES = 1 << 30
+#: A file that was at least so long, and grew, is looked at for the text that it had: only the rest is stored.
+_GROWN_BYTES = 64 << 10
+#: Pieces that a document lies in at most; one more, and it is stored anew.
+_MOST_SEGMENTS = 8
 #: How often a file that changes under the reader is read again.
 _ATTEMPTS = 3
 
@@ -120,7 +126,8 @@ class Loader:
             os.close(fd)
 
     def _folder(self, loaded: Loaded, root: str, prefix: str, source: PathSource, tally: Tally) -> None:
-        for found in Scanner(root, source.include, source.exclude, tally).files():
+        scanner = Scanner(root, source.include, source.exclude, tally, everything=source.everything)
+        for found in scanner.files():
             name = prefix + found.name
             self._pack.check()
             try:
@@ -132,6 +139,9 @@ class Loader:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DOCUMENT_BYTES:
                     tally.skip("too_large" if stat.S_ISREG(status.st_mode) else "special", name)
+                    continue
+                if not source.everything and (reason := self._unmeant(fd, name)):
+                    tally.skip(reason, name)
                     continue
                 self._read_file(loaded, fd, name, printable(found.path))
             except NotText:
@@ -148,12 +158,25 @@ class Loader:
         if known and identity and (identity, origin) == (known.identity, known.document.origin):
             loaded.kept[name] = known
             return
+        intake, before = self._read_whole(fd, known, raw=raw)
+        if intake.note:
+            loaded.notes.append(f"{name}: {intake.note}")
+        self._settle(loaded, intake, name, origin, None if raw else identity_of(before))
+
+    def _unmeant(self, fd: int, name: str) -> SkipReason | None:
+        """Why a file that is new here is no document; one that is known was looked at when it was new."""
+        if name in self._known:
+            return None
+        return sorting.of_head(os.path.basename(name), os.pread(fd, SNIFF_BYTES, 0))
+
+    def _read_whole(self, fd: int, known: KnownDocument | None, *, raw: bool) -> tuple[Intake, os.stat_result]:
+        """Reads a file, again if it changes meanwhile; of one that only grew, what is new is stored."""
         start = self._pack.begin()
+        grown = known.document if known and _may_have_grown(known.document, os.fstat(fd).st_size) else None
         for attempt in range(1, _ATTEMPTS + 1):
             before = os.fstat(fd)
             try:
-                intake = read_once(self._pack, fd, before, raw=raw)
-                break
+                return _read_grown(self._pack, fd, before, raw, grown), before
             except ChangedWhileRead as error:
                 self._pack.rewind(start)
                 if attempt == _ATTEMPTS:
@@ -163,9 +186,7 @@ class Loader:
             except BaseException:
                 self._pack.rewind(start)
                 raise
-        if intake.note:
-            loaded.notes.append(f"{name}: {intake.note}")
-        self._settle(loaded, intake, name, origin, None if raw else identity_of(before))
+        raise AssertionError("unreachable")
 
     def _settle(
         self, loaded: Loaded, intake: Intake, name: str, origin: str | None, identity: FileIdentity | None
@@ -180,6 +201,20 @@ class Loader:
                 loaded.touched.append((known.row, identity))
         else:
             loaded.fresh.append(LoadedDocument(document, identity))
+
+
+def _may_have_grown(known: PinnedDocument, size: int) -> bool:
+    plain = known.digest == known.origin_digest and known.format == "text"  # stored as it was read, and not damaged
+    return plain and _GROWN_BYTES <= known.bytes < size and len(known.segments) < _MOST_SEGMENTS
+
+
+def _read_grown(pack: Pack, fd: int, before: os.stat_result, raw: bool, grown: PinnedDocument | None) -> Intake:
+    if grown is not None:
+        try:
+            return read_once(pack, fd, before, raw=raw, grown=grown)
+        except NotGrown:
+            pass
+    return read_once(pack, fd, before, raw=raw)
 
 
 def _prefixes(roots: list[str]) -> dict[str, str]:

@@ -12,7 +12,9 @@ from typing import Literal
 
 Kind = Literal["text", "collection"]
 Change = Literal["created", "updated", "unchanged"]
-SkipReason = Literal["binary", "ignored", "excluded", "unreadable", "too_large", "special"]
+SkipReason = Literal[
+    "binary", "ignored", "excluded", "unreadable", "too_large", "special", "generated", "vendored", "minified"
+]
 SearchMode = Literal["bm25", "regex"]
 
 
@@ -34,11 +36,15 @@ class InlineSource:
 
 @dataclass(frozen=True, slots=True)
 class PathSource:
-    """Absolute paths of files or directories; ``include`` and ``exclude`` are gitignore patterns."""
+    """Absolute paths of files or directories; ``include`` and ``exclude`` are gitignore patterns.
+
+    ``everything``: also what is generated, vendored or minified.
+    """
 
     paths: tuple[str, ...]
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    everything: bool = False
     identity: FileIdentity | None = None
 
 
@@ -67,7 +73,8 @@ class PinnedDocument:
     """One document of one revision. Its bytes are its segments', concatenated, then decoded.
 
     ``max_codepoint`` is rounded up to 7F, FF, FFFF or 10FFFF: it tells the bytes a code point in a ``str``.
-    ``marks`` is the sparse index of ``text.Ruler``.
+    ``marks`` is the sparse index of ``text.Ruler``. ``encoding`` is that of the bytes as read, ``format`` what they
+    were before they became text; ``pages`` are the code points at which pages begin (little-endian u64), if it has any.
     """
 
     name: str
@@ -79,6 +86,9 @@ class PinnedDocument:
     segments: tuple[Segment, ...]
     origin_digest: str = ""
     marks: builtins.bytes = field(default=b"", repr=False)
+    encoding: str = "utf-8"
+    format: str = "text"
+    pages: builtins.bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ContextInfo:
+    """``used``: when it was last read or asked; ``roots``: it came from paths, which are looked through again."""
+
     name: str
     revision: int
     kind: Kind
@@ -110,6 +122,8 @@ class ContextInfo:
     created: float
     updated: float
     sources: tuple[str, ...]
+    used: float = 0.0
+    roots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +134,30 @@ class DocumentInfo:
     bytes: int
     digest: str
     origin_digest: str
+    encoding: str = "utf-8"
+    format: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """One document between two revisions. Lines that stand in the one and not in the other; one moved is neither."""
+
+    name: str
+    change: Literal["added", "removed", "changed"]
+    lines_added: int
+    lines_removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """``documents`` are the first so many, by name; the counts are of all."""
+
+    from_revision: int
+    to_revision: int
+    added: int
+    removed: int
+    changed: int
+    documents: tuple[DocumentChange, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pathspec import GitIgnoreSpec
 
+from rlmd.contexts import sorting
 from rlmd.contexts.records import Skipped, SkipReason
 from rlmd.errors import InvalidParams
 
@@ -60,13 +61,18 @@ class Scanner:
         include: gitignore patterns; when given, only files that match are found.
         exclude: gitignore patterns of files and folders that are left out.
         tally: Where skipped ones are counted. A skipped folder counts once.
+        everything: Also what is generated, vendored or minified.
     """
 
-    def __init__(self, root: str, include: Sequence[str], exclude: Sequence[str], tally: Tally) -> None:
+    def __init__(
+        self, root: str, include: Sequence[str], exclude: Sequence[str], tally: Tally, *, everything: bool = True
+    ) -> None:
         self._root = os.path.abspath(root)
         self._include = _spec(include) if include else None
         self._exclude = _spec(exclude)
         self._tally = tally
+        self._everything = everything
+        self._meant = sorting.named_in(tuple(include))
 
     def files(self) -> Iterator[FoundFile]:
         """The files, in the order of their names within each folder."""
@@ -112,11 +118,18 @@ class Scanner:
         shown = _matchable(name + "/" if is_folder else name)
         if rules.ignores(entry.path, is_folder):
             return "ignored"
+        if not self._everything and (reason := self._unmeant(entry.name, is_folder)):
+            return reason
         if self._exclude.match_file(shown):
             return "excluded"
         if self._include is not None and not is_folder and not self._include.match_file(shown):
             return "excluded"
         return None
+
+    def _unmeant(self, name: str, is_folder: bool) -> SkipReason | None:
+        if name in self._meant:
+            return None
+        return sorting.FOLDERS.get(name) if is_folder else sorting.of_name(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,13 @@ class Searcher:
         )
         return places
 
+    async def diff(self, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
+        """What differs between two revisions, as ``comparing.compare`` tells it."""
+        told: dict[str, Any] = await self._search.ask(
+            "diff", seconds=_SEARCH_SECONDS, context=context, before=before, after=after, limit=limit
+        )
+        return told
+
     async def forget(self, context: int) -> None:
         """Erases a dropped context's index."""
         for key in [key for key in self._builds if key[0] == context]:

@@ -22,6 +22,7 @@ from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
     Change,
     ContextInfo,
+    Diff,
     DocumentInfo,
     Hit,
     LoadReport,
@@ -33,7 +34,7 @@ from rlmd.contexts.records import (
 )
 from rlmd.contexts.threads import Threads
 from rlmd.contexts.vault import Vault
-from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound
+from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound, RlmdError, SourceMissing
 
 MAX_PEEK_CHARS = 65_536
 
@@ -135,7 +136,9 @@ class ContextStore:
         Raises:
             NotFound: There is none, or none that this client may know of.
         """
-        return await self._kept.pin(self._row(name, egress))
+        row = self._row(name, egress)
+        await self._kept.touch(row)
+        return await self._kept.pin(row)
 
     async def pin_revision(self, context: str, revision: int, *, egress: bool = False) -> PinnedContext:
         return await self._kept.pin(self._row(context, egress), revision)
@@ -170,8 +173,10 @@ class ContextStore:
         source: Source,
         *,
         name: str | None = None,
+        implicit: bool = False,
         private: bool = False,
         dry_run: bool = False,
+        unless_empty: bool = False,
         egress: bool = False,
     ) -> LoadReport:
         """Reads a source into a context; durable when it returns.
@@ -179,8 +184,10 @@ class ContextStore:
         Args:
             source: Where the text comes from.
             name: The context's; without one it is implicit, named by its paths, or by its content.
+            implicit: It expires when it is not used, although it has a name.
             private: Marks the context; a load never takes the mark away.
             dry_run: Reads and reports, keeps nothing.
+            unless_empty: A source without a document is an error.
             egress: What the asking client reads may leave the machine: it changes nothing private.
 
         Raises:
@@ -190,7 +197,7 @@ class ContextStore:
             DiskFull: Nothing was kept.
         """
         source = checked(source)
-        implicit = name is None
+        implicit = implicit or name is None
         known_as = name or (implicit_path_name(source) if isinstance(source, PathSource) else None)
         async with self._name_locked(known_as):
             if egress and known_as is not None:
@@ -204,6 +211,8 @@ class ContextStore:
                 change = await self._described(known_as, loaded, known, source, private=private, implicit=implicit)
                 if egress:
                     self._refuse_private(change.name)
+                if unless_empty and not change.documents:
+                    raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
                 if dry_run:
                     return self._forecast(change, loaded)
                 row, verdict = await self._kept.publish(pack, change)
@@ -220,6 +229,64 @@ class ContextStore:
                 "This client may not load into that context: what it reads may leave the machine.",
                 hint="Load it with rlmctl or from Emacs, or choose another name.",
             )
+
+    async def update(
+        self, name: str, *, dry_run: bool = False, unless_empty: bool = False, egress: bool = False
+    ) -> LoadReport:
+        """Looks through the paths that a context came from again, as they were named.
+
+        Args:
+            name: The context's.
+            dry_run: Only report.
+            unless_empty: Where nothing is left, that is an error, and the context stays as it is.
+            egress: What the asking client reads may leave the machine.
+
+        Raises:
+            Conflict: It came from no paths: whoever brought the text must bring it again.
+            SourceMissing, SourceUnreadable: They are gone; the context stays as it is.
+        """
+        row = self._row(name, egress)
+        roots = await self._kept.roots(row) if row.info.roots else None
+        if roots is None:
+            raise Conflict(
+                f"Context {name!r} was not loaded from paths.", hint="Load its text again under the same name."
+            )
+        return await self.load(
+            roots,
+            name=name,
+            implicit=row.info.implicit,
+            dry_run=dry_run,
+            unless_empty=unless_empty,
+            egress=egress,
+        )
+
+    async def refresh(self, name: str, *, egress: bool = False) -> str:
+        """Before a question: a context of paths is brought up to date. What it says why that could not be done.
+
+        The question is then asked of what is there, which beats none; a folder that is there and empty is taken for a
+        disk that is not mounted.
+        """
+        row = self._row(name, egress)
+        if not row.info.roots:
+            return ""
+        try:
+            await self.update(name, unless_empty=True, egress=egress)
+        except RlmdError as error:
+            return f"context {name!r} is as it was: {error.message}"
+        return ""
+
+    async def diff(
+        self, name: str, before: int | None = None, after: int | None = None, limit: int = 100, *, egress: bool = False
+    ) -> Diff:
+        """What changed between two revisions, by default the last two."""
+        row = self._row(name, egress)
+        after = row.info.revision if after is None else after
+        before = max(1, after - 1) if before is None else before
+        return await self._kept.diff(row, before, after, limit)
+
+    async def set_private(self, name: str, private: bool) -> ContextInfo:
+        """Marks a context private, or takes the mark away. Sessions and runs that held it stay private."""
+        return (await self._kept.set_private(self._row(name, False), private)).info
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""

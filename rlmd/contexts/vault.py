@@ -15,17 +15,19 @@ from pathlib import Path
 
 from rlmd.contexts import blobs as blobs_module
 from rlmd.contexts.blobs import BlobFolder, make_private_folder
-from rlmd.contexts.catalogue import Catalogue, CatalogueUnreadable, ContextChange, ContextRow, KnownDocument
+from rlmd.contexts.catalogue import Catalogue, ContextChange, ContextRow, KnownDocument
 from rlmd.contexts.changes import placed
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.pinned import PinnedContext
-from rlmd.contexts.records import Change
+from rlmd.contexts.records import Change, Diff, DocumentChange, PathSource
+from rlmd.contexts.schema import CatalogueUnreadable
 from rlmd.contexts.searching import Searcher
 from rlmd.contexts.threads import Threads
 from rlmd.errors import NotFound
 from rlmd.events import Pin
 
 _PINS_KEPT = 16
+_TOUCH_SECONDS = 3600.0
 
 
 class Vault:
@@ -131,6 +133,21 @@ class Vault:
             return known
         return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
 
+    async def roots(self, row: ContextRow) -> PathSource | None:
+        return await self._threads.in_catalogue(self.catalogue.roots, row.id)
+
+    async def diff(self, row: ContextRow, before: int, after: int, limit: int) -> Diff:
+        """What changed from one revision to another.
+
+        Raises:
+            NotFound: One of them is not kept.
+        """
+        for revision in (before, after):
+            await self.pin(row, revision)
+        told = await self.searcher.diff(row.id, before, after, limit)
+        documents = tuple(DocumentChange(**one) for one in told.pop("documents"))
+        return Diff(before, after, documents=documents, **told)
+
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def publish(self, pack: Pack, change: ContextChange) -> tuple[ContextRow, Change]:
@@ -160,6 +177,19 @@ class Vault:
             raise blobs_module.translated(error, "storing the context") from error
         fresh = [placed(document, pack.digest) for document in change.fresh]
         return dataclasses.replace(change, blob=blob, fresh=fresh)
+
+    async def touch(self, row: ContextRow) -> None:
+        """Keeps in mind that a context was used; to the hour, so that reading does not mean writing."""
+        now = time.time()
+        if now - row.info.used > _TOUCH_SECONDS:
+            self.rows[row.info.name] = ContextRow(row.id, dataclasses.replace(row.info, used=now))
+            await self._threads.in_catalogue(self.catalogue.touch, row.id, now)
+
+    async def set_private(self, row: ContextRow, private: bool) -> ContextRow:
+        async with self._publishing:
+            changed = await self._threads.in_catalogue(self.catalogue.set_private, row.id, private)
+            self.rows[changed.info.name] = changed
+        return changed
 
     async def drop(self, row: ContextRow) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""

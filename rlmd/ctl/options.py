@@ -83,6 +83,9 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="PATTERN", help="Of directories, no files that match (gitignore syntax)."),
 ]
+Everything = Annotated[
+    bool, typer.Option("--everything", help="Of directories, also what is generated, vendored or minified.")
+]
 Contexts = Annotated[
     list[str] | None,
     typer.Option("--context", "-c", metavar="NAME", help="A loaded context.", autocompletion=complete_context),

@@ -42,6 +42,7 @@ class LoadOptions:
     name: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    everything: bool = False
     private: bool = False
     dry_run: bool = False
 
@@ -78,7 +79,7 @@ async def load_paths(client: Client, named: tuple[str, ...], options: LoadOption
         _status(path, name)
         if not _speakable(path):
             raise InvalidParams(f"The name {path!a} is not UTF-8.", hint="Rename it, or load its files one by one.")
-    source = PathSource(paths=paths, include=options.include, exclude=options.exclude)
+    source = PathSource(paths=paths, include=options.include, exclude=options.exclude, everything=options.everything)
     return await client.call("context/load", options.params(source))
 
 

@@ -33,6 +33,7 @@ from rlmd.events import (
     AnyFact,
     CancelRequested,
     CellEnded,
+    Note,
     RunEnded,
     RunInterrupted,
     RunStarted,
@@ -158,6 +159,7 @@ class Engine:
             Busy: The session is held, and ``if_busy`` is ``refuse``.
             Draining: The daemon is stopping.
         """
+        stale = await self._refresh(request, egress=egress)
         async with self._starting:
             known = await self._known(request, egress=egress)
             if known is not None:
@@ -168,6 +170,8 @@ class Engine:
             contexts = [await self._parts.contexts.pin(name, egress=egress) for name in request.contexts]
             session = self._sessions.choose(request.session, request.if_busy, self._parts.now(), egress=egress)
             live = await self._begin(request, contexts, session, egress=egress)
+            if stale:
+                live.recorder.add(Note, text=stale)
             await asyncio.sleep(0)  # its task has begun: one that is cancelled before would never write a last fact
             return live.recorder.record
 
@@ -281,6 +285,13 @@ class Engine:
                 run_id=request.run_id,
             )
         return await self._archive.whole(record)
+
+    async def _refresh(self, request: RunRequest, *, egress: bool) -> str:
+        """Brings contexts of paths up to date, and says which could not be. Others may start runs meanwhile."""
+        if request.run_id in self._archive.records or self._draining:
+            return ""
+        told = [await self._parts.contexts.refresh(name, egress=egress) for name in request.contexts]
+        return "; ".join(filter(None, told))
 
     async def _begin(
         self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool

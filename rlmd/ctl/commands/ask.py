@@ -63,6 +63,7 @@ def ask(
     stdin: Annotated[bool, typer.Option("--stdin", help="Ask about standard input too.")] = False,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    everything: options.Everything = False,
     strategy: Annotated[Strategy, typer.Option(help="How to go about it; quote needs no model.")] = "auto",
     model: Annotated[
         list[str] | None, typer.Option("--model", metavar="HOST/MODEL", help="Use only this one; can be repeated.")
@@ -104,7 +105,9 @@ def ask(
     if files.count(STDIN) > 1:
         raise options.usage_error("Standard input can be read only once.")
     limits = options.parse_limits(limit)
-    load = LoadOptions(include=tuple(include or ()), exclude=tuple(exclude or ()), private=private)
+    load = LoadOptions(
+        include=tuple(include or ()), exclude=tuple(exclude or ()), everything=everything, private=private
+    )
     sources = Sources(tuple(files), tuple(context or ()), session, load)
     wanted = _schema(schema) if schema is not None else None
     form: Form = "json" if json else "events" if events else "text"

@@ -34,6 +34,7 @@ def load(
     name: Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="Keep it under this name.")] = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    everything: options.Everything = False,
     private: options.Private = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be loaded.")] = False,
     json: options.Json = False,
@@ -43,7 +44,7 @@ def load(
 
     if STDIN in path and len(path) > 1:
         raise options.usage_error("Standard input is a context of its own: load it alone.")
-    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), private, dry_run)
+    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), everything, private, dry_run)
 
     async def work(client: Client, output: Output) -> None:
         several = len(path) > 1
@@ -53,6 +54,86 @@ def load(
         else:
             for line in describe(result):
                 output.print(line)
+
+    with_daemon(work)
+
+
+@app.command()
+def update(
+    name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_context)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Look through the paths that contexts were loaded from again. Each question does so by itself."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.sources import describe
+        from rlmd.wire.methods import UpdateParams
+
+        for one in name:
+            result = await client.call("context/update", UpdateParams(name=one, dry_run=dry_run))
+            if json:
+                output.model(result)
+            else:
+                for line in describe(result):
+                    output.print(line)
+
+    with_daemon(work)
+
+
+@app.command()
+def flags(
+    name: options.ContextName,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Who may read its text; left out, it is only shown.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Mark a context private, or take the mark away. What was derived from it meanwhile stays private."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import shown
+        from rlmd.wire.methods import FlagsParams
+
+        result = await client.call("context/flags", FlagsParams(name=name, private=private))
+        if json:
+            output.model(result)
+        else:
+            output.print(f"{shown(result.name)} is {'private' if result.private else 'public'}")
+
+    with_daemon(work)
+
+
+@app.command()
+def diff(
+    name: options.ContextName,
+    before: Annotated[
+        int | None, typer.Option("--from", metavar="REVISION", min=1, help="By default the one before.")
+    ] = None,
+    after: Annotated[int | None, typer.Option("--to", metavar="REVISION", min=1, help="By default the newest.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, max=10_000, help="Documents shown.")] = 100,
+    json: options.Json = False,
+) -> None:
+    """Show what changed between two revisions: documents, and how many of their lines."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import count
+        from rlmd.wire.methods import DiffParams
+
+        params = DiffParams(name=name, from_revision=before, to_revision=after, limit=limit)
+        result = await client.call("context/diff", params)
+        if json:
+            output.model(result)
+            return
+        output.table(
+            ("DOCUMENT", "CHANGE", "LINES", ""),
+            [(one.name, one.change, f"+{one.lines_added:,}", f"-{one.lines_removed:,}") for one in result.documents],
+            right=(2, 3),
+        )
+        figures = f"{result.added} added, {result.removed} removed, {result.changed} changed"
+        output.remark(f"Revision {result.from_revision} to {result.to_revision}: {figures}", None)
+        if (rest := result.added + result.removed + result.changed - len(result.documents)) > 0:
+            output.remark(f"{count(rest, 'document')} more: raise --limit.")
 
     with_daemon(work)
 

@@ -18,6 +18,9 @@ class ContextHandlers:
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
             "context/load": self.load,
+            "context/update": self.update,
+            "context/flags": self.flags,
+            "context/diff": self.diff,
             "context/list": self.list,
             "context/info": self.info,
             "context/peek": self.peek,
@@ -36,6 +39,28 @@ class ContextHandlers:
             egress=client.egress,
         )
         return m.LoadResult.model_validate(report, from_attributes=True)
+
+    async def update(self, client: Connection, params: m.UpdateParams) -> m.LoadResult:
+        report = await self._contexts.update(params.name, dry_run=params.dry_run, egress=client.egress)
+        return m.LoadResult.model_validate(report, from_attributes=True)
+
+    async def flags(self, client: Connection, params: m.FlagsParams) -> m.ContextInfo:
+        """Not for a client whose reading may leave the machine, whatever name it gives."""
+        if client.egress:
+            raise NotAllowed(
+                "This client may not change who sees a context.", hint="Use rlmctl context flags, or Emacs."
+            )
+        if params.private is None:
+            info, _ = await self._contexts.info(params.name, limit=0)
+        else:
+            info = await self._contexts.set_private(params.name, params.private)
+        return m.ContextInfo.model_validate(info, from_attributes=True)
+
+    async def diff(self, client: Connection, params: m.DiffParams) -> m.DiffResult:
+        told = await self._contexts.diff(
+            params.name, params.from_revision, params.to_revision, params.limit, egress=client.egress
+        )
+        return m.DiffResult.model_validate(told, from_attributes=True)
 
     async def list(self, client: Connection, _: m.Nothing) -> m.ContextListResult:
         found = self._contexts.list(egress=client.egress)
@@ -89,7 +114,13 @@ def _inline(source: m.InlineSource) -> InlineSource:
 def _path(source: m.PathSource) -> PathSource:
     seen = source.identity
     identity = None if seen is None else FileIdentity(**{name: int(n) for name, n in seen.model_dump().items()})
-    return PathSource(paths=source.paths, include=source.include, exclude=source.exclude, identity=identity)
+    return PathSource(
+        paths=source.paths,
+        include=source.include,
+        exclude=source.exclude,
+        everything=source.everything,
+        identity=identity,
+    )
 
 
 def _hidden() -> NotAllowed:

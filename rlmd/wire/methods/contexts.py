@@ -38,6 +38,7 @@ class PathSource(Params):
     paths: tuple[str, ...] = Field(min_length=1)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    everything: bool = Field(False, description="Also what is generated, vendored or minified")
     identity: FileIdentity | None = Field(None, description="Of the one file in paths")
 
 
@@ -62,7 +63,10 @@ class LoadParams(Params):
 
 
 class Skipped(Result):
-    reason: Literal["binary", "ignored", "excluded", "unreadable", "too_large", "special"]
+    reason: Literal[
+        "binary", "ignored", "excluded", "unreadable", "too_large", "special",
+        "generated", "vendored", "minified",
+    ]  # fmt: skip
     count: int
     examples: tuple[str, ...]
 
@@ -80,6 +84,8 @@ class ContextInfo(Result):
     created: float
     updated: float
     sources: tuple[str, ...]
+    used: float = Field(0.0, description="When it was last read or asked, to the hour")
+    roots: bool = Field(False, description="It came from paths, which are looked through again before each question")
 
 
 class LoadResult(Result):
@@ -111,11 +117,56 @@ class DocumentInfo(Result):
     bytes: int
     digest: str
     origin_digest: str
+    encoding: str = Field("utf-8", description="Of the bytes as read")
+    format: str = Field("text", description="What they were before they became text")
 
 
 class ContextInfoResult(Result):
     context: ContextInfo
     documents: tuple[DocumentInfo, ...]
+
+
+class UpdateParams(Params):
+    """The paths are those that the context was loaded from, with the same patterns."""
+
+    name: str
+    dry_run: bool = False
+
+
+class FlagsParams(Params):
+    """What is None stays as it is. What was derived from a private context stays private when the mark goes."""
+
+    name: str
+    private: bool | None = None
+
+
+class DiffParams(Params):
+    """By default from the revision before ``to_revision`` to the newest."""
+
+    name: str
+    from_revision: int | None = Field(None, ge=1)
+    to_revision: int | None = Field(None, ge=1)
+    limit: int = Field(100, ge=0, le=10_000)
+
+
+class DocumentChange(Result):
+    """Lines that stand in one revision and not in the other; a line that only moved is neither added nor removed."""
+
+    name: str
+    change: Literal["added", "removed", "changed"]
+    lines_added: int
+    lines_removed: int
+
+
+class DiffResult(Result):
+    """``documents`` are the first ``limit`` by name; the counts are of all."""
+
+    from_revision: int
+    to_revision: int
+    added: int
+    removed: int
+    changed: int
+    documents: tuple[DocumentChange, ...]
 
 
 class PeekParams(Params):
@@ -160,6 +211,9 @@ class SearchResult(Result):
 
 METHODS = (
     Method("context/load", LoadParams, LoadResult, "Loads or updates a context; durable when answered."),
+    Method("context/update", UpdateParams, LoadResult, "Looks through the paths that a context came from again."),
+    Method("context/flags", FlagsParams, ContextInfo, "Marks a context private, or takes the mark away."),
+    Method("context/diff", DiffParams, DiffResult, "What changed between two revisions, by document."),
     Method("context/list", Nothing, ContextListResult, "Lists contexts."),
     Method("context/info", ContextParams, ContextInfoResult, "Shows one context and its documents."),
     Method("context/peek", PeekParams, PeekResult, "Reads a stretch of a document."),
