@@ -244,6 +244,12 @@ class HostRefused(CompletionError):
     code, kind = 1206, "host_refused"
 
 
+class ReplyMismatch(CompletionError):
+    """A reply does not fit the schema that was asked for, and neither did the second."""
+
+    code, kind = 1207, "reply_mismatch"
+
+
 class RunError(RlmdError):
     """A run or its session could not go on."""
 

@@ -6,15 +6,28 @@ is a typed slot, never an exception in the batch.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import Parts, PinnedContext
 from rlmd.engine.recorder import Recorder
-from rlmd.errors import CompletionCut, LimitReached, NotFound, OverUse, PromptTooLong, RlmdError
+from rlmd.engine.typed import AnswerType, answer_type
+from rlmd.errors import (
+    CompletionCut,
+    InvalidParams,
+    LimitReached,
+    NotFound,
+    OverUse,
+    PromptTooLong,
+    ReplyMismatch,
+    RlmdError,
+)
 from rlmd.events import (
     PREVIEW_CHARS,
     BatchStarted,
@@ -30,6 +43,8 @@ from rlmd.events import (
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
 from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+
+R = TypeVar("R")
 
 #: A hinted stretch longer than this is not checked; no model's useful window is larger.
 _HINT_CHARS = 2_000_000
@@ -116,6 +131,7 @@ class RunCellHost:
         self._offset = 0
         self._batches: dict[int, int] = {}
         self._occurrences: Counter[str] = Counter()
+        self._types: dict[str, AnswerType | InvalidParams] = {}
         self.passages: list[SearchPassage] = []
         self.asked = 0
         self.failures: Counter[str] = Counter()
@@ -153,6 +169,52 @@ class RunCellHost:
         return passages
 
     async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        if query.schema is None:
+            return await self._ask(query, batch, slot)
+        try:
+            wanted = self._wanted(query.schema)
+        except InvalidParams as error:
+            return self._failure(error)
+        return await self._ask_typed(query, wanted, batch, slot)
+
+    def _wanted(self, schema: str) -> AnswerType:
+        """What replies are to be; checked once a cell, whatever the size of its batches. Raises ``InvalidParams``."""
+        if schema not in self._types:
+            try:
+                self._types[schema] = answer_type(schema)
+            except InvalidParams as error:
+                self._types[schema] = error
+        wanted = self._types[schema]
+        if isinstance(wanted, InvalidParams):
+            raise wanted
+        return wanted
+
+    async def _ask_typed(
+        self, query: SubQuery, wanted: AnswerType, batch: int, slot: int
+    ) -> SubQueryReply | SubQueryFailure:
+        """Asks for JSON of a schema, and once more when the reply is something else; each is a sub-query."""
+        asked = replace(query, prompt=f"{query.prompt}\n\n{wanted.asked}", schema=wanted.text)
+        wrong = ""
+        for _ in range(2):
+            prompt = f"{asked.prompt}\n\nAn earlier reply did not do: {wrong}" if wrong else asked.prompt
+            reply = await self._ask(replace(asked, prompt=prompt), batch, slot)
+            if isinstance(reply, SubQueryFailure):
+                return reply
+            # in a thread: both schema and reply were written by models, and may take long to check
+            value, mismatch = await self._in_thread(partial(wanted.read_within, reply.text))
+            if mismatch is None:
+                return SubQueryReply(value)
+            wrong = mismatch
+        return self._failure(ReplyMismatch(f"Two replies did not fit the schema. {wrong}"))
+
+    async def _in_thread(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._asking.parts.threads, work)
+
+    def _failure(self, error: RlmdError) -> SubQueryFailure:
+        self.failures[error.kind] += 1
+        return SubQueryFailure(kind=error.kind, message=_for_a_cell(error, self._asking.piece_chars))
+
+    async def _ask(self, query: SubQuery, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
         prompt = clean(query.prompt)
         digest = digest_of(prompt)
         self.asked += 1
@@ -169,16 +231,15 @@ class RunCellHost:
             "spans": verified(query.spans, prompt, self._asking.contexts),
         }
         try:
-            done = await self._complete(prompt, query.model, self._asking.seen[digest], batch)
+            done = await self._complete(prompt, query, self._asking.seen[digest], batch)
         except RlmdError as error:
-            self.failures[error.kind] += 1
             self._recorder.add(SubQueryFailed, **which, error=error_record(error))
-            return SubQueryFailure(kind=error.kind, message=_for_a_cell(error, self._asking.piece_chars))
+            return self._failure(error)
         text = clean(done.completion.text)
         self._recorder.add(SubQueryReplied, **which, reply=await self._recorder.text(text), completion=done.record)
         return SubQueryReply(text)
 
-    async def _complete(self, prompt: str, model: str | None, sample: int, batch: int) -> PooledCompletion:
+    async def _complete(self, prompt: str, query: SubQuery, sample: int, batch: int) -> PooledCompletion:
         """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
         asking = self._asking
         candidates = asking.candidates()
@@ -195,11 +256,12 @@ class RunCellHost:
                     sampling=Sampling(temperature=temperature, max_tokens=first.max_tokens if first else 1024),
                     run_id=asking.run_id,
                     candidates=asking.sub,
-                    model=model,
+                    model=query.model,
                     private=asking.private(),
                     sample=sample if temperature > 0 else 1,
                     fresh=asking.fresh,
                     batch=self._batches.get(batch, 1) > 1,
+                    schema=query.schema,
                 )
             )
             spent = done.record.source == "model"

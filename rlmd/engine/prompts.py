@@ -158,7 +158,8 @@ The text above answers the question. $typed""",
 
 _SUBS = """\
 - llm_query(prompt): asks a language model; it sees this prompt alone. llm_query_batched(prompts): many at once, \
-replies in order; a failed one is falsy, ok(replies) keeps the others.
+replies in order; a failed one is falsy, ok(replies) keeps the others. With schema=list[str], another type or a JSON \
+schema, replies are such data.
 """
 _WHOLE = """\
 3. If the question needs the whole text: pieces = chunks(context, $piece_chars); replies = llm_query_batched([piece + \

@@ -7,13 +7,16 @@ strategy's business.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from rlmd import schema as schemas
+from rlmd.errors import InvalidParams
 
 #: Characters of the schema that a prompt shows; the rest is told by what is found wrong.
 _SHOWN_CHARS = 2000
+_FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Strings of a value shorter than this are no quotes.
 _LEAST_QUOTE = 12
 
@@ -42,6 +45,36 @@ class AnswerType:
         if found := schemas.problems(self._schema, value):
             return answer, f"The answer does not fit its schema: {'; '.join(found)}."
         return schemas.canonical(value), None
+
+    def read_within(self, reply: str) -> tuple[str, str | None]:
+        """As ``read``, but the value may stand among other words, in a fence or not, as small models write it."""
+        whole, wrong = self.read(reply)
+        if wrong is None:
+            return whole, None
+        for part in _parts(reply):
+            value, mismatch = self.read(part)
+            if mismatch is None:
+                return value, None
+        return whole, wrong
+
+
+def answer_type(schema: str) -> AnswerType:
+    """The type of a JSON schema that nobody has looked at yet. Raises ``InvalidParams``."""
+    try:
+        schemas.check_schema(json.loads(schema))
+    except (ValueError, RecursionError) as error:
+        raise InvalidParams("The schema is not JSON.") from error
+    return AnswerType(schema)
+
+
+def _parts(reply: str) -> Iterator[str]:
+    """Where in a reply its value may be: in a fence, between the outermost brackets, or all of it as a text."""
+    yield from (match[1] for match in _FENCED.finditer(reply))
+    for opening, closing in ("{}", "[]"):
+        start, end = reply.find(opening), reply.rfind(closing)
+        if 0 <= start < end:
+            yield reply[start : end + 1]
+    yield json.dumps(reply.strip())
 
 
 def quotable(answer: str) -> str:

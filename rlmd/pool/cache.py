@@ -87,9 +87,20 @@ async def _nothing() -> None:
     return None
 
 
-def asked_digest(messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int) -> bytes:
+def asked_digest(
+    messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int, schema: str | None = None
+) -> bytes:
     """Digest of all that is asked, whoever answers."""
-    fixed = [VERSION, sampling.temperature, sampling.max_tokens, sampling.seed, list(sampling.stop), private, sample]
+    fixed: list[object] = [
+        VERSION,
+        sampling.temperature,
+        sampling.max_tokens,
+        sampling.seed,
+        list(sampling.stop),
+        private,
+        sample,
+    ]
+    fixed += [] if schema is None else [schema]
     hashed = hashlib.sha256()
     for part in (json.dumps(fixed), *(text for message in messages for text in (message.role, message.content))):
         data = part.encode("utf-8", "surrogatepass")

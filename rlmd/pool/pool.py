@@ -36,6 +36,7 @@ class CompletionRequest:
 
     ``sample`` counts repeats of one prompt at temperature above 0; ``fresh`` does not read the cache; ``batch`` comes
     after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
+    ``schema`` is the JSON schema (as JSON) that the reply is to fit.
     """
 
     role: Role
@@ -49,6 +50,7 @@ class CompletionRequest:
     fresh: bool = False
     prefix_group: str = ""
     batch: bool = False
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,9 @@ class Pool:
 
     def _keys(self, choices: list[Choice], request: CompletionRequest) -> list[str]:
         sample = request.sample if request.sampling.temperature > 0 else 1
-        asked = asked_digest(request.messages, request.sampling, private=request.private, sample=sample)
+        asked = asked_digest(
+            request.messages, request.sampling, private=request.private, sample=sample, schema=request.schema
+        )
         return [cache_key(choice.offered.identity, asked) for choice in choices]
 
     def _launch(

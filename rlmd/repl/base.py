@@ -52,11 +52,15 @@ class ContextSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SubQuery:
-    """A prompt that a cell asked. ``spans`` is the worker's hint where its text came from: verify before trusting."""
+    """A prompt that a cell asked. ``spans`` is the worker's hint where its text came from: verify before trusting.
+
+    ``schema`` is JSON, whether of a schema is for the host to see; the reply's text is then JSON that fits it.
+    """
 
     prompt: str
     model: str | None = None
     spans: tuple[Span, ...] = ()
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

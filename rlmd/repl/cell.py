@@ -18,7 +18,7 @@ from rlmd.events import Span
 from rlmd.repl import channel as frames
 from rlmd.repl.base import CellHost, Final, Name, SubQuery, SubQueryReply
 from rlmd.repl.channel import Breach, Header
-from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SLOTS
+from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SCHEMA, MOST_SLOTS
 
 #: Sub-queries of one session that are with the host at once.
 CREDIT = 128
@@ -66,8 +66,8 @@ class CellClock:
 class _Batch:
     """A batch of the worker: what was asked, pulled, answered."""
 
-    def __init__(self, number: int, sizes: Sequence[int], model: str | None) -> None:
-        self.number, self.model = number, model  # number: from 1 within the cell, as the host counts
+    def __init__(self, number: int, sizes: Sequence[int], model: str | None, schema: str | None = None) -> None:
+        self.number, self.model, self.schema = number, model, schema  # number: from 1 in the cell, as the host counts
         self.remaining = len(sizes)
         self.sizes = sizes
         #: Slots of the stretch that is being pulled, longest last; and the first slot after it.
@@ -156,11 +156,12 @@ class Cell:
         number = self._new_id(header)
         total = frames.integer(header, "total", 1, MOST_SLOTS)
         model = frames.optional_text(header, "model", 200)
+        schema = frames.optional_text(header, "schema", MOST_SCHEMA)
         if len(self._batches) >= _MOST_BATCHES:
             raise Breach(f"more than {_MOST_BATCHES} batches at once")
         self._counted += 1
-        lone = self._sub_query(header, body, model) if total == 1 else None
-        batch = _Batch(self._counted, _sizes(body, total) if lone is None else [len(lone.prompt)], model)
+        lone = self._sub_query(header, body, model, schema) if total == 1 else None
+        batch = _Batch(self._counted, _sizes(body, total) if lone is None else [len(lone.prompt)], model, schema)
         if self._stopped:
             return
         self._batches[number] = batch
@@ -197,16 +198,16 @@ class Cell:
         if slot not in batch.pulled:
             raise Breach("a prompt that was not asked for")
         batch.pulled.discard(slot)
-        query = self._sub_query(header, body, batch.model)
+        query = self._sub_query(header, body, batch.model, batch.schema)
         if len(query.prompt) != batch.sizes[slot]:
             raise Breach("a prompt that is not as long as its batch said")
         self._answer(number, batch, slot, query)
 
-    def _sub_query(self, header: Header, body: bytes, model: str | None) -> SubQuery:
+    def _sub_query(self, header: Header, body: bytes, model: str | None, schema: str | None) -> SubQuery:
         prompt = frames.body_text(header, body)
         if len(prompt) > MOST_CHARS:
             raise Breach(f"a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} are taken")
-        return SubQuery(prompt, model, self._spans(frames.items(header, "spans", _MOST_SPANS)))
+        return SubQuery(prompt, model, self._spans(frames.items(header, "spans", _MOST_SPANS)), schema)
 
     def _spans(self, spans: list[Any]) -> tuple[Span, ...]:
         """The hints, with names that exist and positions that are inside; the engine checks the text itself."""

@@ -33,7 +33,7 @@ from pathlib import Path
 from rlmd.errors import CageUnavailable
 
 #: The worker's modules, in the order in which they are run there.
-MODULES = ("cage", "texts", "cutting", "spans", "link", "scaffold", "worker")
+MODULES = ("cage", "texts", "cutting", "spans", "link", "asking", "shapes", "scaffold", "awaiting", "worker")
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
 START_SECONDS = 20.0
 #: Address space of a worker that holds no context; the interpreter itself takes about 30 MB of it.

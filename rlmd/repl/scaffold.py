@@ -9,17 +9,20 @@ import re
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
+from rlmd.repl.asking import Parent, SubQueryError
 from rlmd.repl.cutting import chunks
-from rlmd.repl.link import MOST_CHARS, MOST_NAMES, MOST_SLOTS, Header, Parent, SubQueryError
+from rlmd.repl.link import MOST_CHARS, MOST_NAMES, MOST_SLOTS, Header
+from rlmd.repl.shapes import Shape, shape_of
 from rlmd.repl.spans import Tracer
 from rlmd.repl.texts import Document, Piece, grep, piece_of
 
 NAMES = (
-    "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched", "ok",
-    "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS",
+    "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched",
+    "llm_query_async", "llm_query_batched_async", "ok", "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT",
+    "SHOW_VARS",
 )  # fmt: skip
 
 
@@ -30,6 +33,32 @@ class Shown(str):
 
     def __repr__(self) -> str:
         return str.__str__(self)
+
+
+class Reply(str):
+    """The text of a reply. Awaiting it gives it, for cells that take ``llm_query`` for a coroutine."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Reply]:
+        return self
+        yield
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (str, (str.__str__(self),))
+
+
+class Replies(list[Any]):
+    """The results of a batch; awaiting it gives it."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Replies]:
+        return self
+        yield
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (list, (list(self),))
 
 
 class Scaffold:
@@ -86,7 +115,8 @@ class Scaffold:
         self._bound = {
             "context": next(iter(contexts.values()), ""), "contexts": contexts, "documents": documents,
             "search": self.search, "grep": self.grep, "chunks": chunks, "llm_query": self.llm_query,
-            "llm_query_batched": self.llm_query_batched, "ok": ok, "SubQueryError": SubQueryError,
+            "llm_query_batched": self.llm_query_batched, "llm_query_async": self.llm_query_async,
+            "llm_query_batched_async": self.llm_query_batched_async, "ok": ok, "SubQueryError": SubQueryError,
             "answer": self._answer, "FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SUBMIT": self.SUBMIT,
             "SHOW_VARS": self.SHOW_VARS,
         }  # fmt: skip
@@ -152,21 +182,36 @@ class Scaffold:
         named = {d.name: d for all_of in self._documents.values() for d in all_of}
         return [d if isinstance(d, Document) else named.get(d) or Document.make(d, name="") for d in several]
 
-    def llm_query(self, prompt: str, model: str | None = None) -> str:
-        """Asks a sub-model once. Raises ``SubQueryError`` when it fails."""
-        result = self._parent.ask([_prompt(prompt)], _model(model))[0]
-        if isinstance(result, SubQueryError):
-            raise result
-        return str(result)
+    def llm_query(self, prompt: str, model: str | None = None, *, schema: Any = None) -> Any:
+        """Asks a sub-model once; the reply's text. Raises ``SubQueryError`` when it fails.
 
-    def llm_query_batched(self, prompts: Iterable[str], model: str | None = None) -> list[Any]:
+        Args:
+            prompt: All that the model sees.
+            model: One of the configured sub-models; by default whichever is free.
+            schema: A JSON schema (dict) or a Python type: the reply comes as data of that form.
+        """
+        shape = shape_of(schema)
+        [reply] = self._parent.ask([_prompt(prompt)], _model(model), _schema(shape))
+        return _alone(reply, shape)
+
+    async def llm_query_async(self, prompt: str, model: str | None = None, *, schema: Any = None) -> Any:
+        """``llm_query`` to be awaited: other tasks of the cell go on meanwhile."""
+        shape = shape_of(schema)
+        [reply] = await self._parent.ask_async([_prompt(prompt)], _model(model), _schema(shape))
+        return _alone(reply, shape)
+
+    def llm_query_batched(self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None) -> Replies:
         """Asks all prompts at once; results in their order, a falsy ``SubQueryError`` in each slot that failed."""
-        if isinstance(prompts, str):
-            raise TypeError("llm_query_batched takes a list of prompts, not one str")
-        ready = [_prompt(prompt, slot) for slot, prompt in enumerate(prompts)]
-        if len(ready) > MOST_SLOTS:
-            raise ValueError(f"llm_query_batched: {len(ready):,} prompts; one batch takes {MOST_SLOTS:,}")
-        return self._parent.ask(ready, _model(model)) if ready else []
+        ready, shape = _prompts(prompts), shape_of(schema)
+        return _together(self._parent.ask(ready, _model(model), _schema(shape)) if ready else [], shape)
+
+    async def llm_query_batched_async(
+        self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None
+    ) -> Replies:
+        """``llm_query_batched`` to be awaited."""
+        ready, shape = _prompts(prompts), shape_of(schema)
+        asked = await self._parent.ask_async(ready, _model(model), _schema(shape)) if ready else []
+        return _together(asked, shape)
 
     def FINAL(self, answer: Any) -> None:  # noqa: N802 -- the name that models were taught
         """Hands over the answer."""
@@ -224,6 +269,39 @@ def _prompt(prompt: Any, slot: int | None = None) -> str:
     if len(prompt) > MOST_CHARS:
         raise ValueError(f"{where}: a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} can be sent")
     return str.__str__(prompt)
+
+
+def _prompts(prompts: Any) -> list[str]:
+    if isinstance(prompts, str):
+        raise TypeError("llm_query_batched takes a list of prompts, not one str")
+    ready = [_prompt(prompt, slot) for slot, prompt in enumerate(prompts)]
+    if len(ready) > MOST_SLOTS:
+        raise ValueError(f"llm_query_batched: {len(ready):,} prompts; one batch takes {MOST_SLOTS:,}")
+    return ready
+
+
+def _alone(reply: Any, shape: Shape | None) -> Any:
+    if isinstance(reply, SubQueryError):
+        raise reply
+    return Reply(reply) if shape is None else shape.value(reply)
+
+
+def _together(replies: list[Any], shape: Shape | None) -> Replies:
+    return Replies(replies if shape is None else (_shaped(shape, slot, replies) for slot in range(len(replies))))
+
+
+def _shaped(shape: Shape, slot: int, replies: list[Any]) -> Any:
+    """A reply that the type itself refuses, such as a validator of the cell's own, fails in its slot alone."""
+    if isinstance(replies[slot], SubQueryError):
+        return replies[slot]
+    try:
+        return shape.value(replies[slot])
+    except Exception as error:  # noqa: BLE001  whatever the cell's own type raises
+        return SubQueryError.make("reply_mismatch", f"{type(error).__name__}: {error}", slot, len(replies))
+
+
+def _schema(shape: Shape | None) -> str | None:
+    return None if shape is None else shape.schema
 
 
 def _model(model: Any) -> str | None:

@@ -19,15 +19,20 @@ import types
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from rlmd.repl import cage, cutting, link, scaffold, spans, texts
-from rlmd.repl.link import Channel, Frame, Header, Interrupts, Parent, encode
+from rlmd.repl import asking, awaiting, cage, cutting, link, scaffold, shapes, spans, texts
+from rlmd.repl.asking import Parent
+from rlmd.repl.awaiting import CellLoop
+from rlmd.repl.link import Channel, Frame, Header, Interrupts, encode
 from rlmd.repl.scaffold import Scaffold, Shown, tell
 from rlmd.repl.spans import Tracer
 
 #: Where the last expression of a cell is kept until it is echoed.
 ECHO = "__rlmd_last__"
 #: Frames of these files are left out of tracebacks.
-OWN_FILES = {__file__, *(module.__file__ for module in (cage, cutting, link, scaffold, spans, texts))}
+OWN_FILES = {
+    __file__,
+    *(module.__file__ for module in (asking, awaiting, cage, cutting, link, scaffold, shapes, spans, texts)),
+}
 _COROUTINE = 0x80  # CO_COROUTINE
 #: Where the channel and a second descriptor of the output are kept: out of the way of what cells open and close.
 _CHANNEL, _OUTPUT = 200, 201
@@ -44,7 +49,7 @@ class Repl:
         self.parent = Parent(channel, self._tracer)
         self.scaffold = Scaffold(self.module.__dict__, self.parent, self._tracer)
         self._streams = open_streams()
-        self._runner: Any = None
+        self._loop = CellLoop()
 
     def run_cell(self, number: int, source: str, echo: int) -> Frame:
         """Runs one cell and describes how it ended; never raises."""
@@ -92,36 +97,18 @@ class Repl:
         namespace = self.module.__dict__
         namespace.pop(ECHO, None)
         if code.co_flags & _COROUTINE:  # it awaits at its top level
-            self._await(types.FunctionType(code, namespace)())
+            self._loop.run(types.FunctionType(code, namespace)())
         else:
             exec(code, namespace)
         value = namespace.pop(ECHO, None)
         if value is not None:
             sys.stdout.write(shorten(value, echo) + "\n")
 
-    def _await(self, coroutine: Any) -> None:
-        import asyncio  # 9 MB that most cells never need
-
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        try:
-            self._runner.run(coroutine)
-        except Exception:
-            raise
-        except BaseException:  # interrupted: the loop may be anywhere
-            runner, self._runner = self._runner, None
-            _attempt(runner.close)  # its tasks end with it; the next cell gets a fresh loop
-            raise
-
     def _quiet(self) -> None:
-        """Ends the cell's timers and the idle threads of the loop's default executor, which are not left-over work."""
+        """Ends the cell's timers and the loop's idle threads."""
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
-        loop: Any = self._runner.get_loop() if self._runner is not None else None
-        pool: Any = getattr(loop, "_default_executor", None)
-        if pool is not None:
-            loop._default_executor = None
-            _attempt(lambda: pool.shutdown(wait=False, cancel_futures=True))
+        _attempt(self._loop.quiet)
 
     def _explain(self, problem: BaseException) -> str:
         """Writes the traceback, without our own frames, and returns its last line."""

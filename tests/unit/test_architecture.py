@@ -21,6 +21,8 @@ SOURCES = sorted((ROOT / "rlmd").rglob("*.py"))
 VOCABULARY = frozenset(("", "errors", "events", "config", "validation", "schema"))
 CLIENTS = VOCABULARY | {"wire.methods"}
 
+#: The modules of the worker, in the order in which they are run there.
+CHILD = ("cage", "texts", "cutting", "spans", "link", "asking", "shapes", "scaffold", "awaiting", "worker")
 #: Part → the parts below it that it may import. The longest prefix of a module's name counts.
 BELOW: dict[str, frozenset[str]] = {
     "": frozenset(),
@@ -31,14 +33,17 @@ BELOW: dict[str, frozenset[str]] = {
     "config": frozenset({"", "errors", "events", "validation"}),
     "providers": VOCABULARY,
     "repl": VOCABULARY,
-    # The child's side, in the order in which its modules are run there.
+    # The child's side.
     "repl.cage": frozenset(),
     "repl.texts": frozenset(),
     "repl.cutting": frozenset({"repl.texts"}),
     "repl.spans": frozenset({"repl.texts"}),
-    "repl.link": frozenset({"repl.spans"}),
-    "repl.scaffold": frozenset({"repl.cutting", "repl.link", "repl.spans", "repl.texts"}),
-    "repl.worker": frozenset({"repl.cage", "repl.cutting", "repl.link", "repl.scaffold", "repl.spans", "repl.texts"}),
+    "repl.link": frozenset(),
+    "repl.asking": frozenset({"repl.link", "repl.spans"}),
+    "repl.shapes": frozenset({"repl.link"}),
+    "repl.scaffold": frozenset({"repl.asking", "repl.cutting", "repl.link", "repl.shapes", "repl.spans", "repl.texts"}),
+    "repl.awaiting": frozenset({"repl.scaffold"}),
+    "repl.worker": frozenset(f"repl.{name}" for name in CHILD if name != "worker"),
     "contexts": VOCABULARY,
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
@@ -114,9 +119,6 @@ def upward(path: Path) -> Iterator[str]:
 def test_imports_point_down() -> None:
     assert len(SOURCES) > 50
     assert not [wrong for path in SOURCES for wrong in upward(path)]
-
-
-CHILD = ("cage", "texts", "cutting", "spans", "link", "scaffold", "worker")
 
 
 @pytest.mark.parametrize("name", [f"repl/{module}.py" for module in CHILD])

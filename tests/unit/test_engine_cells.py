@@ -176,6 +176,72 @@ async def test_what_was_cancelled_is_given_back(bench: Bench) -> None:
     assert bench.facts("subquery_replied") == bench.facts("subquery_failed") == []
 
 
+SCHEMA = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
+
+
+def replies_of(*texts: str) -> Callable[[], str]:
+    """Each once, in order."""
+    left = iter(texts)
+    return lambda: next(left)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"n": 3}', 'Sure!\n```json\n{"n": 3}\n```\nBye.', 'It is {"n": 3}.', "{'n': 3}"],
+)  # fmt: skip
+async def test_a_typed_reply_is_its_json_wherever_it_stands(bench: Bench, text: str) -> None:
+    """The prompt says what is wanted, the request carries the schema, the cell gets canonical JSON."""
+    bench.pool.reply = replies_of(text)
+    assert await bench.host.answer(SubQuery("q", schema=SCHEMA), batch=1, slot=0) == SubQueryReply('{"n": 3}')
+    [request] = bench.pool.asked
+    assert request.schema == SCHEMA
+    assert SCHEMA in request.messages[0].content
+    assert request.messages[0].content.startswith("q\n\n")
+
+
+async def test_a_reply_that_does_not_fit_is_asked_for_once_more_and_paid_for(bench: Bench) -> None:
+    """The second prompt says what was wrong; both are claimed from the purse and journalled with their replies."""
+    bench.pool.reply = replies_of('{"n": "three"}', '{"n": 3}')
+    assert await bench.host.answer(SubQuery("q", schema=SCHEMA), batch=1, slot=0) == SubQueryReply('{"n": 3}')
+    assert "n must be of type integer" in bench.pool.asked[1].messages[0].content
+    assert bench.purse.used("sub_queries") == 2
+    assert [fact.reply.text for fact in bench.facts("subquery_replied")] == ['{"n": "three"}', '{"n": 3}']
+
+
+async def test_two_replies_that_do_not_fit_are_a_failure(bench: Bench) -> None:
+    bench.pool.reply = lambda: "three"
+    reply = await bench.host.answer(SubQuery("q", schema=SCHEMA), batch=1, slot=0)
+    assert isinstance(reply, SubQueryFailure)
+    assert reply.kind == "reply_mismatch"
+    assert "no JSON" in reply.message
+    assert bench.host.failures == {"reply_mismatch": 1}
+    assert len(bench.pool.asked) == 2
+
+
+async def test_the_second_try_is_refused_when_the_purse_is_empty(bench: Bench) -> None:
+    bench.pool.reply = lambda: "three"
+    first = await bench.host.answer(SubQuery("q", schema=SCHEMA), batch=1, slot=0)
+    second = await bench.host.answer(SubQuery("p", schema=SCHEMA), batch=1, slot=1)
+    assert [one.kind for one in (first, second) if isinstance(one, SubQueryFailure)] == [
+        "reply_mismatch",
+        "limit_reached",
+    ]
+    assert len(bench.pool.asked) == 3
+
+
+@pytest.mark.parametrize("schema", ["no JSON", '{"type": "text"}', '{"unknown": 1}', "[" * 5000])
+async def test_a_schema_that_is_none_is_told_and_nothing_is_asked(bench: Bench, schema: str) -> None:
+    reply = await bench.host.answer(SubQuery("q", schema=schema), batch=1, slot=0)
+    assert isinstance(reply, SubQueryFailure)
+    assert reply.kind == "invalid_params"
+    assert bench.pool.asked == []
+
+
+async def test_a_word_is_a_typed_reply_where_a_text_is_wanted(bench: Bench) -> None:
+    bench.pool.reply = replies_of(" yes\n")
+    asked = SubQuery("q", schema='{"enum": ["yes", "no"]}')
+    assert await bench.host.answer(asked, batch=1, slot=0) == SubQueryReply('"yes"')
+
+
 def test_printed_passages_count_as_shown() -> None:
     """Only those that stand in the output whole, each once."""
     seen = SearchPassage("c", "d", 2, 5, "cde", 1.0, 1)

@@ -1,0 +1,54 @@
+"""The event loop of cells that await at their top level (child side, standard library alone).
+
+One loop serves a session's cells, so that what one cell made (a lock, a queue) is of use in the next. Tasks do not
+outlive their cell: they would go on, and ask, while another runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlmd.repl.scaffold import tell
+
+#: Seconds that cancelled tasks get to end; one that does not listen is left behind with its loop.
+_END_SECONDS = 0.2
+
+
+class CellLoop:
+    """asyncio is imported at the first await: it takes 9 MB and 40 ms that most sessions never need."""
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+    def run(self, coroutine: Any) -> None:
+        """Runs a cell's coroutine to its end, and ends the tasks that it leaves."""
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        main = self._loop.create_task(coroutine)
+        try:
+            self._loop.run_until_complete(main)
+        finally:
+            self._end_tasks(asyncio, main)
+
+    def quiet(self) -> None:
+        """Ends the idle threads of the loop's default executor, which are no left-over work."""
+        pool = getattr(self._loop, "_default_executor", None)
+        if pool is not None:
+            self._loop._default_executor = None
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end_tasks(self, asyncio: Any, main: Any) -> None:
+        tasks = asyncio.all_tasks(self._loop)
+        left = len(tasks - {main})
+        if left:
+            tell(f"{left} asyncio task{'s were' if left > 1 else ' was'} still running and ended with the cell")
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=_END_SECONDS))
+        if asyncio.all_tasks(self._loop) or not main.done():
+            self.quiet()
+            self._loop.close()
