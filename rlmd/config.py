@@ -80,6 +80,9 @@ class ReplSettings(Section):
 
     cell_seconds: float = Field(120.0, gt=0, description="A cell's own time; waiting for sub-queries does not count")
     memory_bytes: int = Field(4 << 30, ge=256 << 20, description="Address space of a worker")
+    total_memory_bytes: int | None = Field(
+        None, ge=256 << 20, description="Memory of all workers together; by default three quarters of the machine's"
+    )
     output_chars: int = Field(20_000, ge=500, description="Characters kept of a cell's output, head and tail")
     max_workers: int = Field(16, ge=1, description="Workers in use at once")
     spare_workers: int = Field(1, ge=0, description="Workers kept warm beside those in use")

@@ -25,7 +25,7 @@ from rlmd.contexts import ContextStore
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
 from rlmd.pool import Pool
-from rlmd.repl import Workers
+from rlmd.repl import WorkerGroups, Workers
 from rlmd.systemd import ServiceManager, inherited_listener
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Dispatcher, Handler
@@ -55,6 +55,8 @@ async def run(paths: Paths, settings: Settings) -> None:
     began = time.monotonic()
     stop = _stop_signal()
     manager = ServiceManager()
+    # Before any other process of ours is there: the group that is divided must be empty.
+    groups = WorkerGroups.delegated(total_bytes=settings.repl.total_memory_bytes)
     async with AsyncExitStack() as stack:
         claim = Claim.of(paths)
         stack.callback(claim.release)
@@ -66,7 +68,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         pool = Pool(settings, cache_folder=paths.cache / "completions")
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
         stack.push_async_callback(_step, "pool", pool.close, 5.0)
-        workers = _workers(settings.repl)
+        workers = _workers(settings.repl, groups)
         await workers.start()
         stack.push_async_callback(_step, "workers", workers.close, 5.0)
         engine = Engine(
@@ -128,12 +130,14 @@ async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float
         log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
 
 
-def _workers(settings: ReplSettings) -> Workers:
+def _workers(settings: ReplSettings, groups: WorkerGroups | None) -> Workers:
     return Workers(
         max_workers=settings.max_workers,
         spare_workers=settings.spare_workers,
         memory_bytes=settings.memory_bytes,
+        total_bytes=settings.total_memory_bytes,
         bubblewrap=settings.bubblewrap,
+        groups=groups,
     )
 
 

@@ -14,10 +14,10 @@ from rlmd.events import Pin
 from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 from rlmd.repl.process import CagePlan
 
-WITH_BUBBLEWRAP = CagePlan(bubblewrap=True, landlock=True)
-WITHOUT_BUBBLEWRAP = CagePlan(bubblewrap=False, landlock=True)
+WITH_BUBBLEWRAP = CagePlan(bubblewrap=True, landlock=1)
+WITHOUT_BUBBLEWRAP = CagePlan(bubblewrap=False, landlock=1)
 #: No protection at all: shows what an attack does where nothing holds it.
-BARE = CagePlan(bubblewrap=False, landlock=False, seccomp=False)
+BARE = CagePlan(bubblewrap=False, landlock=0, seccomp=False, limits=False, watch=False)
 CAGES = {"bubblewrap": WITH_BUBBLEWRAP, "landlock": WITHOUT_BUBBLEWRAP}
 
 

@@ -14,6 +14,7 @@ from rlmd.repl.base import (
     SubQueryFailure,
     SubQueryReply,
 )
+from rlmd.repl.cgroup import WorkerGroups
 from rlmd.repl.proof import Proof
 from rlmd.repl.session import ReplSession
 from rlmd.repl.workers import Workers
@@ -30,5 +31,6 @@ __all__ = [
     "SubQuery",
     "SubQueryFailure",
     "SubQueryReply",
+    "WorkerGroups",
     "Workers",
 ]

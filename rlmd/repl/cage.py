@@ -11,6 +11,7 @@ here fails with EPERM; calls newer than the table fail with ENOSYS, so that libc
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import resource
@@ -26,21 +27,19 @@ ALLOWED: dict[str, Numbers] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "preadv": (295, 69), "preadv2": (327, 286), "close": (3, 57), "close_range": (436, 436), "lseek": (8, 62),
     "fadvise64": (221, 223), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24),
-    "pipe": (22, None), "pipe2": (293, 59), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
+    "pipe": (22, None), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
     "pselect6": (270, 72), "epoll_create": (213, None), "epoll_create1": (291, 20), "epoll_ctl": (233, 21),
     "epoll_wait": (232, None), "epoll_pwait": (281, 22), "epoll_pwait2": (441, 441),
     # Looking at files; Landlock and bubblewrap decide which.
     "stat": (4, None), "lstat": (6, None), "fstat": (5, 80), "newfstatat": (262, 79), "statx": (332, 291),
     "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
-    "readlinkat": (267, 78), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "getdents": (78, None),
-    "getdents64": (217, 61), "statfs": (137, 43), "fstatfs": (138, 44), "umask": (95, 166),
+    "readlinkat": (267, 78), "getcwd": (79, 17), "getdents": (78, None), "getdents64": (217, 61),
     # Memory of this process; RLIMIT_AS bounds it.
-    "brk": (12, 214), "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216),
-    "madvise": (28, 233), "membarrier": (324, 283),
+    "brk": (12, 214), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216),
     # Threads and leaving.
-    "futex": (202, 98), "set_robust_list": (273, 99), "get_robust_list": (274, 100), "set_tid_address": (218, 96),
-    "rseq": (334, 293), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "getcpu": (309, 168),
-    "gettid": (186, 178), "exit": (60, 93), "exit_group": (231, 94), "restart_syscall": (219, 128),
+    "set_robust_list": (273, 99), "set_tid_address": (218, 96), "rseq": (334, 293), "sched_yield": (24, 124),
+    "getcpu": (309, 168), "gettid": (186, 178), "exit": (60, 93), "exit_group": (231, 94),
+    "restart_syscall": (219, 128),
     # Own signals and timers.
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "rt_sigpending": (127, 136),
     "rt_sigtimedwait": (128, 137), "rt_sigsuspend": (130, 133), "sigaltstack": (131, 132), "pause": (34, None),
@@ -49,11 +48,10 @@ ALLOWED: dict[str, Numbers] = {
     "getpid": (39, 172), "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176),
     "getegid": (108, 177), "getresuid": (118, 148), "getresgid": (120, 150), "getgroups": (115, 158),
     "getpgrp": (111, None), "uname": (63, 160), "sysinfo": (99, 179), "getrusage": (98, 165), "times": (100, 153),
-    "getrlimit": (97, 163), "getrandom": (318, 278), "clock_gettime": (228, 113), "clock_getres": (229, 114),
-    "clock_nanosleep": (230, 115), "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None),
-    # The channel and socketpairs (stream only, see RULES): sendmsg on those takes no address.
-    "recvfrom": (45, 207), "sendmsg": (46, 211), "recvmsg": (47, 212), "shutdown": (48, 210),
-    "getsockopt": (55, 209), "getsockname": (51, 204), "getpeername": (52, 205),
+    "getrlimit": (97, 163), "getrandom": (318, 278), "nanosleep": (35, 101), "gettimeofday": (96, 169),
+    "time": (201, None),
+    # The channel and stream pairs; sending and receiving on them is below.
+    "shutdown": (48, 210), "getsockname": (51, 204), "getpeername": (52, 205),
 }  # fmt: skip
 
 # A condition on one argument: (index, mask, accepted values). ``WIDE`` compares all 64 bits with zero.
@@ -66,6 +64,16 @@ _OPEN_WRITES = 0o3 | 0o100 | 0o1000 | 0o2000  # accmode, creat, trunc, append
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1032)  # dupfd, get/setfd, get/setfl, dupfd_cloexec, getpipe_sz: no owner, no signal
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # tcgets, winsize, fionread, fionbio, fio(n)clex
 _PRCTL = (15, 16, 0x53564D41)  # set/get name, names of mappings (libc's allocator)
+_FUTEX = (0, 1, 3, 4, 5, 9, 10)  # wait, wake, (cmp_)requeue, wake_op, the bitset kinds: no priority inheritance
+_FUTEX_FLAGS = 128 | 256  # private, realtime
+# normal to dontneed, free, (no)hugepage, (do, dont)dump, populate: not mergeable, which compares pages with others'
+_MADVISE = (0, 1, 2, 3, 4, 8, 14, 15, 16, 17, 22, 23)
+_MAP_HUGETLB, _MAP_LOCKED = 0x40000, 0x2000
+_PIPE_FLAGS = 0o2004000  # cloexec, nonblock: no notification pipes
+_CLOCK_OF_ANOTHER = 0x80000000  # negative: the CPU clock of a process, or a device
+_SEND_FLAGS = 0x40 | 0x4000 | 0x8000  # dontwait, nosignal, more: no out-of-band byte
+_RECEIVE_FLAGS = 0x02 | 0x20 | 0x40 | 0x100 | 0x4000 | 0x40000000  # peek, trunc, dontwait, waitall, nosignal, cloexec
+_SOL_SOCKET, _SO_READ = 1, (3, 4, 7, 8, 38, 39)  # type, error, buffers, protocol, domain: not the peer's identity
 _AF_UNIX, _SOCK_STREAM, _SOCK_FLAGS = 1, 1, 0o2004000  # cloexec, nonblock
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -89,20 +97,39 @@ def rules(pid: int) -> dict[str, tuple[Numbers, tuple[Condition, ...]]]:
         "openat": ((257, 56), ((2, read_only, (0,)),)),
         # A new thread of this process; never a process.
         "clone": ((56, 220), ((0, _CLONE_THREAD_FLAGS | _CLONE_FORBIDDEN, (_CLONE_THREAD_FLAGS,)),)),
+        "futex": ((202, 98), ((1, _without(_FUTEX_FLAGS), _FUTEX),)),
+        "mmap": ((9, 222), ((3, _MAP_HUGETLB | _MAP_LOCKED, (0,)),)),
+        "madvise": ((28, 233), ((2, 0xFFFFFFFF, _MADVISE),)),
+        "pipe2": ((293, 59), ((1, _without(_PIPE_FLAGS), (0,)),)),
+        # Another process's CPU clock tells when its user types.
+        "clock_gettime": ((228, 113), ((0, _CLOCK_OF_ANOTHER, (0,)),)),
+        "clock_getres": ((229, 114), ((0, _CLOCK_OF_ANOTHER, (0,)),)),
+        "clock_nanosleep": ((230, 115), ((0, _CLOCK_OF_ANOTHER, (0,)),)),
+        "sched_getaffinity": ((204, 123), ((0, 0xFFFFFFFF, (0, pid)),)),
         "fcntl": ((72, 25), ((1, 0xFFFFFFFF, _FCNTL),)),
         "ioctl": ((16, 29), ((1, 0xFFFFFFFF, _IOCTL),)),
         "prctl": ((157, 167), ((0, 0xFFFFFFFF, _PRCTL),)),
         # Reading own limits, never setting any.
         "prlimit64": ((302, 261), ((0, 0xFFFFFFFF, (0, pid)), (2, WIDE, (0,)))),
         # asyncio wakes itself through one. A *datagram* pair could send to any socket that has a name.
-        "socketpair": ((53, 199), ((0, 0xFFFFFFFF, (_AF_UNIX,)), (1, 0xFFFFFFFF & ~_SOCK_FLAGS, (_SOCK_STREAM,)))),
-        "sendto": ((44, 206), ((4, WIDE, (0,)),)),
+        "socketpair": ((53, 199), ((0, 0xFFFFFFFF, (_AF_UNIX,)), (1, _without(_SOCK_FLAGS), (_SOCK_STREAM,)))),
+        # No sendmsg: it would send descriptors. No address, no flag that has a use here.
+        "sendto": ((44, 206), ((3, _without(_SEND_FLAGS), (0,)), (4, WIDE, (0,)))),
+        "recvfrom": ((45, 207), ((3, _without(_RECEIVE_FLAGS), (0,)),)),
+        "recvmsg": ((47, 212), ((2, _without(_RECEIVE_FLAGS), (0,)),)),
+        # Not who the peer is, nor a descriptor of its process.
+        "getsockopt": ((55, 209), ((1, 0xFFFFFFFF, (_SOL_SOCKET,)), (2, 0xFFFFFFFF, _SO_READ))),
         # raise() and abort(): signals to this process alone.
         "kill": ((62, 129), ((0, 0xFFFFFFFF, (pid,)),)),
         "tgkill": ((234, 131), ((0, 0xFFFFFFFF, (pid,)),)),
         "getpgid": ((121, 155), ((0, 0xFFFFFFFF, (0, pid)),)),
         "getsid": ((124, 156), ((0, 0xFFFFFFFF, (0, pid)),)),
     }
+
+
+def _without(flags: int) -> int:
+    """The mask of all bits but ``flags``."""
+    return 0xFFFFFFFF & ~flags
 
 
 # --- seccomp -----------------------------------------------------------------------------------------------------
@@ -175,8 +202,8 @@ def landlock_abi() -> int:
     return max(0, int(_libc().syscall(_LANDLOCK_CREATE, None, 0, 1)))
 
 
-def _apply_landlock(readable: Iterable[str]) -> None:
-    abi = landlock_abi()
+def _apply_landlock(readable: Iterable[str], most: int) -> None:
+    abi = min(landlock_abi(), most)
     if abi < 1:
         raise CageError("this kernel has no Landlock")
     # fs, net (bind and connect over TCP), scope (abstract sockets, signals): the struct grew with the ABI.
@@ -239,15 +266,13 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
-def seal(
-    *, readable: Sequence[str], landlock: bool, seccomp: bool, limits: Sequence[tuple[int, int, int]]
-) -> list[str]:
+def seal(*, readable: Sequence[str], landlock: int, seccomp: bool, limits: Sequence[tuple[int, int, int]]) -> list[str]:
     """Puts the layers on, innermost last, and returns their names.
 
     Args:
         readable: Files and folders that cells may read (interpreter, system libraries).
-        landlock: Whether Landlock is wanted; it must then hold.
-        seccomp: The same for the filter. (Tests turn it off to show what a bare worker lets happen.)
+        landlock: The newest version of Landlock that is used, 0 for none; where it is wanted it must hold.
+        seccomp: Whether the filter is wanted; it must then hold.
         limits: (resource, soft, hard).
 
     Raises:
@@ -257,11 +282,13 @@ def seal(
     if machine not in _AUDIT_ARCH:
         raise CageError(f"no seccomp table for {machine}")
     _limit(limits)
-    layers = ["rlimits"]
+    layers = ["rlimits"] if limits else []
+    if landlock and _thread._count():
+        raise CageError("the process has more than one thread")  # Landlock would seal this one alone
     if landlock or seccomp:
         _drop_privileges(machine)
     if landlock:
-        _apply_landlock(readable)
+        _apply_landlock(readable, landlock)
         layers.append("landlock")
     if seccomp:
         _apply_seccomp(machine)

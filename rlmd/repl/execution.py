@@ -19,6 +19,7 @@ from rlmd.repl.cell import Cell, CellClock, Done
 from rlmd.repl.channel import Header
 from rlmd.repl.output import Output
 from rlmd.repl.process import WorkerProcess
+from rlmd.repl.watch import WATCH_SECONDS
 
 #: From SIGINT to SIGKILL; a cell that can stop does so in 2 to 4 ms.
 GRACE = 0.5
@@ -36,6 +37,7 @@ class Worker:
 
     Attributes:
         alive: Whether the worker is not being ended.
+        excess: What its processes have too much of by now, or None.
         end: Ends it, for the reason given; returns when it is gone.
     """
 
@@ -43,6 +45,7 @@ class Worker:
     send: Callable[[Header, bytes], None]
     output: Output
     alive: Callable[[], bool]
+    excess: Callable[[], str | None]
     end: Callable[[str], Awaitable[None]]
 
 
@@ -70,8 +73,10 @@ class Execution:
         self._clock = CellClock(time.monotonic, self._process.cpu_seconds)
         self._cpu_before = self._process.cpu_seconds()
         self._alarm: asyncio.TimerHandle | None = None
-        #: The limit that the cell hit, as its error.
+        self._guard: asyncio.TimerHandle | None = None
+        #: The limit that the cell hit, as its error; and whether it is one that ends the worker without a grace.
         self._limit = ""
+        self._at_once = False
 
     async def run(self, source: str, output_chars: int) -> CellReport:
         """Runs it; the same errors as ``ReplSession.run_cell``."""
@@ -83,8 +88,11 @@ class Execution:
             header = {"t": "run", "cell": cell.number, "echo": output_chars}
             worker.send(header, source.encode("utf-8", "replace"))
             self._look()
+            self._watch()
             await cell.woken.wait()
-            if cell.error is None and cell.done is None:  # out of time
+            if self._at_once:
+                await worker.end(self._limit)
+            elif cell.error is None and cell.done is None:  # out of time
                 await self._shielded(self._stop(cell))
             if cell.error is not None and not (self._limit and isinstance(cell.error, SessionLost)):
                 raise cell.error
@@ -93,8 +101,9 @@ class Execution:
             await self._shielded(self._stop(cell))
             raise
         finally:
-            if self._alarm is not None:
-                self._alarm.cancel()
+            for timer in (self._alarm, self._guard):
+                if timer is not None:
+                    timer.cancel()
             await self._shielded(cell.stop())
         return self._report(cell.done)
 
@@ -145,6 +154,15 @@ class Execution:
             left = min(left, cpu_left / _CORES)
         self._alarm = self._loop.call_later(max(_LEAST_LOOK, left), self._look)
         return None
+
+    def _watch(self) -> None:
+        """Looks at what the worker's processes take; too much of it ends them without waiting for the cell."""
+        excess = self._worker.excess()
+        if excess is None or self._limit:
+            self._guard = self._loop.call_later(WATCH_SECONDS, self._watch)
+        else:
+            self._at_once = True
+            self._expire(excess)
 
     def _expire(self, limit: str) -> None:
         self._limit = limit

@@ -26,18 +26,23 @@ import sysconfig
 import time
 import types
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 
 from rlmd.errors import CageUnavailable
+from rlmd.repl.cgroup import WorkerGroup, WorkerGroups
+from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
 
 #: The worker's modules, in the order in which they are run there.
 MODULES = ("cage", "texts", "cutting", "spans", "link", "asking", "shapes", "scaffold", "awaiting", "worker")
+#: As many versions of Landlock as there may be; what each adds is in ``cage.py``.
+NEWEST = 99
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
 START_SECONDS = 20.0
 #: Address space of a worker that holds no context; the interpreter itself takes about 30 MB of it.
 BASE_BYTES = 1 << 30
+#: Threads of a worker.
+MOST_THREADS = 256
 #: Shared libraries beside the interpreter that are shown one by one; beyond it their folder is shown.
 _MOST_LIBRARIES = 64
 _SYSTEM = (
@@ -63,11 +68,24 @@ m.main(int(sys.argv[1]))
 
 @dataclass(frozen=True, slots=True)
 class CagePlan:
-    """Which layers a worker gets. Only tests turn seccomp off."""
+    """Which layers a worker gets. Only tests and the doctor turn off more than bubblewrap or Landlock.
+
+    Attributes:
+        landlock: The newest version of Landlock that is used, 0 for none.
+        limits: Resource limits that the kernel holds against the worker.
+        watch: Looking at what the worker's whole tree takes, and ending it when that is too much.
+    """
 
     bubblewrap: bool
-    landlock: bool
+    landlock: int
     seccomp: bool = True
+    limits: bool = True
+    watch: bool = True
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of its layers."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
 
 class WorkerStartFailed(Exception):
@@ -78,10 +96,18 @@ class WorkerProcess:
     """A running, sealed worker: its channel's socket, its output pipe, its pid."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], end: socket.socket, output: int, pid: int, layers: tuple[str, ...]
+        self,
+        popen: subprocess.Popen[bytes],
+        end: socket.socket,
+        output: int,
+        pid: int,
+        plan: CagePlan,
+        group: WorkerGroup | None,
     ) -> None:
-        self.socket, self.output, self.layers, self.pid = end, output, layers, pid
-        self._popen = popen
+        self.socket, self.output, self.pid = end, output, pid
+        self.layers, self.watched = plan.layers, plan.watch
+        self.processes = 2 if plan.bubblewrap else 1
+        self._group, self._popen = group, popen
         self._pidfd = os.pidfd_open(pid)
         self._exit_fd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
@@ -91,6 +117,11 @@ class WorkerProcess:
     @property
     def ended(self) -> bool:
         return self._exited.done()
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it has a control group of its own."""
+        return self._group is not None
 
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)
@@ -112,19 +143,32 @@ class WorkerProcess:
         except OSError:
             return 0.0
 
+    def usage(self) -> Usage | None:
+        """What it and all that descends from it take, by the kernel's count; None where nothing tells."""
+        return self._group.usage() if self._group is not None else usage_of(tree_of(self._popen.pid))
+
     def threads(self) -> int | None:
-        """Threads of the worker by the kernel's count; None where /proc hides it."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return None
-        return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:")), None)
+        """Its threads, by the kernel's count; None where nothing tells. Those of bubblewrap do not count."""
+        usage = self.usage()
+        return None if usage is None else usage.threads - (self.processes - 1)
 
     def limit_memory(self, soft: int) -> None:
         """Moves the soft limit of the address space, within the hard one."""
-        if not self.ended:
-            hard = resource.prlimit(self.pid, resource.RLIMIT_AS)[1]
-            resource.prlimit(self.pid, resource.RLIMIT_AS, (min(soft, hard), hard))
+        self._limit(resource.RLIMIT_AS, soft)
+
+    def limit_threads(self) -> None:
+        """Lets it have ``MOST_THREADS`` beside all that the machine runs now.
+
+        Outside a user namespace the kernel counts all of the user's, whose number changes. Root is not held by it.
+        """
+        if self.processes == 1 and "limits" in self.layers and (running := machine_threads()) is not None:
+            self._limit(resource.RLIMIT_NPROC, running + MOST_THREADS)
+
+    def _limit(self, kind: int, soft: int) -> None:
+        if self.ended:
+            return
+        hard = resource.prlimit(self.pid, kind)[1]
+        resource.prlimit(self.pid, kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
     def _signal(self, number: signal.Signals) -> None:
         if not self.ended:
@@ -137,6 +181,8 @@ class WorkerProcess:
         status = self._popen.poll()
         if status is None:
             return
+        if self._group is not None:
+            self._group.end()
         self._loop.remove_reader(self._exit_fd)
         os.close(self._exit_fd)
         os.close(self._pidfd)
@@ -151,6 +197,7 @@ async def start_worker(
     environment: Iterable[tuple[str, str]],
     hash_seed: int,
     random_seed: int,
+    groups: WorkerGroups | None = None,
 ) -> WorkerProcess:
     """Starts a worker and waits until it is sealed.
 
@@ -179,8 +226,12 @@ async def start_worker(
         os.close(output_theirs)
     try:
         async with asyncio.timeout(START_SECONDS):
-            pid, layers = await _handshake(ours, _start_frame(plan, memory_bytes, packages, random_seed))
-        return WorkerProcess(popen, ours, output, pid, ("bubblewrap", *layers) if plan.bubblewrap else layers)
+            pid = await _handshake(ours, _start_frame(plan, memory_bytes, packages, random_seed))
+        # It sleeps, sealed, until it is told more: whatever it may start is born in the group.
+        pids = {popen.pid, pid}
+        tasks = MOST_THREADS + len(pids)
+        group = groups.enclose(pids, memory_bytes=memory_bytes, tasks=tasks) if groups and plan.watch else None
+        return WorkerProcess(popen, ours, output, pid, plan, group)
     except BaseException as error:
         # The whole group: a bubblewrap killed while it sets up leaves a child that waits for ever.
         _kill_group(popen)
@@ -210,6 +261,8 @@ def _start_frame(plan: CagePlan, memory_bytes: int, packages: Sequence[str], ran
 
 
 def _limits(plan: CagePlan, memory_bytes: int) -> list[tuple[int, int, int]]:
+    if not plan.limits:
+        return []
     limits = [
         (resource.RLIMIT_AS, min(BASE_BYTES, memory_bytes), memory_bytes),
         (resource.RLIMIT_CORE, 0, 0),
@@ -219,11 +272,11 @@ def _limits(plan: CagePlan, memory_bytes: int) -> list[tuple[int, int, int]]:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
     ]
     if plan.bubblewrap:  # counted in its own user namespace; outside it would count all of the user's processes
-        limits.append((resource.RLIMIT_NPROC, 256, 256))
+        limits.append((resource.RLIMIT_NPROC, MOST_THREADS, MOST_THREADS))
     return limits
 
 
-async def _handshake(ours: socket.socket, start: bytes) -> tuple[int, tuple[str, ...]]:
+async def _handshake(ours: socket.socket, start: bytes) -> int:
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(ours, start)
@@ -241,7 +294,7 @@ async def _handshake(ours: socket.socket, start: bytes) -> tuple[int, tuple[str,
     header = json.loads(data[8:])
     if header.get("t") != "ready":
         raise WorkerStartFailed(str(header.get("message", "no word from the worker"))[:500])
-    return pid, tuple(header["layers"])
+    return pid
 
 
 async def _wait_readable(end: socket.socket) -> None:

@@ -1,37 +1,75 @@
-"""Proves a session's cage from inside, for ``doctor``: each layer is tried, not asked (parent side)."""
+"""Proves the cage from inside, for ``doctor``: each layer is tried alone, not asked, and all together (parent side).
+
+A worker with one layer runs a probe of ours, which tries what that layer alone must refuse; no cell of a model's ever
+runs in such a worker.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from rlmd.repl.base import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+from rlmd.repl.process import NEWEST, CagePlan, WorkerStartFailed
 from rlmd.repl.session import ReplSession
 
 _PROBE = """
-import json, os, socket
+import json, mmap, os, socket
 def outcome(action):
     try:
         action()
     except Exception as error:
         return type(error).__name__
     return "allowed"
-print(json.dumps({
-    "network": outcome(lambda: socket.socket(socket.AF_INET)),
-    "sockets": outcome(lambda: socket.socket(socket.AF_UNIX)),
-    "processes": outcome(os.fork),
-    "programs": outcome(lambda: os.execv("/bin/true", ["true"])),
-    "writing": outcome(lambda: os.open("/tmp", os.O_WRONLY | os.O_TMPFILE)),
-    "folders": outcome(lambda: os.mkdir("/tmp/rlmd-probe")),
-    "root": outcome(lambda: os.listdir("/etc")),
-    "home": outcome(lambda: os.listdir(HOME)),
-}))
+print(json.dumps({name: outcome(lambda: eval(code)) for name, code in PROBES.items()}))
 """
-_BY_LAYER = {
-    "seccomp": ("network", "sockets", "processes", "programs", "writing", "folders"),
-    "files": ("root", "home"),
+#: Code by name; each works where nothing holds it, and does no harm there.
+_PROBES = {
+    "network": "socket.socket(socket.AF_INET)",
+    "sockets": "socket.socket(socket.AF_UNIX)",
+    "processes": "os.waitpid(os.fork() or os._exit(0), 0)",
+    "memory without a name": "os.memfd_create('probe')",
+    "priority": "os.nice(0)",
+    "writing": "os.open('/tmp', os.O_WRONLY | os.O_TMPFILE)",
+    "programs": "os.close(os.open('/bin/sh', os.O_RDONLY))",
+    "machine's files": "open('/etc/passwd').close()",
+    "home": "os.listdir(HOME)",
+    "names of files": "os.stat('/etc/passwd')",
+    "other processes": "os.kill(PARENT, 0)",
+    "memory": "mmap.mmap(-1, MEMORY + (1 << 20))",
+    "descriptors": "[os.dup(1) for _ in range(300)]",
 }
+_ALONE = CagePlan(bubblewrap=False, landlock=0, seccomp=False, limits=False, watch=False)
+
+
+class Layer(NamedTuple):
+    """A layer: the plan that has it alone, what it must refuse by itself, and what to do where it is missing."""
+
+    name: str
+    plan: CagePlan
+    refuses: tuple[str, ...]
+    hint: str
+
+
+_BAD = "Do not run cells on this machine; report this with the kernel's version."
+LAYERS = (
+    Layer(
+        "seccomp", CagePlan(False, 0, True, False, False),
+        ("network", "sockets", "processes", "memory without a name", "priority", "writing", "other processes"), _BAD,
+    ),
+    Layer(
+        "landlock", CagePlan(False, NEWEST, False, False, False), ("writing", "programs", "machine's files", "home"),
+        "A kernel with Landlock (5.13 or later) would add a layer.",
+    ),
+    Layer(
+        "bubblewrap", CagePlan(True, 0, False, False, False),
+        ("writing", "programs", "machine's files", "home", "names of files", "other processes"),
+        "Installing bubblewrap (bwrap), with user namespaces allowed, would add a layer.",
+    ),
+    Layer("limits", CagePlan(False, 0, False, True, False), ("memory", "descriptors"), _BAD),
+)  # fmt: skip
 
 
 class Proof(NamedTuple):
@@ -57,26 +95,59 @@ class _NoHost:
         """The report has it."""
 
 
-async def prove(session: ReplSession) -> list[Proof]:
-    """Runs the probe and judges its findings."""
-    home = os.environ.get("HOME", "/root")
-    report = await session.run_cell(
-        f"HOME = {home!r}\n{_PROBE}", _NoHost(), seconds=10, cpu_seconds=5, output_chars=4000
-    )
+async def prove_alone(
+    start: Callable[[CagePlan], Awaitable[ReplSession]], memory_bytes: int, *, bubblewrap: bool
+) -> list[Proof]:
+    """Tries each layer by itself.
+
+    Args:
+        start: Starts a session in a worker with exactly the plan's layers; raises ``WorkerStartFailed``.
+        memory_bytes: What a worker may take at most.
+        bubblewrap: Whether the configuration wants it.
+    """
+    proofs = [
+        await _prove_layer(layer, start, memory_bytes) for layer in LAYERS if bubblewrap or not layer.plan.bubblewrap
+    ]
+    if not bubblewrap:
+        proofs.append(Proof("bubblewrap", False, "turned off by repl.bubblewrap", "Turning it on would add a layer."))
+    return proofs
+
+
+async def _prove_layer(layer: Layer, start: Callable[[CagePlan], Awaitable[ReplSession]], memory_bytes: int) -> Proof:
+    try:
+        session = await start(layer.plan)
+    except WorkerStartFailed as failure:
+        return Proof(layer.name, False, f"not available: {failure}", layer.hint)
+    try:
+        return await _probe(session, layer.name, layer.refuses, memory_bytes)
+    finally:
+        await session.close()
+
+
+async def prove_together(session: ReplSession, memory_bytes: int) -> list[Proof]:
+    """Tries everything in the cage that cells really get, and whether what its processes take can be told."""
+    only_bubblewrap = set() if "bubblewrap" in session.layers else {"names of files"}
+    cage = await _probe(session, "together", tuple(n for n in _PROBES if n not in only_bubblewrap), memory_bytes)
+    taken = session.taken()
+    if taken is None:
+        hint = "Give the daemon a control group (Delegate=yes in its unit), or mount /proc without hidepid."
+        return [cage, Proof("watch", False, "what a worker's processes take cannot be seen", hint)]
+    by = "its control group" if session.grouped else "/proc"
+    return [cage, Proof("watch", True, f"a worker takes {taken.memory_bytes >> 20} MiB, by {by}", "")]
+
+
+async def _probe(session: ReplSession, name: str, refuses: tuple[str, ...], memory_bytes: int) -> Proof:
+    values = {
+        "HOME": os.environ.get("HOME", "/root"), "PARENT": os.getpid(), "MEMORY": memory_bytes,
+        "PROBES": {probe: _PROBES[probe] for probe in refuses},
+    }  # fmt: skip
+    source = "".join(f"{key} = {value!r}\n" for key, value in values.items()) + _PROBE
+    report = await session.run_cell(source, _NoHost(), seconds=10, cpu_seconds=5, output_chars=4000)
     try:
         found: dict[str, str] = json.loads(report.output)
     except ValueError:
-        return [Proof("cage", False, "The probe did not report", "See the log; report this.")]
-    proofs = []
-    for layer, probes in _BY_LAYER.items():
-        open_ones = [probe for probe in probes if found.get(probe) == "allowed"]
-        message = f"open: {', '.join(open_ones)}" if open_ones else f"{', '.join(probes)}: refused"
-        proofs.append(Proof(layer, not open_ones, message, "Do not run cells on this machine." if open_ones else ""))
-    proofs += [
-        Proof(name, name in session.layers, "on" if name in session.layers else "not available", hint)
-        for name, hint in (
-            ("landlock", "A kernel with Landlock (5.13 or later) would add a layer."),
-            ("bubblewrap", "Installing bubblewrap would add a layer."),
-        )
-    ]
-    return [p._replace(hint="") if p.ok else p for p in proofs]
+        return Proof(name, False, f"the probe did not report ({report.error})", _BAD)
+    allowed = [probe for probe in refuses if found.get(probe) == "allowed"]
+    if allowed:
+        return Proof(name, False, f"open: {', '.join(allowed)}", _BAD)
+    return Proof(name, True, f"{', '.join(refuses)}: refused", "")

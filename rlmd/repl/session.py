@@ -21,6 +21,8 @@ from rlmd.repl.execution import GRACE, Execution, Worker
 from rlmd.repl.loading import frames_of, string_bytes
 from rlmd.repl.output import Output
 from rlmd.repl.process import BASE_BYTES, WorkerProcess
+from rlmd.repl.tree import Usage
+from rlmd.repl.watch import excess
 
 #: Between cells a worker sleeps; one that computes (behind a forged end of its cell) is ended. Seconds between looks,
 #: and CPU seconds allowed in all until the next cell.
@@ -35,6 +37,7 @@ class ReplSession:
     Attributes:
         layers: What protects the machine from this worker, such as bubblewrap, landlock, seccomp.
         hash_seed, random_seed: What a replay needs to get the same order of sets and the same random numbers.
+        memory_taken: Bytes that its processes had when a cell of it was last looked at.
     """
 
     def __init__(
@@ -44,9 +47,11 @@ class ReplSession:
         hash_seed: int,
         random_seed: int,
         memory_bytes: int,
+        when_measured: Callable[[], None] = lambda: None,
     ) -> None:
         self.layers, self.hash_seed, self.random_seed = process.layers, hash_seed, random_seed
-        self._process, self._memory_bytes = process, memory_bytes
+        self.memory_taken = 0
+        self._process, self._memory_bytes, self._when_measured = process, memory_bytes, when_measured
         self._on_end: list[Callable[[ReplSession], None]] = []
         self._channel = Channel(process.socket, self._on_frame, self._on_hang_up)
         self._output = Output(process.output)
@@ -136,7 +141,10 @@ class ReplSession:
         with _Claim(self):
             self._cells += 1
             documents = {(c, d): chars for c, several in self._documents.items() for d, chars in several.items()}
-            worker = Worker(self._process, self._channel.send, self._output, lambda: self.alive, self._end)
+            worker = Worker(
+                self._process, self._channel.send, self._output, lambda: self.alive, self._excess, self._end
+            )
+            self._process.limit_threads()
             execution = Execution(worker, self._cells, host, documents, seconds, cpu_seconds)
             self._cell = execution.cell
             try:
@@ -165,6 +173,28 @@ class ReplSession:
     async def close(self) -> None:
         """Ends the worker; whatever it does is cut off."""
         await self._end("the session was closed")
+
+    def taken(self) -> Usage | None:
+        """What its processes take now; None where nothing tells."""
+        return self._process.usage()
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it has a control group of its own, whose limits the kernel holds."""
+        return self._process.grouped
+
+    def give_up(self, why: str) -> None:
+        """Ends the worker for a reason from outside; a cell that it runs is lost with it."""
+        self._begin_end(why)
+
+    def _excess(self) -> str | None:
+        """What its processes have too much of, or None; tells whoever adds up all sessions."""
+        usage = self.taken() if self._process.watched else None
+        if usage is None:
+            return None
+        self.memory_taken = usage.memory_bytes
+        self._when_measured()
+        return excess(usage, processes=self._process.processes, memory_bytes=self._memory_bytes)
 
     def _watch_idle(self) -> None:
         """Looks now and then whether the worker computes while nothing was asked of it."""

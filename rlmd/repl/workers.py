@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlmd.errors import CageUnavailable, Draining
-from rlmd.repl.process import CagePlan, WorkerProcess, WorkerStartFailed, start_worker
-from rlmd.repl.proof import Proof, prove
+from rlmd.repl.cgroup import WorkerGroups
+from rlmd.repl.process import NEWEST, CagePlan, WorkerProcess, WorkerStartFailed, start_worker
+from rlmd.repl.proof import Proof, prove_alone, prove_together
 from rlmd.repl.session import ReplSession
+from rlmd.repl.watch import most_for_all
 
 #: Preferred first; the first that comes up is kept for the life of the daemon.
 PLANS = (
-    CagePlan(bubblewrap=True, landlock=True),
-    CagePlan(bubblewrap=True, landlock=False),
-    CagePlan(bubblewrap=False, landlock=True),
+    CagePlan(bubblewrap=True, landlock=NEWEST),
+    CagePlan(bubblewrap=True, landlock=0),
+    CagePlan(bubblewrap=False, landlock=NEWEST),
 )
 _REMEDY = "Install bubblewrap (bwrap) and allow user namespaces, or use a kernel with Landlock (5.13 or later)."
 
@@ -43,7 +45,9 @@ class Workers:
         max_workers: Sessions in use at once; ``acquire`` waits for one to be closed.
         spare_workers: Sealed workers kept ready beside those in use (11 MB each).
         memory_bytes: Address space of a worker at most; spares are born with it as their hard limit.
+        total_bytes: Memory of all workers together at most; beyond it the one that has most is ended.
         bubblewrap: False leaves bubblewrap out even where it works.
+        groups: The daemon's delegated control group, where there is one.
         plans: Tests hand in others.
     """
 
@@ -53,10 +57,13 @@ class Workers:
         max_workers: int = 16,
         spare_workers: int = 1,
         memory_bytes: int = 4 << 30,
+        total_bytes: int | None = None,
         bubblewrap: bool = True,
+        groups: WorkerGroups | None = None,
         plans: Sequence[CagePlan] = PLANS,
     ) -> None:
         self._memory_bytes, self._spare_workers = memory_bytes, spare_workers
+        self._total_bytes, self._groups = total_bytes or most_for_all(), groups
         self._plans = [plan for plan in plans if bubblewrap or not plan.bubblewrap]
         self._chosen: CagePlan | None = None
         self._choosing = asyncio.Lock()
@@ -125,7 +132,10 @@ class Workers:
         except CageUnavailable as error:
             return [Proof("cage", False, error.message, error.hint)]
         try:
-            return await prove(session)
+            together = await prove_together(session, self._memory_bytes)
+            wanted = any(plan.bubblewrap for plan in self._plans)
+            alone = await prove_alone(self._start_weakened, self._memory_bytes, bubblewrap=wanted)
+            return [*together, *alone]
         finally:
             await session.close()
 
@@ -159,7 +169,20 @@ class Workers:
         hash_seed = 1 + secrets.randbelow((1 << 32) - 1) if birth.hash_seed is None else birth.hash_seed
         random_seed = secrets.randbelow(1 << 53) if birth.random_seed is None else birth.random_seed
         process = await self._launch(birth, hash_seed, random_seed)
-        session = ReplSession(process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=birth.memory_bytes)
+        session = ReplSession(
+            process, hash_seed=hash_seed, random_seed=random_seed, memory_bytes=birth.memory_bytes,
+            when_measured=self._add_up,
+        )  # fmt: skip
+        self._sessions.add(session)
+        session.when_ended(self._sessions.discard)
+        return session
+
+    async def _start_weakened(self, plan: CagePlan) -> ReplSession:
+        """A worker for a probe of ours; raises ``WorkerStartFailed`` where its layers cannot be put on."""
+        process = await start_worker(
+            plan, memory_bytes=self._memory_bytes, packages=(), environment=(), hash_seed=1, random_seed=1
+        )
+        session = ReplSession(process, hash_seed=1, random_seed=1, memory_bytes=self._memory_bytes)
         self._sessions.add(session)
         session.when_ended(self._sessions.discard)
         return session
@@ -179,7 +202,7 @@ class Workers:
             try:
                 process = await start_worker(
                     plan, memory_bytes=birth.memory_bytes, packages=packages, environment=birth.environment,
-                    hash_seed=hash_seed, random_seed=random_seed,
+                    hash_seed=hash_seed, random_seed=random_seed, groups=self._groups,
                 )  # fmt: skip
             except WorkerStartFailed as failure:
                 reasons.append(f"{plan}: {failure}")
@@ -187,6 +210,16 @@ class Workers:
             self._chosen = plan
             return process
         raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
+
+    def _add_up(self) -> None:
+        """Holds all workers together to the total; several that each keep their limit could still fill the machine."""
+        living = [session for session in self._sessions if session.alive]
+        taken = sum(session.memory_taken for session in living)
+        if taken > self._total_bytes:
+            largest = max(living, key=lambda session: session.memory_taken)
+            largest.give_up(
+                f"all REPLs together took {taken >> 20:,} MiB of {self._total_bytes >> 20:,} MiB, and this one most"
+            )
 
     def _take_spare(self) -> ReplSession | None:
         while self._spares:

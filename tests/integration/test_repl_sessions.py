@@ -18,7 +18,8 @@ from rlmd.errors import CageUnavailable, Draining, SessionLost
 from rlmd.repl import ReplSession, Workers
 from rlmd.repl.cell import CellClock
 from rlmd.repl.process import CagePlan, _program, readable_paths
-from tests.repl import CAGES, WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP, Context, Host
+from rlmd.repl.proof import _PROBES
+from tests.repl import BARE, CAGES, WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP, Context, Host
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -268,13 +269,13 @@ async def test_without_bubblewrap_landlock_takes_its_place(monkeypatch: pytest.M
     monkeypatch.setenv("PATH", "/nonexistent")
     workers = Workers(spare_workers=0)
     session = await workers.acquire()
-    assert session.layers == ("rlimits", "landlock", "seccomp")
+    assert session.layers == ("landlock", "seccomp", "limits", "watch")
     await workers.close()
 
 
 async def test_with_too_few_layers_no_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    workers = Workers(plans=[WITH_BUBBLEWRAP, CagePlan(bubblewrap=True, landlock=False)], spare_workers=0)
+    workers = Workers(plans=[WITH_BUBBLEWRAP, CagePlan(bubblewrap=True, landlock=0)], spare_workers=0)
     with pytest.raises(CageUnavailable, match="bubblewrap is not installed") as refused:
         await workers.acquire()
     assert "bwrap" in refused.value.hint
@@ -284,5 +285,18 @@ async def test_with_too_few_layers_no_cell_runs(monkeypatch: pytest.MonkeyPatch)
 
 async def test_the_layers_are_proved_from_inside(workers: Workers) -> None:
     proofs = {proof.layer: proof for proof in await workers.prove_layers()}
-    assert all(proofs[layer].ok for layer in ("seccomp", "files", "landlock"))
+    off = {proof.layer for proof in proofs.values() if proof.message.startswith("turned off")}
+    assert {proof.layer for proof in proofs.values() if not proof.ok} == off, proofs
+    assert set(proofs) == {"together", "watch", "seccomp", "landlock", "bubblewrap", "limits"}
     assert "refused" in proofs["seccomp"].message
+
+
+async def test_a_layer_that_holds_nothing_is_found_out() -> None:
+    """The same probes in a worker without any layer: each of them gets through, and is named."""
+    workers = Workers(plans=[BARE], spare_workers=0)
+    together, *_ = await workers.prove_layers()
+    assert not together.ok
+    assert together.message.removeprefix("open: ").split(", ") == [
+        probe for probe in _PROBES if probe != "names of files"
+    ]
+    await workers.close()

@@ -4,12 +4,14 @@
 # usage: user_manager.sh WORK UID [HIDDEN:PATH]…
 #   WORK    an existing folder that UID may enter; the manager gets WORK/home and WORK/run (a tmpfs, as a login's is)
 #   UID     the user's number; it need not exist: a passwd entry is made in the namespace only
-#   HIDDEN:PATH   PATH must be readable although its ancestor HIDDEN is closed to others
+#   HIDDEN:PATH   as in exposed.sh
 #
 # Runs in the foreground; the process becomes the manager, so its pid leads into the namespaces:
 #   nsenter -t PID -m -C setpriv --reuid UID --regid UID --clear-groups env -i HOME=… XDG_RUNTIME_DIR=… COMMAND
 # All mounts are in a private namespace and vanish with it.
 set -eu
+export HERE
+HERE=$(dirname "$(readlink -f "$0")")
 work=$1 id=$2
 shift 2
 cg=/sys/fs/cgroup/unified
@@ -24,23 +26,9 @@ exec unshare --mount --cgroup --propagation private bash -c '
 set -eu
 work=$1 id=$2
 shift 2
-stage=$(mktemp -d)
-mount -t tmpfs tmpfs "$stage"
-number=0
-for pair; do                                     # first keep hold of what is wanted, then cover what hides it
-  number=$((number + 1))
-  mkdir "$stage/$number"
-  mount --bind "${pair#*:}" "$stage/$number"
-done
-for hidden in $(for pair; do echo "${pair%%:*}"; done | sort -u); do
-  mount -t tmpfs -o mode=755 tmpfs "$hidden"
-done
-number=0
-for pair; do
-  number=$((number + 1))
-  mkdir -p "${pair#*:}"
-  mount --bind "$stage/$number" "${pair#*:}"
-done
+stage=/mnt
+. "$HERE/exposed.sh"
+expose "$stage" "$@"
 { cat /etc/passwd; echo "rlmdtest:x:$id:$id::$work/home:/bin/sh"; } >"$stage/passwd"
 { cat /etc/group; echo "rlmdtest:x:$id:"; } >"$stage/group"
 mount --bind "$stage/passwd" /etc/passwd

@@ -83,13 +83,14 @@ class Doctor:
         # One of these beside seccomp is the least that runs cells; both is better.
         either = {"landlock", "bubblewrap"}
         enough = any(proof.ok for proof in proofs if proof.layer in either)
+        spared = either | {"watch"} if enough else {"watch"}
         return [
             Check(
                 name=f"cage: {proof.layer}",
                 ok=proof.ok,
                 message=_sentence(proof.message),
                 hint=proof.hint,
-                needed=not (enough and proof.layer in either),
+                needed=proof.layer not in spared,
             )
             for proof in proofs
         ]

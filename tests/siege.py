@@ -1,0 +1,277 @@
+"""Lets the attacks loose on workers with chosen layers, and tells what got through.
+
+``python -m tests.siege PLAN… [-- ATTACK…]``, run as the user that is to be tried; prints one JSON object a line:
+attack, plan, outcome, what was said, what was left. Each attack is also the proof that the session after the last
+one works. What is at stake is made up here: a key file, sockets that count who calls, an empty folder, another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from rlmd.errors import SessionLost
+from rlmd.repl import Workers
+from rlmd.repl.process import CagePlan, interpreter
+from tests.attacks import ATTACKS, PREAMBLE, Attack
+from tests.repl import Host
+
+SECRET = "canary-5f1c9a"
+#: Memory of a session under attack, in bytes.
+MEMORY = 256 << 20
+_LAYERS = ("bubblewrap", "landlock", "seccomp", "limits", "watch")
+
+
+def plan_of(*layers: str) -> CagePlan:
+    """The plan with these layers alone; Landlock with nothing above its first version, which is all that we claim."""
+    chosen = {name: name in layers for name in _LAYERS}
+    return CagePlan(**{**chosen, "landlock": int(chosen["landlock"])})
+
+
+PLANS = {
+    "nothing": plan_of(),
+    "all": plan_of(*_LAYERS),
+    "all but bubblewrap": plan_of(*_LAYERS[1:]),
+    **{f"{name} alone": plan_of(name) for name in _LAYERS},
+    **{f"all but {name}": plan_of(*(n for n in _LAYERS if n != name)) for name in _LAYERS[1:]},
+    **{f"all but bubblewrap and {n}": plan_of(*(m for m in _LAYERS[1:] if m != n)) for n in _LAYERS[1:]},
+}
+#: The two cages that run cells.
+CAGES = ("all", "all but bubblewrap")
+
+
+def layers_of(plan: CagePlan) -> set[str]:
+    """Its layers, with what comes with them."""
+    return {*plan.layers, *(("privileges",) if plan.seccomp or plan.landlock else ())}
+
+
+def expected(attack: Attack, plan: CagePlan) -> str | None:
+    """``held`` or ``through``, by the table; None where it does not say."""
+    layers = layers_of(plan)
+    if attack.held_by & layers:
+        return "held"
+    return None if attack.vacuous or attack.perhaps & layers else "through"
+
+
+@dataclass
+class Finding:
+    """How one attack ended under one plan.
+
+    Attributes:
+        left: What it left behind when its session was over: nothing may be, in a cage that runs cells.
+    """
+
+    attack: str
+    plan: str
+    outcome: str
+    said: str
+    left: list[str] = field(default_factory=list)
+
+
+_VICTIM = """
+import ctypes, sys, time
+held = ctypes.create_string_buffer(sys.argv[1].encode())
+ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)  # Yama: whoever may, may trace this
+print(ctypes.addressof(held), flush=True)
+time.sleep(600)
+"""
+
+
+class World:
+    """What must not be reached, and whether it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, f"rlmd-siege-{secrets.token_hex(4)}"
+        self.number = secrets.randbelow(1 << 30) + 1
+        self.key = folder / "home" / "key"
+        for inner in ("home", "empty", "covered"):
+            (folder / inner).mkdir()
+        self._mend()
+        self.sockets: dict[str, socket.socket] = {}
+        self._listen("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
+        self._listen("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
+        self._listen("rlmd", socket.AF_UNIX, socket.SOCK_STREAM, str(folder / "rlmd.sock"))
+        self._listen("notify", socket.AF_UNIX, socket.SOCK_DGRAM, str(folder / "notify.sock"))
+        self._listen("abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0{self.name}-rlmd")
+        self._start_victim()
+
+    def _listen(self, name: str, family: int, kind: int, address: object) -> None:
+        one = self.sockets[name] = socket.socket(family, kind)
+        one.bind(address)
+        if kind == socket.SOCK_STREAM:
+            one.listen()
+        one.setblocking(False)
+
+    def _mend(self) -> None:
+        for path in (self.folder / "empty").iterdir() if (self.folder / "empty").exists() else ():
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        (self.folder / "empty").mkdir(exist_ok=True)
+        self.key.unlink(missing_ok=True)
+        self.key.write_text(SECRET)
+        self.key.chmod(0o600)
+
+    def _start_victim(self) -> None:
+        with open(self.key) as stdin:
+            self.victim = subprocess.Popen(
+                [interpreter(), "-S", "-c", _VICTIM, SECRET],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        assert self.victim.stdout is not None
+        self.secret_at = int(self.victim.stdout.readline())
+
+    def preamble(self) -> str:
+        """Names for the attacks; they know where to look, the cage must hold all the same."""
+        names = {
+            "KEY": str(self.key), "EMPTY": str(self.folder / "empty"), "FOLDER": str(self.folder / "covered"),
+            "ADDRESS": {name: one.getsockname() for name, one in self.sockets.items()}, "PARENT": os.getpid(),
+            "VICTIM": self.victim.pid, "SECRET_AT": self.secret_at, "HOST": os.uname().nodename, "NAME": self.name,
+            "NUMBER": self.number, "MEMORY": MEMORY, "PYTHON": interpreter(),
+        }  # fmt: skip
+        return PREAMBLE + "".join(f"{name} = {value!r}\n" for name, value in names.items())
+
+    def traces(self) -> list[str]:
+        """What an attack left outside; all is as before afterwards."""
+        found = [f"{name} was called" for name, one in self.sockets.items() if _called(one)]
+        found += [f"{path.name} was made" for path in (self.folder / "empty").glob("*")]
+        found += ["the folder is gone"] * (not (self.folder / "empty").exists())
+        if not self.key.exists() or self.key.read_text() != SECRET or self.key.stat().st_mode & 0o777 != 0o600:
+            found.append("the key file was changed")
+        if self.victim.poll() is not None:
+            found.append("another process was ended")
+            self.victim.stdout.close()  # type: ignore[union-attr]
+            self._start_victim()
+        self._mend()
+        return found + self._system_v()
+
+    def _system_v(self) -> list[str]:
+        found, libc = [], ctypes.CDLL(None)
+        for kind, remove in (("shm", lambda n: libc.shmctl(n, 0, None)), ("msg", lambda n: libc.msgctl(n, 0, None))):
+            for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]:
+                key, number = line.split()[:2]
+                if int(key) == self.number:
+                    remove(int(number))
+                    found.append(f"System V {kind} was left")
+        return found
+
+    def close(self) -> None:
+        for one in self.sockets.values():
+            one.close()
+        self.victim.kill()
+        self.victim.wait()
+        self.victim.stdout.close()  # type: ignore[union-attr]
+
+
+def _called(one: socket.socket) -> bool:
+    try:
+        if one.type == socket.SOCK_DGRAM:
+            return bool(one.recv(100))
+        one.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def world() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(prefix="rlmd-") as folder:
+        made = World(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+async def attack(name: str, plan: str, world: World, workers: Workers) -> Finding:
+    """One attack in a session of its own; what the session left is looked for when it is closed."""
+    before = _standing(world)
+    session = await workers.acquire()
+    source = world.preamble() + "print('BEGUN')\n" + ATTACKS[name].code
+    try:
+        report = await session.run_cell(source, Host(), seconds=20, output_chars=4000)
+        said = report.output + (report.error or "")
+        begun = "BEGUN\n" in said
+    except SessionLost as lost:
+        said, begun = lost.message, True
+    finally:
+        await session.close()
+    if plan in CAGES:
+        await _until_ended(world)
+    left = world.traces()
+    through = left or SECRET in said or "ESCAPED" in said.splitlines()
+    left = [*left, *(f"{what} was left" for what in _standing(world) - before)]
+    _end_strays(world)
+    return Finding(name, plan, "through" if through else "held" if begun else "not begun", said[-300:], left)
+
+
+def _standing(world: World) -> set[str]:
+    """Processes, descriptors, mounts, names in shared folders, as they are now."""
+    names = [path for folder in ("/tmp", "/dev/shm", "/") for path in Path(folder).glob(f"{world.name}*")]
+    return {
+        *(f"process {pid}" for pid in _strays(world)),
+        *(f"descriptor {n}" for n in os.listdir("/proc/self/fd")),
+        *Path("/proc/self/mountinfo").read_text().splitlines(),
+        *map(str, names),
+    }
+
+
+def _strays(world: World) -> list[int]:
+    """Living children of this process, which inherits all orphans and reaps them; not the victim."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid == world.victim.pid:
+                break
+            os.waitpid(ended.si_pid, 0)
+    children = chain.from_iterable(p.read_text().split() for p in Path("/proc/self/task").glob("*/children"))
+    return [int(pid) for pid in children if int(pid) != world.victim.pid]
+
+
+async def _until_ended(world: World) -> None:
+    """Gives processes that were killed the moment that dying takes."""
+    for _ in range(200):
+        if not _strays(world):
+            return
+        await asyncio.sleep(0.01)
+
+
+def _end_strays(world: World) -> None:
+    while strays := _strays(world):
+        for pid in strays:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    for folder in ("/tmp", "/dev/shm", "/"):
+        for path in Path(folder).glob(f"{world.name}*"):
+            path.unlink()
+
+
+async def main(plans: Sequence[str], attacks: Sequence[str]) -> None:
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    os.umask(0o022)
+    with world() as made:
+        for plan in plans:
+            workers = Workers(plans=[PLANS[plan]], spare_workers=0, memory_bytes=MEMORY)
+            for name in attacks:
+                if not ATTACKS[name].root or os.geteuid() == 0:
+                    print(json.dumps(asdict(await attack(name, plan, made, workers))), flush=True)
+            await workers.close()
+
+
+if __name__ == "__main__":
+    plans, _, attacks = "\n".join(sys.argv[1:]).partition("\n--\n")
+    asyncio.run(main(plans.split("\n"), attacks.split("\n") if attacks else list(ATTACKS)))
