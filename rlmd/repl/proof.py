@@ -65,7 +65,7 @@ LAYERS = (
     ),
     Layer(
         "bubblewrap", CagePlan(True, 0, False, False, False),
-        ("writing", "programs", "machine's files", "home", "names of files", "other processes"),
+        ("writing", "programs", "machine's files", "names of files", "other processes"),
         "Installing bubblewrap (bwrap), with user namespaces allowed, would add a layer.",
     ),
     Layer("limits", CagePlan(False, 0, False, True, False), ("memory", "descriptors"), _BAD),
