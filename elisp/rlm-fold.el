@@ -215,6 +215,14 @@
   (setf (rlm-run-why run) (plist-get fact :why))
   (rlm--run-over run 'interrupted))
 
+(defun rlm--fold-resumed (run _fact)
+  "Fold a run_resumed fact into RUN: the next daemon goes on with it."
+  (setf (rlm-run-state run) 'running
+        (rlm-run-link run) 'attached
+        (rlm-run-why run) nil
+        (rlm-run-ended run) nil
+        (rlm-run-activity run) "taken up again"))
+
 (defun rlm--fold-ended (run fact)
   "Fold run_ended FACT into RUN; fetch the answer if it is long."
   (let ((answer (plist-get fact :answer))
@@ -283,6 +291,7 @@ SOFAR the list of those that came, last first."
     ("limit_hit" . rlm--fold-limit)
     ("cancel_requested" . rlm--fold-cancel)
     ("run_interrupted" . rlm--fold-interrupted)
+    ("run_resumed" . rlm--fold-resumed)
     ("run_ended" . rlm--fold-ended))
   "What each type of fact does to a run; other types do nothing.")
 

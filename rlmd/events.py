@@ -174,8 +174,19 @@ class Fact(Model):
     time: float
 
 
+class CellsOfRun(Model):
+    """Cells of one run, by their numbers, in the order in which they ran."""
+
+    run_id: str
+    cells: tuple[int, ...]
+
+
 class RunStarted(Fact):
-    """``session_held`` names the contexts of earlier runs in the session: this one may tell of their text too."""
+    """``session_held`` names the contexts of earlier runs in the session: this one may tell of their text too.
+
+    ``request`` holds, as JSON, what was asked beside the question, and ``egress`` of whom: the run can be taken up
+    again. ``session_id`` tells a named session from an earlier one of its name.
+    """
 
     type: Literal["run_started"] = "run_started"
     question: Text
@@ -191,6 +202,9 @@ class RunStarted(Fact):
     rlmd: str
     prompts: str
     answer_schema: Text | None = None
+    request: Text | None = None
+    egress: bool = False
+    session_id: str | None = None
 
 
 class StrategyChosen(Fact):
@@ -200,7 +214,12 @@ class StrategyChosen(Fact):
 
 
 class SessionStarted(Fact):
-    """A worker process for the run's session; ``lost`` says whether names of an earlier one are gone."""
+    """A worker process for the run's session; ``lost`` says whether names of an earlier one are gone.
+
+    ``woken``: cells that were run again in it, their replies taken from the journals, so that their names are there.
+    ``names_lost`` are gone, ``names_older`` have an earlier value, because a cell did not come to what it had come to,
+    or could not be run again; ``why`` says which.
+    """
 
     type: Literal["session_started"] = "session_started"
     session: str
@@ -208,6 +227,10 @@ class SessionStarted(Fact):
     random_seed: int
     layers: tuple[str, ...]
     lost: bool = False
+    woken: tuple[CellsOfRun, ...] = ()
+    names_lost: tuple[str, ...] = ()
+    names_older: tuple[str, ...] = ()
+    why: str = ""
 
 
 class TurnStarted(Fact):
@@ -237,12 +260,19 @@ class RootFailed(Fact):
 
 
 class CellStarted(Fact):
+    """``worker_cell`` is the cell's number in its worker, ``output_chars`` how much of its output is kept; ``left``
+    what an earlier run had left in ``answer``; ``pins`` the contexts loaded, where the run itself names none."""
+
     type: Literal["cell_started"] = "cell_started"
     turn: int
     cell: int
     stream: str
     code: Text
     program: str | None = None
+    worker_cell: int = 0
+    output_chars: int = 0
+    left: Text | None = None
+    pins: tuple[Pin, ...] = ()
 
 
 class BatchStarted(Fact):
@@ -274,8 +304,11 @@ class SubQueryReplied(SubQueryFact):
 
 
 class SubQueryFailed(SubQueryFact):
+    """``told`` is what the cell was told, where that is more than the error's message."""
+
     type: Literal["subquery_failed"] = "subquery_failed"
     error: ErrorRecord
+    told: str | None = None
 
 
 class Searched(Fact):
@@ -288,11 +321,20 @@ class Searched(Fact):
     hits: tuple[Span, ...]
 
 
+class CellFinal(Model):
+    """What a cell handed over, and by which of the ways to finish; ``name`` is the variable's, if it was one."""
+
+    text: Text
+    via: str
+    name: str | None = None
+
+
 class CellEnded(Fact):
     """Closes ``stream``. ``digest`` is of the whole output; ``cut`` counts characters kept from the model.
 
     ``shown``: stretches of contexts that stand in the output, and so reach the root. ``worker_died``: by itself, and
-    ``error`` says how.
+    ``error`` says how. ``names`` are the variables then, each by name, type and size; ``final`` and ``answer`` what the
+    cell handed over and what stood in ``answer``.
     """
 
     type: Literal["cell_ended"] = "cell_ended"
@@ -308,6 +350,10 @@ class CellEnded(Fact):
     names_lost: bool = False
     worker_died: bool = False
     shown: tuple[Span, ...] = ()
+    interrupted: bool = False
+    names: tuple[tuple[str, str, str], ...] = ()
+    final: CellFinal | None = None
+    answer: Text | None = None
 
 
 class FinalRefused(Fact):
@@ -336,9 +382,18 @@ class CancelRequested(Fact):
 
 
 class RunInterrupted(Fact):
-    """The daemon stopped or died while the run was going."""
+    """The daemon stopped or died while the run was going. ``resumable``: the next daemon takes it up again."""
 
     type: Literal["run_interrupted"] = "run_interrupted"
+    why: str
+    resumable: bool = False
+
+
+class RunResumed(Fact):
+    """The run goes on. A turn or cell that was open is begun anew, under the same numbers and stream; what it had been
+    told before is not asked again."""
+
+    type: Literal["run_resumed"] = "run_resumed"
     why: str
 
 
@@ -373,6 +428,7 @@ AnyFact = Annotated[
     | Note
     | CancelRequested
     | RunInterrupted
+    | RunResumed
     | RunEnded,
     Field(discriminator="type"),
 ]

@@ -349,7 +349,7 @@ Another program may take the processor meanwhile: one of three times counts."
 
 (ert-deftest rlm-daemon-killed-in-mid-stream ()
   "When the daemon dies the header says so; after its return the run is caught up with."
-  (rlm-test-with-daemon (:scripts `(("root" . (,rlm-test-slowly))))
+  (rlm-test-with-daemon (:scripts `(("root" . (,rlm-test-slowly "It is done."))))
     (rlm-test-with-notes "text\n"
       (let* ((buffer (rlm-test-ask "Q?"))
              (run (rlm-test-run-of buffer)))
@@ -362,8 +362,8 @@ Another program may take the processor meanwhile: one of three times counts."
           (should-error (call-interactively #'rlm-attach) :type 'user-error)
           (rlm-test-daemon)
           (call-interactively (key-binding (kbd "C-c C-r"))))
-        (should (string-match-p "^\\*Interrupted:\\*" (rlm-test-complete buffer)))
-        (should (eq 'interrupted (rlm-run-state run)))))))
+        (should (string-match-p "It is done\\." (rlm-test-complete buffer)))
+        (should (eq 'ended (rlm-run-state run)))))))
 
 (ert-deftest rlm-daemon-a-lost-connection-loses-nothing ()
   "The connection breaks, the daemon goes on: the next question finds both answers."

@@ -134,23 +134,30 @@ class Client(Calls):
         await inbox.news.wait()
         return True
 
+    async def is_back(self) -> bool:
+        try:
+            await self._linked(start=False)
+        except NotConnected:
+            return False
+        return True
+
     # ── the connection ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _linked(self) -> Link:
+    async def _linked(self, *, start: bool = True) -> Link:
         async with self._linking:
             if self._closed:
                 raise lost("This client is closed.", hint=" ")
             if self._link is None or not self._link.alive:
                 first = self._link is None
                 self._link = None
-                self._link = await (self._connect() if first else self._connect_again())
+                self._link = await (self._connect() if first else self._connect_again(start=start))
             return self._link
 
-    async def _connect(self) -> Link:
+    async def _connect(self, *, start: bool = True) -> Link:
         try:
             return await self._open()
         except (FileNotFoundError, ConnectionRefusedError):
-            if self._start is None:
+            if self._start is None or not start:
                 raise NotConnected(
                     f"No daemon listens on {self.socket}.",
                     hint="Start it with rlmctl daemon start, or: systemctl --user start rlmd.socket",
@@ -161,13 +168,13 @@ class Client(Calls):
         except OSError as error:
             raise self._unreachable(error) from error
 
-    async def _connect_again(self) -> Link:
+    async def _connect_again(self, *, start: bool = True) -> Link:
         """The daemon was there: give a restart its time before concluding that it is gone."""
         for seconds in self._back_off:
             with contextlib.suppress(NotConnected):
-                return await self._connect()
+                return await self._connect(start=start)
             await asyncio.sleep(seconds)
-        return await self._connect()
+        return await self._connect(start=start)
 
     async def _open(self) -> Link:
         try:

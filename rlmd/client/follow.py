@@ -43,6 +43,10 @@ class Caller(Protocol):
         """Waits for news in the inbox; False when the connection has ended, so that none will come."""
         ...
 
+    async def is_back(self) -> bool:
+        """Whether the daemon came back by itself within the time that a restart takes; none is started."""
+        ...
+
     def register(self, run_id: str, inbox: Inbox) -> None: ...
     def forget(self, run_id: str, inbox: Inbox) -> None: ...
 
@@ -54,6 +58,11 @@ class Follower:
         info: The run as it was when following began.
     """
 
+    @property
+    def paused(self) -> bool:
+        """Whether the last fact said that the run goes on when the daemon is started again."""
+        return self._paused is not None
+
     def __init__(self, caller: Caller, run_id: str, *, from_seq: int = 1, deltas: bool = True) -> None:
         self.run_id = run_id
         self.info: RunInfo | None = None
@@ -62,6 +71,8 @@ class Follower:
         self._inbox = Inbox(from_seq)
         #: Number of the run's last fact, once that is known.
         self._last: int | None = None
+        #: The daemon stopped, and the next one takes the run up again.
+        self._paused: RunInterrupted | None = None
         self._over = False
 
     async def begin(self, start: Callable[[], Awaitable[RunInfo]] | None = None) -> None:
@@ -111,7 +122,9 @@ class Follower:
         if "seq" not in item:
             return Delta.model_validate(item)
         event = parse_fact(item)
-        if isinstance(event, RunEnded) or (isinstance(event, RunInterrupted) and self._inbox.known_to == event.seq):
+        self._paused = event if isinstance(event, RunInterrupted) and event.resumable else None
+        final = isinstance(event, RunInterrupted) and not event.resumable and self._inbox.known_to == event.seq
+        if isinstance(event, RunEnded) or final:
             self._last = event.seq
         return event
 
@@ -125,6 +138,10 @@ class Follower:
             raise InternalError(f"The daemon announced facts up to {until}, but has none from {first} on.")
 
     async def _reattach(self) -> None:
+        """After the connection has ended. A daemon that stopped in order is not started again for this."""
+        if self._paused is not None and not await self._caller.is_back():
+            self._last = self._paused.seq
+            return
         self._note(await self._attach())
 
     async def _with_repair(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -140,7 +157,7 @@ class Follower:
     def _note(self, info: RunInfo) -> None:
         if self.info is None:
             self.info = info
-        if info.state not in GOING:
+        if info.state not in GOING and not (self._paused is not None and info.state == "interrupted"):
             self._last = info.last_seq
             self._inbox.announce(info.last_seq)
 

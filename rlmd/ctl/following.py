@@ -49,7 +49,7 @@ class _Watcher:
         #: What to do about the error that it ended with.
         self.hint = ""
         self._left: Exit | None = None
-        self._detached = False
+        self._detached = self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
 
@@ -72,6 +72,9 @@ class _Watcher:
             await self._cancelling
         if self._detached:  # said below the display, which erases itself and all that was said meanwhile
             self._output.remark(f"The run goes on. To come back: rlmctl run attach {self._run.run_id}", None)
+        if self._paused:
+            back = f"To come back: rlmctl run attach {self._run.run_id}"
+            self._output.remark(f"The daemon stopped. The run goes on when it is started again. {back}", None)
         return self._left
 
     async def _read(self) -> None:
@@ -84,6 +87,9 @@ class _Watcher:
             if isinstance(event, RunEnded):
                 self.hint = event.error.hint if event.error else ""
                 return
+        self._paused = self._run.paused
+        if self._paused:  # and to ask the daemon for it would start it again
+            self._left = Exit.UNANSWERED
 
     def _ask(self, question: str | None) -> None:
         self._display.question = question

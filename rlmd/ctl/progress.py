@@ -21,6 +21,7 @@ from rlmd.events import (
     Note,
     RootReplied,
     RunInterrupted,
+    RunResumed,
     Searched,
     StrategyChosen,
     SubQueryFailed,
@@ -81,7 +82,7 @@ class Progress:
                 return replace(self, step=f"searched {count(event.chars, 'character')}", tail="")
             case CellEnded():
                 return replace(self, step=event.error or "the cell has ended", tail="")
-            case FinalRefused() | LimitHit() | RunInterrupted():
+            case FinalRefused() | LimitHit() | RunInterrupted() | RunResumed():
                 return replace(self, step=event.why, tail="")
             case CancelRequested():
                 return replace(self, step="cancelling", tail="")

@@ -47,6 +47,11 @@ class Archive:
         self.records = {record.run_id: record for record in found}
         return found
 
+    def of_session(self, session_id: str) -> list[Path]:
+        """The folders of a session's runs, in the order in which they held it."""
+        held = [record for record in self.records.values() if record.session_id == session_id]
+        return [self.folder(record.run_id) for record in sorted(held, key=lambda one: one.created)]
+
     def folder(self, run_id: str) -> Path:
         return self._folder / run_id
 
@@ -71,6 +76,10 @@ class Archive:
         if len(self._marks) > _MOST_MARKS:
             del self._marks[next(iter(self._marks))]
         return reading.facts
+
+    async def all_facts(self, run_id: str) -> list[AnyFact]:
+        """Every fact of a run, for whoever takes it up again."""
+        return await self._in_thread(lambda: journals.read_facts(self.folder(run_id)).facts)
 
     async def value(self, run_id: str, digest: str) -> str:
         """The text named by a digest in one of the run's facts."""

@@ -6,18 +6,17 @@ is a typed slot, never an exception in the batch.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Purse
-from rlmd.engine.parts import Parts, PinnedContext
+from rlmd.engine.parts import ContextsPart, Parts, PinnedContext
+from rlmd.engine.past import Past, SubQueryEnd
 from rlmd.engine.recorder import Recorder
-from rlmd.engine.typed import AnswerType, answer_type
+from rlmd.engine.typed_asking import TypedAsking
 from rlmd.errors import (
     CompletionCut,
     InvalidParams,
@@ -110,6 +109,7 @@ class Asking:
     limit: LimitReached | None = None
     #: None where cells may ask as they like: those of a person, and of programs.
     small: SmallQueries | None = None
+    past: Past = field(default_factory=Past)
 
     def candidates(self) -> tuple[Candidate, ...]:
         return self.parts.pool.candidates("sub", private=self.private(), narrowed_to=self.sub)
@@ -131,7 +131,7 @@ class RunCellHost:
         self._offset = 0
         self._batches: dict[int, int] = {}
         self._occurrences: Counter[str] = Counter()
-        self._types: dict[str, AnswerType | InvalidParams] = {}
+        self._typed = TypedAsking(asking.parts.threads)
         self.passages: list[SearchPassage] = []
         self.asked = 0
         self.failures: Counter[str] = Counter()
@@ -148,16 +148,7 @@ class RunCellHost:
 
     async def search(self, query: str, k: int) -> list[SearchPassage]:
         """The best passages of the run's contexts, best first."""
-        limit = max(1, min(k, _MOST_PASSAGES))
-        passages: list[SearchPassage] = []
-        for context in self._asking.contexts:
-            hits, _ = await self._asking.parts.contexts.search(context, query, "bm25", limit)
-            passages.extend(
-                SearchPassage(hit.context, hit.document, hit.start, hit.end, hit.text, hit.score, hit.line)
-                for hit in hits
-            )
-        passages.sort(key=lambda passage: -passage.score)
-        del passages[limit:]
+        passages = await passages_of(self._asking.parts.contexts, self._asking.contexts, query, k)
         self.passages.extend(passages[: _REMEMBERED - len(self.passages)])
         self._recorder.add(
             Searched,
@@ -172,43 +163,9 @@ class RunCellHost:
         if query.schema is None:
             return await self._ask(query, batch, slot)
         try:
-            wanted = self._wanted(query.schema)
-        except InvalidParams as error:
+            return await self._typed.answer(query, lambda asked: self._ask(asked, batch, slot))
+        except (InvalidParams, ReplyMismatch) as error:
             return self._failure(error)
-        return await self._ask_typed(query, wanted, batch, slot)
-
-    def _wanted(self, schema: str) -> AnswerType:
-        """What replies are to be; checked once a cell, whatever the size of its batches. Raises ``InvalidParams``."""
-        if schema not in self._types:
-            try:
-                self._types[schema] = answer_type(schema)
-            except InvalidParams as error:
-                self._types[schema] = error
-        wanted = self._types[schema]
-        if isinstance(wanted, InvalidParams):
-            raise wanted
-        return wanted
-
-    async def _ask_typed(
-        self, query: SubQuery, wanted: AnswerType, batch: int, slot: int
-    ) -> SubQueryReply | SubQueryFailure:
-        """Asks for JSON of a schema, and once more when the reply is something else; each is a sub-query."""
-        asked = replace(query, prompt=f"{query.prompt}\n\n{wanted.asked}", schema=wanted.text)
-        wrong = ""
-        for _ in range(2):
-            prompt = f"{asked.prompt}\n\nAn earlier reply did not do: {wrong}" if wrong else asked.prompt
-            reply = await self._ask(replace(asked, prompt=prompt), batch, slot)
-            if isinstance(reply, SubQueryFailure):
-                return reply
-            # in a thread: both schema and reply were written by models, and may take long to check
-            value, mismatch = await self._in_thread(partial(wanted.read_within, reply.text))
-            if mismatch is None:
-                return SubQueryReply(value)
-            wrong = mismatch
-        return self._failure(ReplyMismatch(f"Two replies did not fit the schema. {wrong}"))
-
-    async def _in_thread(self, work: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._asking.parts.threads, work)
 
     def _failure(self, error: RlmdError) -> SubQueryFailure:
         self.failures[error.kind] += 1
@@ -220,6 +177,9 @@ class RunCellHost:
         self.asked += 1
         self._occurrences[digest] += 1
         self._asking.seen[digest] += 1
+        known = self._asking.past.sub_query(self._cell, digest, self._occurrences[digest])
+        if known is not None:
+            return await self._as_it_was(known)
         which = {
             "cell": self._cell,
             "batch": batch,
@@ -233,11 +193,44 @@ class RunCellHost:
         try:
             done = await self._complete(prompt, query, self._asking.seen[digest], batch)
         except RlmdError as error:
-            self._recorder.add(SubQueryFailed, **which, error=error_record(error))
+            told = _for_a_cell(error, self._asking.piece_chars)
+            self._recorder.add(
+                SubQueryFailed, **which, error=error_record(error), told=told if told != error.message else None
+            )
             return self._failure(error)
         text = clean(done.completion.text)
         self._recorder.add(SubQueryReplied, **which, reply=await self._recorder.text(text), completion=done.record)
         return SubQueryReply(text)
+
+    async def restore(self) -> None:
+        """Takes over what a cell of the past asked and found, so that it counts as it did."""
+        past = self._asking.past
+        for end in past.sub_queries(self._cell):
+            self.asked += 1
+            self._asking.seen[end.prompt_digest] += 1
+            self._spent(end)
+        for searched in past.searches(self._cell):
+            self.passages.extend(_passages_at(searched.hits, self._asking.contexts))
+
+    async def _as_it_was(self, end: SubQueryEnd) -> SubQueryReply | SubQueryFailure:
+        """A reply out of the journal: asked once, it is not asked again."""
+        self._spent(end)
+        if isinstance(end, SubQueryReplied):
+            return SubQueryReply(await self._asking.past.text(end.reply))
+        return SubQueryFailure(kind=end.error.kind, message=end.told or end.error.message)
+
+    def _spent(self, end: SubQueryEnd) -> None:
+        """What the purse had to give for it."""
+        if isinstance(end, SubQueryFailed):
+            self.failures[end.error.kind] += 1
+            spent = end.error.kind not in (LimitReached.kind, OverUse.kind)
+        else:
+            spent = end.completion.source == "model"
+        if spent and (small := self._asking.small) is not None and self._is_small(end.prompt_chars):
+            small.sent += 1
+            small.chars += end.prompt_chars
+        if spent and self._asking.purse.left("sub_queries") > 0:
+            self._asking.purse.claim("sub_queries")
 
     async def _complete(self, prompt: str, query: SubQuery, sample: int, batch: int) -> PooledCompletion:
         """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
@@ -283,13 +276,16 @@ class RunCellHost:
     def _claim_small(self, prompt: str) -> SmallQueries | None:
         """Counts a small sub-query. Raises ``OverUse`` when there were too many."""
         small, piece = self._asking.small, self._asking.piece_chars
-        if small is None or len(prompt) >= min(_SMALL_CHARS, _SMALL_SHARE * piece):
+        if small is None or not self._is_small(len(prompt)):
             return None
         if small.sent >= small.cap:
             raise OverUse(small.advice(piece))
         small.sent += 1
         small.chars += len(prompt)
         return small
+
+    def _is_small(self, chars: int) -> bool:
+        return chars < min(_SMALL_CHARS, _SMALL_SHARE * self._asking.piece_chars)
 
     async def _claim(self) -> None:
         """Takes a sub-query from the purse; the first refusal of a run is a fact."""
@@ -305,6 +301,21 @@ class RunCellHost:
 def small_queries(limits: Limits) -> SmallQueries:
     """The watch over one run's small sub-queries."""
     return SmallQueries(max(_SMALL_CAP, int(limits.sub_queries * _SMALL_CAP_SHARE)))
+
+
+async def passages_of(
+    contexts: ContextsPart, pinned: Sequence[PinnedContext], query: str, k: int
+) -> list[SearchPassage]:
+    """The best ``k`` passages of these contexts, best first."""
+    limit = max(1, min(k, _MOST_PASSAGES))
+    passages: list[SearchPassage] = []
+    for context in pinned:
+        hits, _ = await contexts.search(context, query, "bm25", limit)
+        passages.extend(
+            SearchPassage(hit.context, hit.document, hit.start, hit.end, hit.text, hit.score, hit.line) for hit in hits
+        )
+    passages.sort(key=lambda passage: -passage.score)
+    return passages[:limit]
 
 
 def hit_limit(recorder: Recorder, error: LimitReached) -> None:
@@ -337,6 +348,18 @@ def _stands_in(span: Span, prompt: str, contexts: dict[str, PinnedContext]) -> b
     except NotFound:
         return False
     return len(text) == length and clean(text) in prompt
+
+
+def _passages_at(spans: Sequence[Span], contexts: Sequence[PinnedContext]) -> list[SearchPassage]:
+    """Passages found earlier, read again; how well they matched is not known any more."""
+    by_name = {context.pin.context: context for context in contexts}
+    found = []
+    for span in spans:
+        if (context := by_name.get(span.context)) is not None:
+            text = context.read(span.document, span.start, span.end)
+            line = context.line_of(span.document, span.start)
+            found.append(SearchPassage(span.context, span.document, span.start, span.end, text, 0.0, line))
+    return found
 
 
 def _span(passage: SearchPassage) -> Span:

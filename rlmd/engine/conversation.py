@@ -110,7 +110,7 @@ class Conversation:
             LimitReached: A limit, or a root that goes on checking what it has.
         """
         while not self._wants_map:
-            self._run.purse.check_time()
+            self._run.check_time()
             if self.guards.endless:
                 raise _endless(self.guards.repeats)
             self._run.purse.claim("turns")
@@ -143,6 +143,7 @@ class Conversation:
     async def _take_turn(self) -> Conclusion | None:
         """Asks the root and acts on its reply. One that was cut or garbled is none: the root is told to mend it."""
         self._turn = self._run.next_turn()
+        self._tell_what_is_lost()
         try:
             said = await self.root.ask(self._turn, self.history.messages)
         except (CompletionCut, MalformedReply) as error:
@@ -244,6 +245,9 @@ class Conversation:
             if ran.conclusion is None:
                 self._next_turn(went_well=False)
             return ran.conclusion
+        if (why := self._run.past.refused(self._turn)) is not None:  # the variable may be another by now
+            self._refuse(why)
+            return None
         text = verdict.literal if verdict.literal is not None else await self._run.value_of(verdict.name or "")
         if text is None or not text.strip():
             too_long = text is None and verdict.name in self._variables()
@@ -277,6 +281,12 @@ class Conversation:
             self._run.purse.went_wrong()
 
     # ── what the root is told ───────────────────────────────────────────────────────────────────────────────
+
+    def _tell_what_is_lost(self) -> None:
+        """Before the first reply that is not of the past: the earlier ones knew nothing of it."""
+        first = self._turn > 1 and self._run.past.reply(f"turn-{self._turn}/root") is None
+        if first and (lost := self._run.take_lost()):
+            self._tell(lost)
 
     def _tell(self, text: str) -> None:
         self.history.told(text)
@@ -321,6 +331,8 @@ class Conversation:
         lines = [
             f'Earlier in this session: "{question}" — answered: {answer}' for question, answer in session.exchanges
         ]
+        if not self._run.past.replied and (lost := self._run.take_lost()):
+            lines.append(lost)
         if session.alive and session.names:
             names = ", ".join(f"{one.name} ({one.size or one.type})" for one in session.names[-_MOST_NAMES:])
             lines.append(f"Variables that still exist: {names}")

@@ -33,9 +33,9 @@ class Purse:
         self._open = 0
         self._settled = asyncio.Event()
 
-    def begin(self) -> None:
-        """The run's time counts from now: it may have waited for its session."""
-        self._started = self._clock()
+    def begin(self, spent: float = 0.0) -> None:
+        """The run's time counts from now, it may have waited for its session; ``spent`` seconds are gone already."""
+        self._started = self._clock() - spent
 
     def claim(self, what: Claimed) -> None:
         """Takes one. Raises ``LimitReached`` when none is left, and takes nothing then."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlmd.config import Settings
+from rlmd.engine.sessionlog import SessionLog
 from rlmd.events import Pin, Span
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.repl import CellHost, CellReport, ContextSource
+
+if TYPE_CHECKING:
+    from rlmd.engine.waking import Recalled, Woken
 
 Role = Literal["root", "sub"]
 
@@ -63,6 +67,7 @@ class Hit(Protocol):
 class ContextsPart(Protocol):
     async def refresh(self, name: str, *, egress: bool) -> str: ...
     async def pin(self, name: str, *, egress: bool) -> PinnedContext: ...
+    async def pin_revision(self, context: str, revision: int, *, egress: bool = False) -> PinnedContext: ...
     def is_private(self, name: str) -> bool: ...
     async def search(
         self, context: PinnedContext, query: str, mode: Literal["bm25"], limit: int
@@ -90,9 +95,18 @@ class ReplPart(Protocol):
     def random_seed(self) -> int: ...
     @property
     def alive(self) -> bool: ...
+    @property
+    def next_cell(self) -> int: ...
     async def load_contexts(self, contexts: Sequence[ContextSource]) -> None: ...
     async def run_cell(
-        self, source: str, host: CellHost, *, seconds: float, cpu_seconds: float | None, output_chars: int
+        self,
+        source: str,
+        host: CellHost,
+        *,
+        seconds: float,
+        cpu_seconds: float | None,
+        output_chars: int,
+        number: int | None = None,
     ) -> CellReport: ...
     async def value_of(self, name: str) -> str | None: ...
     async def close(self) -> None: ...
@@ -103,7 +117,16 @@ class WorkersPart(Protocol):
     def full(self) -> bool: ...
     @property
     def waited_for(self) -> bool: ...
-    async def acquire(self, *, memory_bytes: int | None = None) -> ReplPart: ...
+    async def acquire(
+        self, *, memory_bytes: int | None = None, hash_seed: int | None = None, random_seed: int | None = None
+    ) -> ReplPart: ...
+
+
+class WakerPart(Protocol):
+    """Brings sessions back out of the journals of their runs."""
+
+    async def recall(self, session_id: str) -> Recalled: ...
+    async def wake(self, log: SessionLog) -> Woken: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +142,7 @@ class Parts:
     monotonic: Callable[[], float]
     #: Ends the worker of a session that nobody uses, if there is one.
     make_room: Callable[[], Awaitable[None]]
+    waker: WakerPart
 
     def any_private(self, contexts: Iterable[str]) -> bool:
         """Whether one of these contexts is private by now: a mark may come after a run has begun, or ended."""

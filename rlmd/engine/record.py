@@ -19,6 +19,7 @@ from rlmd.events import (
     Receipt,
     RunEnded,
     RunInterrupted,
+    RunResumed,
     RunStarted,
     RunState,
     Strategy,
@@ -42,6 +43,7 @@ class RunRecord:
     """What is known of a run. ``ended`` and ``created`` are seconds since the epoch.
 
     ``private`` is as it was at the start; ``held`` names the contexts whose text the run may tell, to ask anew.
+    ``resumable``: it is interrupted, and the next daemon takes it up again.
     """
 
     run_id: str
@@ -55,6 +57,8 @@ class RunRecord:
     request_digest: str
     last_seq: int
     held: tuple[str, ...] = ()
+    session_id: str | None = None
+    resumable: bool = False
     turns: int = 0
     sub_queries: int = 0
     outcome: Outcome | None = None
@@ -82,6 +86,7 @@ class RunRecord:
             created=fact.time,
             request_digest=fact.request_digest,
             last_seq=fact.seq,
+            session_id=fact.session_id,
             held=tuple(dict.fromkeys((*(pin.context for pin in fact.contexts), *fact.session_held))),
         )
 
@@ -95,7 +100,16 @@ class RunRecord:
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
             case RunInterrupted():
-                return replace(self, last_seq=fact.seq, state="interrupted", ended=fact.time, why=fact.why)
+                return replace(
+                    self,
+                    last_seq=fact.seq,
+                    state="interrupted",
+                    ended=fact.time,
+                    why=fact.why,
+                    resumable=fact.resumable,
+                )
+            case RunResumed():
+                return replace(self, last_seq=fact.seq, state="running", ended=None, why=None, resumable=False)
             case RunEnded():
                 return replace(
                     self,

@@ -5,13 +5,14 @@ Owns the order of these four steps and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal, clean
+from rlmd.engine.past import Past
 from rlmd.engine.receipt import Tally
-from rlmd.engine.record import RunRecord
+from rlmd.engine.record import RunRecord, fold
 from rlmd.events import AnyFact, Delta, RunStarted, Text
 
 F = TypeVar("F", bound=AnyFact)
@@ -32,6 +33,7 @@ class Recorder:
         self.tally = Tally()
         self._journal = journal
         self._now = now
+        self._past = Past()
         self._record: RunRecord | None = None
         self.feed = feed(self)
 
@@ -44,9 +46,18 @@ class Recorder:
     def last_seq(self) -> int:
         return self._record.last_seq if self._record is not None else 0
 
+    def restore(self, facts: Sequence[AnyFact], past: Past) -> None:
+        """Takes up a run whose journal holds these facts: none of them is written or told again."""
+        self._past = past
+        self._record = fold(facts)
+        for fact in facts:
+            self.tally.apply(fact)
+
     def add(self, kind: type[F], /, **fields: Any) -> F:
         """Makes the next fact of this kind; when this returns it is on disk and everyone was told."""
         fact = kind(run_id=self.run_id, seq=self.last_seq + 1, time=self._now(), **fields)
+        if (known := self._past.take(fact)) is not None:
+            return known
         self._journal.append(fact)
         self._record = RunRecord.begin(fact) if isinstance(fact, RunStarted) else self.record.apply(fact)
         self.tally.apply(fact)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from rlmd.config import LimitSettings
+from rlmd.errors import InternalError
 from rlmd.events import AnyFact, Delta, Limits, Strategy
 
 IfBusy = Literal["queue", "fresh", "refuse"]
@@ -82,6 +85,20 @@ class ExecuteRequest:
 
 #: Fields that requests did not have at first.
 _LATER = ("schema",)
+_REQUEST = TypeAdapter(RunRequest)
+
+
+def request_text(request: RunRequest) -> str:
+    """The request but its question, as a journal keeps it."""
+    return _REQUEST.dump_json(replace(request, question=""), exclude_defaults=True).decode()
+
+
+def request_from(text: str, question: str) -> RunRequest:
+    """The request that ``request_text`` wrote. Raises ``InternalError``."""
+    try:
+        return replace(_REQUEST.validate_json(text), question=question)
+    except ValidationError as error:
+        raise InternalError("What was asked of this run cannot be read any more.") from error
 
 
 def _digest(request: RunRequest) -> str:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from rlmd.engine.cells import error_record
 from rlmd.engine.journal import clean
+from rlmd.engine.limits import time_is_over
 from rlmd.engine.parsing import Reply, read_reply
+from rlmd.engine.past import error_of, stopped
 from rlmd.engine.tokens import TokenMeter
 from rlmd.errors import NoHost, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
 from rlmd.events import RootFailed, RootReplied, TurnStarted
@@ -98,6 +100,9 @@ class Root:
 
     async def _attempt(self, turn: int, stream: str, messages: tuple[Message, ...]) -> RootReply:
         recorder = self._run.recorder
+        if (known := self._run.past.reply(stream)) is not None:
+            return await self._as_it_was(known, messages)
+        self._run.goes_on()
         recorder.add(
             TurnStarted,
             turn=turn,
@@ -128,6 +133,15 @@ class Root:
         )
         whole = done.completion.finish == "stop"
         return RootReply(reply, raw, whole, stream, done.record.completion_tokens)
+
+    async def _as_it_was(self, known: RootReplied | RootFailed, messages: tuple[Message, ...]) -> RootReply:
+        """A reply out of the journal: asked once, it is not asked again."""
+        if isinstance(known, RootFailed):
+            raise time_is_over(self._run.purse.limits) if stopped(known) else error_of(known.error)
+        self.meter.counted(messages, known.completion.prompt_tokens)
+        raw = await self._run.past.text(known.reply)
+        whole = known.completion.finish == "stop"
+        return RootReply(read_reply(raw), raw, whole, known.stream, known.completion.completion_tokens)
 
     async def _complete(self, stream: str, messages: tuple[Message, ...]) -> PooledCompletion:
         run = self._run

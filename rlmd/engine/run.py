@@ -21,16 +21,19 @@ from rlmd.engine.citations import Finder
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.conversation import Conversation
 from rlmd.engine.limits import Purse, time_is_over
-from rlmd.engine.parts import Parts, PinnedContext
-from rlmd.engine.prompts import sub_facts
+from rlmd.engine.parts import Parts, PinnedContext, ReplPart
+from rlmd.engine.past import Past, stopped
+from rlmd.engine.prompts import SubFacts, sub_facts
 from rlmd.engine.receipt import receipt
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.sessions import Session, not_found
 from rlmd.engine.typed import AnswerType, quotable
+from rlmd.engine.waking import pinned_again
 from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled, SessionLost
 from rlmd.events import (
     CellEnded,
+    CellFinal,
     CellStarted,
     Citation,
     Note,
@@ -42,10 +45,16 @@ from rlmd.events import (
     digest_of,
 )
 from rlmd.pool import Candidate
-from rlmd.repl import CellReport
+from rlmd.repl import CellReport, Final, Name
 
 log = structlog.get_logger(__name__)
 
+_VIA: dict[str, Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]] = {
+    "FINAL": "FINAL",
+    "FINAL_VAR": "FINAL_VAR",
+    "SUBMIT": "SUBMIT",
+    "answer": "answer",
+}
 #: CPU seconds that a cell may use for each second of its own time: its threads may work while it waits.
 _CPU_SHARE = 4.0
 
@@ -59,6 +68,7 @@ class Run:
     purse: Of this run and its children.
     parts: The collaborators.
     egress: What the asking client reads may leave the machine.
+    past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
     """
 
     def __init__(
@@ -71,7 +81,9 @@ class Run:
         parts: Parts,
         *,
         egress: bool,
+        past: Past | None = None,
     ) -> None:
+        self.past = past or Past()
         self.request = request
         self.contexts = tuple(contexts)
         self.session = session
@@ -81,6 +93,7 @@ class Run:
         #: The host of the last cell, and the conversation of the strategy ``rlm``.
         self.host: RunCellHost | None = None
         self.conversation: Conversation | None = None
+        self.sub_facts: SubFacts | None = None
         #: ``answer["content"]`` as it stands: what remains when a limit is hit.
         self.answer = ""
         self._left: str | None = None
@@ -88,8 +101,7 @@ class Run:
         self._cells = self._turns = 0
         self._stopping: Literal["cancelled", "interrupted"] | None = None
         self._why = ""
-        facts = sub_facts(self.candidates("sub"), purse.limits.sub_queries)
-        self.sub_facts = facts if facts.slots else None
+        self._deadline: asyncio.Timeout | None = None
         self.asking = Asking(
             run_id=request.run_id,
             parts=parts,
@@ -98,9 +110,16 @@ class Run:
             private=lambda: self.private,
             sub=request.sub,
             fresh=request.fresh,
-            piece_chars=facts.piece_chars,
+            piece_chars=0,
+            limit=self.past.limit("sub_queries"),
+            past=self.past,
         )
         self.answer_type = AnswerType(request.schema) if request.schema is not None else None
+
+    def _know_sub_models(self) -> None:
+        facts = sub_facts(self.candidates("sub"), self.purse.limits.sub_queries)
+        self.sub_facts = facts if facts.slots else None
+        self.asking.piece_chars = facts.piece_chars
 
     @property
     def private(self) -> bool:
@@ -167,10 +186,17 @@ class Run:
 
     async def _concluded(self) -> Conclusion:
         """Follows the strategy within the time; a limit that is hit ends in an answer too."""
-        self._enter_session()
-        self.purse.begin()
+        if self.past.any:
+            await self._take_up()
+        self._know_sub_models()
+        await self._enter_session()
+        self.purse.begin(self.past.seconds)
         try:
-            async with asyncio.timeout(max(0.0, self.purse.seconds_left)) as deadline:
+            # What is of the past takes no time: the deadline is set when the run goes on.
+            async with asyncio.timeout(None) as deadline:
+                self._deadline = deadline
+                if not self.past.any:
+                    self.goes_on()
                 return await strategies.answer(self)
         except LimitReached as limit:
             return await self._at_limit(limit)
@@ -184,12 +210,40 @@ class Run:
             hit_limit(self.recorder, limit)
         return await strategies.conclude(self, limit)
 
-    def _enter_session(self) -> None:
+    async def _take_up(self) -> None:
+        """What a run that begins brings along: the daemon has just started, and knows it from the journal alone."""
+        await self.parts.pool.find_default_host()
+        pins = self.recorder.record.contexts
+        self.contexts = tuple([await pinned_again(self.parts.contexts, pin) for pin in pins])
+        self.asking.contexts = self.contexts
+
+    async def _enter_session(self) -> None:
+        await self.session.recall(self.parts)
         if self._egress and (self.session.private or self.private):
             raise not_found(self.session.name) if self.session.name else _gone()
         if not self.contexts:  # a cell run in a session goes on with what is loaded there
-            self.contexts = self.session.contexts
+            self.contexts = self.session.contexts or await self.session.load(self.session.log.pins, self.parts)
             self.asking.contexts = self.contexts
+
+    def goes_on(self) -> None:
+        """From here on the run does what it never did: its time counts."""
+        if self._deadline is not None and self._deadline.when() is None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + max(0.0, self.purse.seconds_left))
+
+    def check_time(self) -> None:
+        """Raises ``LimitReached`` when the time of a run that goes on is over."""
+        if self._deadline is None or self._deadline.when() is not None:
+            self.purse.check_time()
+
+    async def wake(self) -> None:
+        """Brings the names of the session back, if it had any, before anyone is told of them."""
+        if not self.session.alive and not self.session.log.empty:
+            await self.session.worker(self.contexts, self.parts, self.recorder)
+
+    def take_lost(self) -> str:
+        """What the root is to be told of names that are gone; once."""
+        lost, self.session.lost = self.session.lost, ""
+        return lost
 
     # ── what strategies use ─────────────────────────────────────────────────────────────────────────────────
 
@@ -205,14 +259,30 @@ class Run:
         self, source: str, turn: int, *, output_chars: int, program: str | None = None, seconds: float | None = None
     ) -> CellReport:
         """Runs one cell in the session. A worker that dies is a failed cell; the next cell gets a new one."""
-        repl = await self.session.worker(self.contexts, self.parts, self.recorder)
-        if self._cells == 0 and self.session.cells:
-            with suppress(SessionLost):  # the cell meets it again, and reports it
-                self._left = await repl.value_of("answer")
         self._cells += 1
+        if (begun := self.past.source(self._cells)) is not None:
+            source = await self.past.text(begun.code)  # what a program asks may have changed since
+            if (ended := self.past.output(self._cells)) is not None:
+                return await self._as_it_was(begun, ended)
+        self.goes_on()
+        repl = await self.session.worker(self.contexts, self.parts, self.recorder)
+        if self._cells == 1:
+            await self._note_left(repl, begun)
         cell, stream = self._cells, f"cell-{self._cells}/output"
-        code = await self.recorder.text(source)
-        self.recorder.add(CellStarted, turn=turn, cell=cell, stream=stream, code=code, program=program)
+        self.session.log.apply(
+            self.recorder.add(
+                CellStarted,
+                turn=turn,
+                cell=cell,
+                stream=stream,
+                code=await self.recorder.text(source),
+                program=program,
+                worker_cell=repl.next_cell,
+                output_chars=output_chars,
+                left=await self.recorder.text(self._left) if self._left is not None else None,
+                pins=() if self.recorder.record.contexts else tuple(one.pin for one in self.contexts),
+            )
+        )
         host = RunCellHost(cell, stream, self.asking, self.recorder)
         self.host = host
         died = False
@@ -232,17 +302,40 @@ class Run:
         await self._cell_ended(turn, cell, stream, report, host, died=died)
         return report
 
-    async def _cell_ended(
-        self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost, *, died: bool
-    ) -> None:
-        self.session.cells += 1
+    async def _note_left(self, repl: ReplPart, begun: CellStarted | None) -> None:
+        """What an earlier run of the session left in ``answer`` is no answer to this question."""
+        if begun is not None:
+            self._left = await self.past.text(begun.left) if begun.left is not None else None
+        elif self.session.cells:
+            with suppress(SessionLost):  # the cell meets it again, and reports it
+                self._left = await repl.value_of("answer")
+
+    async def _as_it_was(self, begun: CellStarted, ended: CellEnded) -> CellReport:
+        """A cell out of the journal. It is not run again here: what it made is in the session, or told as lost."""
+        if stopped(ended):
+            raise time_is_over(self.purse.limits)
+        if begun.left is not None:
+            self._left = await self.past.text(begun.left)
+        self.host = RunCellHost(ended.cell, ended.stream, self.asking, self.recorder)
+        await self.host.restore()
+        report = await report_of(ended, self.past)
         self.session.names = report.names
+        self._take_answer(report)
+        return report
+
+    def _take_answer(self, report: CellReport) -> None:
         if report.answer != self._left:  # what an earlier run left in ``answer`` is none to this question
             self.answer = report.answer or self.answer
             self._left = None
+
+    async def _cell_ended(
+        self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost, *, died: bool
+    ) -> None:
+        self.session.names = report.names
+        self._take_answer(report)
         if report.lost:
             await self.session.end_worker()
-        self.recorder.add(
+        fact = self.recorder.add(
             CellEnded,
             turn=turn,
             cell=cell,
@@ -256,11 +349,20 @@ class Run:
             names_lost=report.lost,
             worker_died=died,
             shown=shown_in(report.output, host.passages),
+            interrupted=report.interrupted,
+            names=tuple((one.name, one.type, one.size) for one in report.names),
+            final=await self._final_of(report),
+            answer=await self.recorder.text(report.answer) if report.answer is not None else None,
         )
+        self.session.log.apply(fact)
+
+    async def _final_of(self, report: CellReport) -> CellFinal | None:
+        final = report.final
+        return CellFinal(text=await self.recorder.text(final.text), via=final.via, name=final.name) if final else None
 
     def _cell_stopped(self, turn: int, cell: int, stream: str, error: BaseException) -> None:
         """Closes the stream of a cell that was cancelled or could not go on."""
-        self.recorder.add(
+        fact = self.recorder.add(
             CellEnded,
             turn=turn,
             cell=cell,
@@ -271,7 +373,9 @@ class Run:
             ok=False,
             error="cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__,
             seconds=0.0,
+            interrupted=True,
         )
+        self.session.log.apply(fact)
 
     async def value_of(self, name: str) -> str | None:
         """The text of a variable; of ``answer`` its content."""
@@ -328,7 +432,7 @@ class Run:
         if not self.recorder.record.active:
             return
         if self._stopping == "interrupted" or self._stopping is None:
-            self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped")
+            self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped", resumable=True)
             return
         error = RunCancelled(f"The run was cancelled: {self._why}.")
         await self._end(Conclusion("cancelled", self.answer, self._why, error=error, citations=()))
@@ -348,6 +452,24 @@ class Run:
 
 def _gone() -> NotFound:
     return NotFound("A context of this run does not exist any more.", hint="context/list shows those that there are.")
+
+
+async def report_of(ended: CellEnded, past: Past) -> CellReport:
+    """A cell's report as its fact tells it."""
+    final = ended.final
+    return CellReport(
+        ok=ended.ok,
+        output=await past.text(ended.output),
+        cut=ended.cut,
+        digest=ended.digest,
+        error=ended.error,
+        final=Final(await past.text(final.text), _VIA[final.via], final.name) if final else None,
+        answer=await past.text(ended.answer) if ended.answer is not None else None,
+        names=tuple(Name(*one) for one in ended.names),
+        seconds=ended.seconds,
+        interrupted=ended.interrupted,
+        lost=ended.names_lost,
+    )
 
 
 def lost_report(error: RlmdError) -> CellReport:

@@ -1,7 +1,7 @@
 """The engine's front: runs by their id, sessions by their name, and who follows them.
 
-Starting is idempotent, cancelling answers when it is done, and a run that the daemon did not end is told as
-interrupted at the next start. Knows the order of a daemon's life; the order of a run's is in ``run.py``.
+Starting is idempotent, cancelling answers when it is done, and a run that the daemon did not end is taken up again at
+the next start. Knows the order of a daemon's life; the order of a run's is in ``run.py``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from rlmd.engine.feed import Feed, Subscription
 from rlmd.engine.journal import Journal
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
+from rlmd.engine.past import Past
 from rlmd.engine.prompts import PROMPTS
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
-from rlmd.engine.requests import ExecuteRequest, RunRequest, Sink
+from rlmd.engine.requests import ExecuteRequest, RunRequest, Sink, request_from, request_text
 from rlmd.engine.run import Run
+from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session, SessionRecord, Sessions
+from rlmd.engine.waking import Waker
 from rlmd.errors import Conflict, Draining, NotFound, RlmdError
 from rlmd.events import (
     AnyFact,
@@ -36,12 +39,15 @@ from rlmd.events import (
     Note,
     RunEnded,
     RunInterrupted,
+    RunResumed,
     RunStarted,
     RunState,
 )
 
 log = structlog.get_logger(__name__)
 
+#: How often a run is taken up again without coming any further before it is left interrupted.
+_MOST_IN_VAIN = 3
 #: How often unused sessions are looked at, seconds.
 _SWEEP_SECONDS = 60.0
 #: A run of one cell ends with that cell's fact, its own, and perhaps a limit's.
@@ -105,8 +111,9 @@ class Engine:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
-        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room)
-        self._archive = Archive(state_folder / "runs", self._threads)
+        self._archive = archive = Archive(state_folder / "runs", self._threads)
+        waker = Waker(contexts, workers, self._threads, archive.of_session, archive.folder, settings.repl.memory_bytes)
+        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room, waker)
         self._live: dict[str, _Live] = {}
         self._sessions = Sessions(self._parts.any_private)
         self._starting = asyncio.Lock()
@@ -117,13 +124,15 @@ class Engine:
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Reads what runs there are; those that no daemon ended are interrupted."""
-        for record in await self._archive.open():
-            if record.active:
+        """Reads what runs there are, and takes up those that an earlier daemon could not end."""
+        records = await self._archive.open()
+        self._sessions.restore(records)
+        for record in sorted(records, key=lambda one: one.created):
+            if record.active or record.resumable:
                 try:
-                    await self._interrupt(record)
+                    await self._take_up(record)
                 except (RlmdError, OSError) as error:
-                    log.warning("journal not mended", run_id=record.run_id, error=type(error).__name__)
+                    log.warning("run not taken up", run_id=record.run_id, error=type(error).__name__)
         self._sweeper = asyncio.create_task(self._sweep(), name="unused sessions")
 
     async def drain(self) -> None:
@@ -265,8 +274,15 @@ class Engine:
             request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds, cell.worker_died
         )
 
-    def sessions(self, *, egress: bool = False) -> list[SessionRecord]:
-        return self._sessions.records(egress=egress)
+    async def sessions(self, *, egress: bool = False) -> list[SessionRecord]:
+        """The named sessions."""
+        shown = self._sessions.visible(egress=egress)
+        for session in shown:
+            await session.recall(self._parts)
+        return [session.record() for session in shown]
+
+    def session_count(self, *, egress: bool = False) -> int:
+        return len(self._sessions.visible(egress=egress))
 
     async def drop_session(self, name: str, *, egress: bool = False) -> None:
         """Ends a session and forgets its names. Raises ``NotFound``, ``Busy``."""
@@ -306,14 +322,9 @@ class Engine:
         session.held.update(context.pin.context for context in contexts)
         root = _names(parts.pool, "root", private, request.root)
         sub = _names(parts.pool, "sub", private, request.sub)
-        recorder = Recorder(
-            request.run_id,
-            Journal(folder, self._threads),
-            lambda made: Feed(request.run_id, folder, self._threads, lambda: made.last_seq),
-            parts.now,
-        )
+        recorder = self._recorder(request.run_id, folder)
         limits = request.limits.over(parts.settings.limits)
-        recorder.add(
+        started = recorder.add(
             RunStarted,
             question=await recorder.text(request.question),
             strategy=request.strategy,
@@ -328,14 +339,61 @@ class Engine:
             rlmd=__version__,
             prompts=PROMPTS.version,
             answer_schema=await recorder.text(request.schema) if request.schema is not None else None,
+            request=await recorder.text(request_text(request)),
+            egress=egress,
+            session_id=session.id if session.name else None,
         )
+        session.log.apply(started)
         run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
-        task = asyncio.create_task(run.execute(), name=f"run {request.run_id}")
+        return self._set_going(run)
+
+    def _recorder(self, run_id: str, folder: Path) -> Recorder:
+        return Recorder(
+            run_id,
+            Journal(folder, self._threads),
+            lambda made: Feed(run_id, folder, self._threads, lambda: made.last_seq),
+            self._parts.now,
+        )
+
+    def _set_going(self, run: Run) -> _Live:
+        recorder = run.recorder
+        task = asyncio.create_task(run.execute(), name=f"run {recorder.run_id}")
         live = _Live(run, recorder, task)
-        self._archive.records[request.run_id] = recorder.record
-        self._live[request.run_id] = live
+        self._archive.records[recorder.run_id] = recorder.record
+        self._live[recorder.run_id] = live
         task.add_done_callback(lambda done: self._over(live, done))
         return live
+
+    async def _take_up(self, record: RunRecord) -> None:
+        """A run that the last daemon could not end goes on, unless that was tried in vain."""
+        cut = await self._archive.mend(record.run_id)
+        torn = f"; {cut} bytes of a torn line were cut" if cut else ""
+        facts = await self._archive.all_facts(record.run_id)
+        started, past = facts[0], Past(facts, self._archive.folder(record.run_id), self._threads)
+        if not isinstance(started, RunStarted) or started.request is None:
+            await self._interrupt(record, f"the daemon ended while the run was going{torn}")
+        elif past.vain >= _MOST_IN_VAIN:
+            await self._interrupt(record, f"{past.vain} times the daemon ended when the run was taken up again")
+        else:
+            live = self._set_going(await self._taken_up(started, facts, past))
+            why = f"{record.why or 'the daemon ended while the run was going'}{torn}"
+            live.run.session.log.apply(live.recorder.add(RunResumed, why=why))
+            await asyncio.sleep(0)  # its task has begun: see start_run
+            if past.cancelled is not None and live.run.stop("cancelled", past.cancelled.why):
+                live.task.cancel()
+
+    async def _taken_up(self, started: RunStarted, facts: list[AnyFact], past: Past) -> Run:
+        """The run as the journal tells it, about to go its way again."""
+        assert started.request is not None
+        request = request_from(await past.text(started.request), await past.text(started.question))
+        session = self._sessions.of(started) if started.session is not None else None
+        if session is None:
+            session = Session(None, self._parts.now(), private=started.private, log=folded(facts))
+            session.held.update(self._archive.records[started.run_id].held)
+        recorder = self._recorder(started.run_id, self._archive.folder(started.run_id))
+        recorder.restore(facts, past)
+        purse = Purse(started.limits, self._parts.monotonic)
+        return Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
 
     def _over(self, live: _Live, task: asyncio.Task[None]) -> None:
         """A run's task is done: only its record stays in memory."""
@@ -365,12 +423,11 @@ class Engine:
             return replace(record, private=True)
         return record
 
-    async def _interrupt(self, record: RunRecord) -> None:
-        """The daemon died while this run was going."""
-        cut = await self._archive.mend(record.run_id)
-        why = "the daemon ended while the run was going" + (f"; {cut} bytes of a torn line were cut" if cut else "")
-        fact = RunInterrupted(run_id=record.run_id, seq=record.last_seq + 1, time=self._parts.now(), why=why)
-        await self._archive.add(record, fact)
+    async def _interrupt(self, record: RunRecord, why: str) -> None:
+        """Tells that a run goes no further."""
+        if record.active or record.resumable:
+            fact = RunInterrupted(run_id=record.run_id, seq=record.last_seq + 1, time=self._parts.now(), why=why)
+            await self._archive.add(record, fact)
 
     async def _sweep(self) -> None:
         while True:

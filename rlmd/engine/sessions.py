@@ -1,24 +1,29 @@
 """Sessions: a REPL with its names and what was asked of it, held by one run at a time.
 
-A session lives as long as the daemon or until it is dropped; its worker may end earlier (lost, or unused for long) and
-is made again when it is next needed. Private is sticky: a session that ever held private text stays private.
+A named session lives until it is dropped, across daemons too; its worker may end earlier (lost, unused for long, or
+with the daemon) and is woken when it is next needed. Private is sticky: a session that ever held private text stays so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rlmd.engine.parts import Parts, PinnedContext, ReplPart
+from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.sessionlog import SessionLog
+from rlmd.engine.waking import Woken, pinned_again
 from rlmd.errors import Busy, NotFound, SessionLost
-from rlmd.events import Pin, SessionStarted
+from rlmd.events import Note, Pin, RunStarted, SessionStarted
 from rlmd.repl import Name
 
 #: Earlier questions that a continued session's root is told.
 _EXCHANGES_KEPT = 3
+_MOST_NAMES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class SessionRecord:
 @dataclass(slots=True)
 class Session:
     """``contexts`` are those loaded in the worker, ``held`` the names of all that ever were or are waited for;
-    ``names`` the variables after the last cell."""
+    ``names`` the variables after the last cell, ``log`` what made them. ``stored``: what an earlier daemon knew of it
+    is in the journals, and not read yet. ``id`` tells it from others that have or had its name."""
 
     name: str | None
     used: float
@@ -45,44 +51,84 @@ class Session:
     contexts: tuple[PinnedContext, ...] = ()
     held: set[str] = field(default_factory=set)
     private: bool = False
-    cells: int = 0
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    stored: bool = False
+    log: SessionLog = field(default_factory=SessionLog)
     had_worker: bool = False
     names: tuple[Name, ...] = ()
     exchanges: list[tuple[str, str]] = field(default_factory=list)
     held_by: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: What the next run's root is to be told of names that are gone.
+    lost: str = ""
+
+    @property
+    def cells(self) -> int:
+        """How many cells have ended in it."""
+        return self.log.ended
 
     @property
     def alive(self) -> bool:
         return self.repl is not None and self.repl.alive
 
     def record(self) -> SessionRecord:
-        pins = tuple(context.pin for context in self.contexts)
+        pins = tuple(context.pin for context in self.contexts) or self.log.pins
         return SessionRecord(self.name or "", self.held_by, pins, self.private, self.cells, self.alive, self.used)
 
+    async def recall(self, parts: Parts) -> None:
+        """Learns what an earlier daemon knew of it; nothing if that was done."""
+        if not self.stored:
+            return
+        known = await parts.waker.recall(self.id)
+        if self.stored:  # who asked at the same time may have been faster
+            self.stored = False
+            self.log, self.names = known.log, known.names
+            self.had_worker = known.log.ended > 0
+            self.exchanges = [(question[:300], answer[:600]) for question, answer in known.exchanges]
+
     async def worker(self, contexts: Sequence[PinnedContext], parts: Parts, recorder: Recorder) -> ReplPart:
-        """The live worker with these contexts loaded; made anew when there is none, which is recorded."""
-        if self.repl is None or not self.repl.alive:
+        """The live worker with these contexts loaded; when there is none it is woken or made, which is recorded."""
+        repl = self.repl
+        if repl is None or not repl.alive:
             await self.end_worker()
             if parts.workers.full:  # sessions that are only kept must not hold up one that is used
                 await parts.make_room()
-            self.repl = await parts.workers.acquire(memory_bytes=parts.settings.repl.memory_bytes)
-            self.contexts = ()
-            self.names = ()
-            recorder.add(
-                SessionStarted,
-                session=self.name or recorder.run_id,
-                hash_seed=self.repl.hash_seed,
-                random_seed=self.repl.random_seed,
-                layers=self.repl.layers,
-                lost=self.had_worker,
-            )
-            self.had_worker = True
+            if self.log.empty:
+                seeds = {"hash_seed": self.log.hash_seed, "random_seed": self.log.random_seed}  # of a cell cut short
+                woken = Woken(await parts.workers.acquire(memory_bytes=parts.settings.repl.memory_bytes, **seeds))
+            else:
+                woken = await parts.waker.wake(self.log)
+            self._started(woken, recorder)
+            repl = woken.repl
         wanted = tuple(contexts)
         if wanted and [one.pin for one in wanted] != [one.pin for one in self.contexts]:
-            await self.repl.load_contexts(wanted)  # type: ignore[arg-type]  # the real one is both Protocols
+            await repl.load_contexts(wanted)  # type: ignore[arg-type]  # the real one is both Protocols
             self.contexts = wanted
-        return self.repl
+        return repl
+
+    def _started(self, woken: Woken, recorder: Recorder) -> None:
+        self.repl, self.contexts, self.names = woken.repl, woken.contexts, woken.names
+        fact = recorder.add(
+            SessionStarted,
+            session=self.name or recorder.run_id,
+            hash_seed=woken.repl.hash_seed,
+            random_seed=woken.repl.random_seed,
+            layers=woken.repl.layers,
+            lost=bool(woken.lost) if woken.cells else self.had_worker,
+            woken=woken.cells,
+            names_lost=woken.lost,
+            names_older=woken.older,
+            why=woken.why,
+        )
+        self.log.apply(fact)
+        self.had_worker = True
+        if said := _what_is_lost(woken):
+            recorder.add(Note, text=f"The session was woken, but not all of it. {said}")
+            self.lost = f"The REPL was made anew, and not all of it came back. {said} Define again what you need."
+
+    async def load(self, pins: Sequence[Pin], parts: Parts) -> tuple[PinnedContext, ...]:
+        """The contexts that a cell goes on with when it names none."""
+        return tuple([await pinned_again(parts.contexts, pin) for pin in pins])
 
     def answered(self, question: str, answer: str) -> None:
         """Remembers an exchange for the next run's root."""
@@ -118,8 +164,27 @@ class Sessions:
     def get(self, name: str) -> Session | None:
         return self._named.get(name)
 
-    def records(self, *, egress: bool) -> list[SessionRecord]:
-        return [one.record() for one in self._named.values() if not (egress and self.private(one))]
+    def restore(self, records: Iterable[RunRecord]) -> None:
+        """Knows again the sessions of an earlier daemon, by their runs."""
+        for record in sorted(records, key=lambda one: one.created):
+            if record.session is None or record.session_id is None:
+                continue
+            session = self._named.get(record.session)
+            if session is None or session.id != record.session_id:
+                session = Session(record.session, record.created, id=record.session_id, stored=True)
+                self._named[record.session] = session
+            session.used = max(session.used, record.ended or record.created)
+            session.held.update(record.held)
+            session.private = session.private or record.private
+
+    def of(self, started: RunStarted) -> Session | None:
+        """The session of a run that is taken up again; None when it has been dropped."""
+        session = self._named.get(started.session or "")
+        return session if session is not None and session.id == started.session_id else None
+
+    def visible(self, *, egress: bool) -> list[Session]:
+        """Those that this client may know of."""
+        return [one for one in self._named.values() if not (egress and self.private(one))]
 
     def choose(self, name: str | None, if_busy: str, now: float, *, egress: bool) -> Session:
         """The session that a run is to use: the named one, or a fresh one without a name.
@@ -176,6 +241,21 @@ class Sessions:
     async def close(self) -> None:
         for session in list(self._named.values()):
             await session.end_worker()
+
+
+def _what_is_lost(woken: Woken) -> str:
+    """What a woken worker does not have as it was; empty when it has it all."""
+    said = [woken.why] if woken.why else []
+    if woken.lost:
+        said.append(f"Variables that are gone: {_listed(woken.lost)}.")
+    if woken.older:
+        said.append(f"Variables with an earlier value than their last: {_listed(woken.older)}.")
+    return " ".join(said)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
 
 
 def not_found(name: str) -> NotFound:

@@ -50,7 +50,7 @@ async def answer(run: Run) -> Conclusion:
     if run.request.strategy != "auto":
         run.chosen(run.request.strategy, "asked for")
         return await FOLLOW[run.request.strategy](run)
-    strategy, why = await choose(run)
+    strategy, why = run.past.strategy() or await choose(run)
     run.chosen(strategy, why)
     try:
         return await FOLLOW[strategy](run)
@@ -66,6 +66,7 @@ async def answer(run: Run) -> Conclusion:
 
 async def converse(run: Run) -> Conclusion:
     """Turns of a root that explores by code; one that cannot write any is helped out by the program ``map``."""
+    await run.wake()
     run.asking.small = small_queries(run.purse.limits)
     conversation = run.conversation = Conversation(run)
     why = "the root asked for it, because its cells did not run"

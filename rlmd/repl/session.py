@@ -72,6 +72,11 @@ class ReplSession:
         return self._ending is None
 
     @property
+    def next_cell(self) -> int:
+        """The number of the next cell, from 1."""
+        return self._cells + 1
+
+    @property
     def pid(self) -> int:
         """The worker's process, as this side sees it."""
         return self._process.pid
@@ -123,7 +128,14 @@ class ReplSession:
     # Cells.
 
     async def run_cell(
-        self, source: str, host: CellHost, *, seconds: float, cpu_seconds: float | None = None, output_chars: int
+        self,
+        source: str,
+        host: CellHost,
+        *,
+        seconds: float,
+        cpu_seconds: float | None = None,
+        output_chars: int,
+        number: int | None = None,
     ) -> CellReport:
         """Runs one cell.
 
@@ -133,13 +145,14 @@ class ReplSession:
             seconds: The cell's own time; waiting for sub-queries does not count.
             cpu_seconds: CPU time of the process for this cell, over all threads and all the while.
             output_chars: How much of the output is kept, half of it from the end.
+            number: The cell's, as its tracebacks name it; by default the next.
 
         Raises:
             SessionLost: The worker died by itself or broke the protocol; it has been reaped.
             Exception: What ``host.answer`` or ``host.search`` raised; the cell was stopped first.
         """
         with _Claim(self):
-            self._cells += 1
+            self._cells = self.next_cell if number is None else number
             documents = {(c, d): chars for c, several in self._documents.items() for d, chars in several.items()}
             worker = Worker(
                 self._process, self._channel.send, self._output, lambda: self.alive, self._excess, self._end

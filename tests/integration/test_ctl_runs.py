@@ -204,12 +204,12 @@ async def test_ctrl_c_twice_ends_the_run_at_the_daemon(
     assert (await shell("run", "list")).out.split("\t")[1] == "cancelled"
 
 
-async def test_a_daemon_that_dies_is_started_again_and_the_run_told_as_interrupted(
+async def test_a_daemon_that_dies_is_started_again_and_the_run_goes_on(
     start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
 ) -> None:
     folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
     daemon = await start_daemon()
-    ollama.script("root", [Scripted("slowly " * 500, fault="hang", after=100)])
+    ollama.script("root", [Scripted("slowly " * 500, fault="hang", after=100), "The oven."])
     process = await start(folders.environment(), "ask", "-f", str(village / "fire.txt"), "--events", "Why?")
     assert process.stdout is not None
     try:
@@ -217,10 +217,31 @@ async def test_a_daemon_that_dies_is_started_again_and_the_run_told_as_interrupt
             pass
         await daemon.kill()
         out, err = await process.communicate()
-        assert process.returncode == 3, err
+        assert process.returncode == 0, err
         last = json.loads(out.splitlines()[-1])
-        assert last["type"] == "run_interrupted"
+        assert last["type"] == "run_ended"
         again = await Shell(folders)("run", "attach", last["run_id"])
-        assert (again.status, "interrupted" in again.out + again.err) == (3, True), again
+        assert (again.status, "The oven." in again.out) == (0, True), again
     finally:
         await Shell(folders)("daemon", "stop")
+
+
+async def test_a_daemon_that_is_stopped_is_not_started_for_the_run(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    """Who asked is told how to come back; the run goes on with the next daemon."""
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    daemon = await start_daemon()
+    ollama.script("root", [Scripted("slowly " * 500, fault="hang", after=100), "The oven."])
+    process = await start(folders.environment(), "ask", "-f", str(village / "fire.txt"), "Why?")
+    await ollama.until(lambda: ollama.serving == 1)
+    assert await daemon.stop() == 0
+    _, err = await process.communicate()
+    assert process.returncode == 3, err
+    assert "goes on when it is started again" in err.decode()
+    assert not folders.socket.exists()
+    run_id = err.decode().split("rlmctl run attach ")[1].split()[0]
+    again = await start_daemon()
+    attached = await Shell(folders)("run", "attach", run_id)
+    assert (attached.status, "The oven." in attached.out) == (0, True), attached
+    await again.stop()

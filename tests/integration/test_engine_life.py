@@ -55,8 +55,8 @@ async def test_the_same_id_is_the_same_run(house: House, fake: FakeOllama) -> No
     assert [one.run_id for one in house.engine.runs()] == [request.run_id]
 
 
-async def test_a_restart_interrupts_and_keeps(tmp_path: Path, fake: FakeOllama) -> None:
-    """Drained runs, and runs of a daemon that was killed, are told as interrupted; ended ones keep their answers."""
+async def test_a_restart_takes_up_and_keeps(tmp_path: Path, fake: FakeOllama) -> None:
+    """Drained runs are told as interrupted; the next daemon takes them up; ended ones keep their answers."""
     fake.script("root", ["FINAL: no", cell("x = 7"), "FINAL_VAR(x)", Scripted("long", latency=60)])
     async with house_of(tmp_path, fake) as house:
         await house.load("lines", LINES)
@@ -74,21 +74,24 @@ async def test_a_restart_interrupts_and_keeps(tmp_path: Path, fake: FakeOllama) 
     lines = file.read_bytes().splitlines(keepends=True)
     assert b'"run_interrupted"' in lines[-1]
     file.write_bytes(b"".join(lines[:-1]) + b'{"torn')
+    fake.script("root", [cell("y = 8"), "FINAL_VAR(y)"])
     (tmp_path / "state" / "runs" / "damaged").mkdir()
     (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").write_text("nonsense\n")
     async with house_of(tmp_path, fake) as house:
         assert {one.run_id: one.state for one in house.engine.runs()} == {
             ended.run_id: "ended",
-            running.run_id: "interrupted",
+            running.run_id: "running",
         }
-        assert "torn" in (house.engine.run(running.run_id).why or "")
-        assert await house.facts(house.engine.run(running.run_id))
+        again = await house.engine.wait(running.run_id)
+        assert (again.state, await house.answer(again)) == ("ended", "8")
+        resumed = [fact for fact in await house.facts(again) if fact.type == "run_resumed"]
+        assert ["torn" in fact.why for fact in resumed] == [True]
         assert await house.engine.whole(ended.run_id) == ended
         assert await house.answer(ended) == "7"
-        assert (await house.engine.start_run(running)).state == "interrupted"
+        assert (await house.engine.start_run(running)).state == "ended"
         ear = Ear()
         await house.engine.subscribe(running.run_id, 1, ear).caught_up()
-        assert (ear.facts[-1].type, ear.ends) == ("run_interrupted", 1)
+        assert (ear.facts[-1].type, ear.ends) == ("run_ended", 1)
     assert (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").read_text() == "nonsense\n"
 
 
@@ -100,10 +103,10 @@ async def test_a_session_keeps_its_names(house: House, fake: FakeOllama) -> None
     assert [await house.answer(one) for one in (first, second)] == ["41", "42"]
     assert "kept" in fake.seen[2].prompt
     assert "First?" in fake.seen[2].prompt
-    [session] = house.engine.sessions()
+    [session] = await house.engine.sessions()
     assert (session.name, session.alive, session.held_by, session.cells) == ("work", True, None, 2)
     await house.engine.drop_session("work")
-    assert house.engine.sessions() == []
+    assert await house.engine.sessions() == []
     with pytest.raises(NotFound):
         await house.engine.drop_session("work")
 
@@ -125,7 +128,7 @@ async def test_a_session_is_held_by_one_run(house: House, fake: FakeOllama) -> N
     assert (await house.answer(fresh), fresh.session) == ("2", None)
     queued = RunRequest(run_id=new_id(), question="d", contexts=("lines",), strategy="rlm", session="one")
     assert (await house.engine.start_run(queued)).active
-    assert house.engine.sessions()[0].held_by == holder.run_id
+    assert (await house.engine.sessions())[0].held_by == holder.run_id
     await house.engine.cancel(holder.run_id, "make room")
     record = await house.engine.wait(queued.run_id)
     assert await house.answer(record) == "3"
@@ -154,7 +157,7 @@ async def test_a_cell_of_a_client(house: House) -> None:
     assert again.final == str(len(LINES) + 1)
     failed = await house.engine.execute(ExecuteRequest(run_id=new_id(), code="1/0", session="s"))
     assert (failed.ok, failed.error) == (False, "ZeroDivisionError: division by zero")
-    assert house.engine.sessions()[0].cells == 3
+    assert (await house.engine.sessions())[0].cells == 3
 
 
 async def test_a_cell_whose_worker_died_is_told_from_one_that_says_so(house: House) -> None:
@@ -207,7 +210,7 @@ async def test_private_runs_do_not_exist_for_egress_clients(house: House, fake: 
     later = await house.ask("?", "lines", strategy="rlm", session="s")
     assert later.private, "a session that held private text stays private"
     assert engine.runs(egress=True) == []
-    assert engine.sessions(egress=True) == []
+    assert await engine.sessions(egress=True) == []
     for hidden in (
         lambda: engine.run(request.run_id, egress=True),
         lambda: engine.subscribe(request.run_id, 1, Ear(), egress=True),

@@ -66,7 +66,7 @@ async def test_a_run_that_waits_for_a_session_with_private_text(house: House, fa
     first, second = asking("diary", session="s"), asking("open", session="s")
     await house.engine.start_run(first)
     await house.engine.start_run(second)
-    assert house.engine.sessions(egress=True) == []
+    assert await house.engine.sessions(egress=True) == []
     record = await house.engine.wait(second.run_id)
     assert await house.answer(record) == SECRET.strip()
     assert record.private
@@ -91,7 +91,7 @@ async def test_what_is_marked_private_later_is_hidden_with_all_that_tells_of_it(
 
     await house.load("note", SECRET, private=True)
     assert house.engine.runs(egress=True) == []
-    assert house.engine.sessions(egress=True) == []
+    assert await house.engine.sessions(egress=True) == []
     for run_id in (told.run_id, after.run_id, ran.run_id):
         with pytest.raises(NotFound):
             await house.engine.facts(run_id, egress=True)

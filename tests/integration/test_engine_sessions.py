@@ -58,7 +58,7 @@ async def test_sessions_that_are_only_kept_give_their_workers_away(house: House,
         for name in ("a", "b", "c", None):
             request = ExecuteRequest(run_id=new_id(), code="x = 1", session=name)
             assert (await house.engine.execute(request)).ok, name
-        alive = {one.name: one.alive for one in house.engine.sessions()}
+        alive = {one.name: one.alive for one in await house.engine.sessions()}
         assert alive == {"a": False, "b": False, "c": True}
     finally:
         await house.workers.close()

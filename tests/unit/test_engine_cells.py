@@ -74,7 +74,7 @@ class Bench:
             limits=LIMITS, private=False, request_digest="d", rlmd="0", prompts="1",
         )  # fmt: skip
         self.purse = Purse(LIMITS, time.monotonic)
-        parts = Parts(None, self.pool, None, Settings(), threads, time.time, time.monotonic, None)  # type: ignore[arg-type]
+        parts = Parts(None, self.pool, None, Settings(), threads, time.time, time.monotonic, None, None)  # type: ignore[arg-type]
         self.asking = Asking(
             run_id="r", parts=parts, purse=self.purse, contexts=[Context()], private=lambda: True, sub=None,
             fresh=False, piece_chars=900,

@@ -42,7 +42,7 @@ class DaemonHandlers:
             context_bytes=sum(context.bytes for context in contexts),
             runs_active=sum(run.active for run in runs),
             runs=len(runs),
-            sessions=len(parts.engine.sessions(egress=client.egress)),
+            sessions=parts.engine.session_count(egress=client.egress),
             workers=parts.workers.alive,
             hosts=tuple(map(host_info, parts.pool.hosts())),
             cache_entries=pool.cache_entries,

@@ -20,7 +20,7 @@ class SessionHandlers:
         return {"session/list": self.list, "session/drop": self.drop, "repl/execute": self.execute}
 
     async def list(self, client: Connection, _: m.Nothing) -> m.SessionListResult:
-        sessions = self._engine.sessions(egress=client.egress)
+        sessions = await self._engine.sessions(egress=client.egress)
         return m.SessionListResult.model_validate({"sessions": sessions}, from_attributes=True)
 
     async def drop(self, client: Connection, params: m.NameParams) -> m.Done:

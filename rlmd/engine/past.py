@@ -1,0 +1,254 @@
+"""What the journal holds of a run that is taken up again: replies, outputs and decisions, each by its place.
+
+The run goes its way again by the same code. What it would ask or do and the journal holds, it takes from here: nothing
+of it is asked, done or told twice, and the state that follows is the one that was. Where the journal ends, the run
+goes on. A run that begins has an empty past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from rlmd.engine.journal import read_text
+from rlmd.errors import InternalError, LimitReached, RlmdError
+from rlmd.events import (
+    AnyFact,
+    BatchStarted,
+    CancelRequested,
+    CellEnded,
+    CellStarted,
+    ErrorRecord,
+    FinalRefused,
+    LimitHit,
+    Note,
+    RootFailed,
+    RootReplied,
+    RunEnded,
+    RunInterrupted,
+    RunResumed,
+    RunStarted,
+    Searched,
+    SessionStarted,
+    Strategy,
+    StrategyChosen,
+    SubQueryFailed,
+    SubQueryReplied,
+    Text,
+    TurnStarted,
+)
+
+F = TypeVar("F", bound=AnyFact)
+SubQueryEnd = SubQueryReplied | SubQueryFailed
+Place = tuple[object, ...]
+
+#: By what a fact is known again: its place in the run. Facts of other kinds must be equal.
+_PLACES: Mapping[type, tuple[str, tuple[str, ...]]] = {
+    StrategyChosen: ("strategy", ()),
+    TurnStarted: ("turn", ("stream",)),
+    RootReplied: ("reply", ("stream",)),
+    RootFailed: ("reply", ("stream",)),
+    CellStarted: ("cell", ("cell",)),
+    CellEnded: ("output", ("cell",)),
+    BatchStarted: ("batch", ("cell", "batch")),
+    SubQueryReplied: ("sub-query", ("cell", "prompt_digest", "occurrence")),
+    SubQueryFailed: ("sub-query", ("cell", "prompt_digest", "occurrence")),
+    Searched: ("search", ("cell", "contexts")),
+    FinalRefused: ("refused", ("turn",)),
+    LimitHit: ("limit", ("limit",)),
+    Note: ("note", ("text",)),
+}
+#: Told each time that they happen.
+_NEVER_KNOWN = (RunStarted, SessionStarted, RunInterrupted, RunResumed, RunEnded, CancelRequested)
+_STOPPED = "cancelled"
+
+
+def _place(fact: AnyFact) -> Place:
+    if (known := _PLACES.get(type(fact))) is not None:
+        name, fields = known
+        return (name, *(getattr(fact, field) for field in fields))
+    return (type(fact).__name__, fact.model_dump_json(exclude={"run_id", "seq", "time"}))
+
+
+class Past:
+    """Args:
+    facts: The run's, from the first on; none for a run that begins.
+    folder: Its journal's, for texts that are too long for a fact.
+    threads: Where files are read.
+    """
+
+    def __init__(
+        self, facts: Sequence[AnyFact] = (), folder: Path | None = None, threads: Executor | None = None
+    ) -> None:
+        self._folder, self._threads = folder, threads
+        self._strategy: StrategyChosen | None = None
+        self._replies: dict[str, RootReplied | RootFailed] = {}
+        self._started: dict[int, CellStarted] = {}
+        self._ended: dict[int, CellEnded] = {}
+        self._sub_queries: dict[int, dict[tuple[str, int], SubQueryEnd]] = defaultdict(dict)
+        self._searches: dict[int, list[Searched]] = defaultdict(list)
+        self._refused: dict[int, str] = {}
+        self._limits: dict[str, LimitHit] = {}
+        self._told: dict[Place, deque[AnyFact]] = defaultdict(deque)
+        self.any = bool(facts)
+        #: Who asked that the run be cancelled, if somebody did before its last fact.
+        self.cancelled: CancelRequested | None = None
+        #: Seconds that the run has been going.
+        self.seconds = _seconds(facts)
+        #: How often it was taken up again without coming any further, the daemon having died each time.
+        self.vain = _vain(facts)
+        for fact in without_stopped(facts):
+            self._note(fact)
+
+    def _note(self, fact: AnyFact) -> None:
+        match fact:
+            case StrategyChosen() if self._strategy is None:
+                self._strategy = fact
+            case RootReplied() | RootFailed():
+                self._replies[fact.stream] = fact
+            case CellStarted():
+                self._started[fact.cell] = fact
+            case CellEnded():
+                self._ended[fact.cell] = fact
+            case SubQueryReplied() | SubQueryFailed():
+                self._sub_queries[fact.cell][fact.prompt_digest, fact.occurrence] = fact
+            case Searched():
+                self._searches[fact.cell].append(fact)
+            case FinalRefused():
+                self._refused[fact.turn] = fact.why
+            case LimitHit():
+                self._limits[fact.limit] = fact
+            case CancelRequested():
+                self.cancelled = fact
+        if self._is_over(fact):
+            self._told[_place(fact)].append(fact)
+
+    def _is_over(self, fact: AnyFact) -> bool:
+        """Whether it need not be told again. The beginning of what is begun anew is."""
+        return not isinstance(fact, (*_NEVER_KNOWN, TurnStarted, CellStarted))
+
+    # ── what was told ───────────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, fact: F) -> F | None:
+        """The fact that the journal has in the place of this one; each is given once."""
+        if not self.any:
+            return None
+        if isinstance(fact, TurnStarted) and fact.stream in self._replies:
+            return fact
+        known = self._told.get(_place(fact))
+        return known.popleft() if known else None  # type: ignore[return-value]  # its place says its kind
+
+    async def text(self, text: Text) -> str:
+        """The whole of a text in one of its facts."""
+        if text.text is not None or self._folder is None:
+            return text.text or ""
+        folder = self._folder
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: read_text(folder, text))
+
+    # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def strategy(self) -> tuple[Strategy, str] | None:
+        """The first that was chosen, and why."""
+        return (self._strategy.strategy, self._strategy.why) if self._strategy else None
+
+    def refused(self, turn: int) -> str | None:
+        """Why a final of that turn was not accepted."""
+        return self._refused.get(turn)
+
+    def limit(self, name: str) -> LimitReached | None:
+        """The limit, if it was reached."""
+        hit = self._limits.get(name)
+        return LimitReached(hit.why, limit=hit.limit, allowed=hit.allowed) if hit else None
+
+    # ── replies and outputs ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def replied(self) -> bool:
+        """Whether the root has said anything."""
+        return bool(self._replies)
+
+    def reply(self, stream: str) -> RootReplied | RootFailed | None:
+        return self._replies.get(stream)
+
+    def source(self, cell: int) -> CellStarted | None:
+        """How a cell began, whether it came to an end or not."""
+        return self._started.get(cell)
+
+    def output(self, cell: int) -> CellEnded | None:
+        """How a cell ended; None for one that is to be run."""
+        return self._ended.get(cell)
+
+    def sub_query(self, cell: int, digest: str, occurrence: int) -> SubQueryEnd | None:
+        return self._sub_queries[cell].get((digest, occurrence))
+
+    def sub_queries(self, cell: int) -> Sequence[SubQueryEnd]:
+        return list(self._sub_queries[cell].values())
+
+    def searches(self, cell: int) -> Sequence[Searched]:
+        return self._searches[cell]
+
+
+def without_stopped(facts: Sequence[AnyFact]) -> list[AnyFact]:
+    """Without the ends of a turn and a cell that were stopped only because the daemon did."""
+    kept: list[AnyFact] = []
+    for fact in (*facts, None):
+        if fact is None or isinstance(fact, RunInterrupted | RunResumed):  # or it was killed while it stopped
+            while kept and _is_stopped(kept[-1]):
+                kept.pop()
+        if fact is not None:
+            kept.append(fact)
+    return kept
+
+
+def _is_stopped(fact: AnyFact) -> bool:
+    if isinstance(fact, RootFailed):
+        return fact.error.kind == _STOPPED
+    return isinstance(fact, CellEnded) and fact.interrupted and fact.error == _STOPPED
+
+
+def stopped(end: RootFailed | CellEnded) -> bool:
+    """Whether a turn or cell was stopped from outside: by the time's end, where the run went on after it."""
+    return _is_stopped(end)
+
+
+def _seconds(facts: Sequence[AnyFact]) -> float:
+    """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact."""
+    total, began, last = 0.0, None, 0.0
+    for fact in facts:
+        if isinstance(fact, RunStarted | RunResumed):
+            total += last - began if began is not None else 0.0
+            began = None
+        elif began is None:
+            began = fact.time
+        last = fact.time
+    return max(0.0, total + (last - began if began is not None else 0.0))
+
+
+def _vain(facts: Sequence[AnyFact]) -> int:
+    count = 0
+    for fact in reversed(facts):
+        if isinstance(fact, RunResumed):
+            count += 1
+        elif not isinstance(fact, SessionStarted | TurnStarted | CellStarted):  # to begin is no progress
+            break
+    return count
+
+
+def _kinds(base: type[RlmdError]) -> dict[str, type[RlmdError]]:
+    found = {base.kind: base}
+    for one in base.__subclasses__():
+        found |= _kinds(one)
+    return found
+
+
+_ERRORS = MappingProxyType(_kinds(RlmdError))
+
+
+def error_of(record: ErrorRecord) -> RlmdError:
+    """The error that a fact tells of."""
+    return _ERRORS.get(record.kind, InternalError)(record.message, hint=record.hint)
