@@ -13,14 +13,24 @@
 
 ;;; Code:
 
+(require 'rlm-header)
 (require 'rlm-run)
 (require 'rlm-context)
 (require 'rlm-stream)
 (require 'rlm-cite)
 (require 'org)
 
-(declare-function rlm-cancel "rlm" (run))
-(declare-function rlm-attach "rlm" (run))
+(autoload 'rlm-cancel "rlm-ask" nil t)
+(autoload 'rlm-attach "rlm-ask" nil t)
+(autoload 'rlm-trace "rlm-trace" nil t)
+(autoload 'rlm-answer-menu "rlm-transient" nil t)
+(autoload 'rlm-follow-up "rlm-again" nil t)
+(autoload 'rlm-retry "rlm-again" nil t)
+(autoload 'rlm-compare "rlm-again" nil t)
+(autoload 'rlm-copy-answer "rlm-apply" nil t)
+(autoload 'rlm-insert-answer "rlm-apply" nil t)
+(autoload 'rlm-replace-source "rlm-apply" nil t)
+(autoload 'rlm-discard-answer "rlm-apply" nil t)
 
 (defcustom rlm-on-kill 'cancel
   "What becomes of a run when its answer buffer is killed."
@@ -41,9 +51,6 @@
   :group 'rlm
   :package-version '(rlm . "0.1.0"))
 
-(defvar-local rlm--run nil
-  "The run whose answer this buffer shows.")
-
 (defvar-local rlm--answer-stream nil
   "The `rlm--stream' that the answer grows into.")
 
@@ -53,33 +60,26 @@
 (defvar-local rlm--citation-index 0
   "Number of the citation that was visited last, 0 for none.")
 
-(defun rlm--describe (sources)
-  "Return what SOURCES are, for a person."
-  (mapconcat (lambda (source)
-               (format "%s (%s)" (rlm-source-label source)
-                       (rlm--count (rlm-source-chars source) "character")))
-             sources ", "))
-
-(defun rlm--count (number noun)
-  "Return NUMBER of NOUN, with commas and an s where English wants them."
-  (let ((digits (number-to-string number)))
-    (while (string-match "\\([0-9]\\)\\([0-9]\\{3\\}\\)\\(?:,\\|\\'\\)" digits)
-      (setq digits (replace-match "\\1,\\2" nil nil digits nil)))
-    (format "%s %s%s" digits noun (if (= number 1) "" "s"))))
-
 ;;;; The answer buffer
 
 (defvar rlm-answer-mode-map
   (let ((map (make-sparse-keymap)))
     (define-key map (kbd "C-c C-k") #'rlm-cancel)
     (define-key map (kbd "C-c C-r") #'rlm-attach)
+    (define-key map (kbd "C-c C-f") #'rlm-follow-up)
+    (define-key map (kbd "C-c C-a") #'rlm-retry)
+    (define-key map (kbd "C-c C-t") #'rlm-trace)
+    (define-key map (kbd "C-c M-w") #'rlm-copy-answer)
+    (define-key map (kbd "C-c M-y") #'rlm-replace-source)
+    (define-key map (kbd "C-c C-d") #'rlm-discard-answer)
+    (define-key map (kbd "C-c ?") #'rlm-answer-menu)
     map)
   "Keymap of `rlm-answer-mode'.")
 
 (define-derived-mode rlm-answer-mode org-mode "RLM"
   "Mode of buffers that an answer streams into.
 \\<rlm-answer-mode-map>\\[rlm-cancel] cancels the run, \\[next-error] goes to the next quoted place,
-\\[org-open-at-point] to that of the citation at point.
+\\[org-open-at-point] to that of the citation at point, \\[rlm-follow-up] asks on.
 
 \\{rlm-answer-mode-map}"
   (setq-local header-line-format '(:eval (rlm--header-line)))
@@ -177,6 +177,7 @@ Only what root models write is shown; of several texts the newest."
         (dolist (line (append (rlm--verdict-lines run)
                               (rlm--note-lines run)
                               (rlm--citation-lines run)
+                              (rlm--unread-lines run)
                               (rlm--receipt-lines run)))
           (unless (and (string-empty-p line) (looking-back "\n\n" (- (point) 2)))
             (insert line "\n"))))))
@@ -225,6 +226,30 @@ Only what root models write is shown; of several texts the newest."
                 (rlm--org-plain (rlm--one-line (plist-get citation :quote) 160))))
       citations))))
 
+(defconst rlm--unread-listed 5
+  "How many of the stretches that nobody read are listed.")
+
+(defun rlm--unread-lines (run)
+  "Return lines with the stretches that no model read in RUN, as links."
+  (let* ((receipt (rlm-run-receipt run))
+         (spans (append (plist-get receipt :unread) nil))
+         (listed (seq-take spans rlm--unread-listed))
+         (more (- (or (plist-get receipt :unread_stretches) (length spans))
+                  (length listed))))
+    (when (and listed (< 0 (or (plist-get receipt :chars_read) 0)))
+      (list ""
+            (concat
+             "Not read by a model: "
+             (string-join
+              (seq-map-indexed
+               (lambda (span index)
+                 (format "[[rlm:%s::unread-%d][%s]]" (rlm-run-id run) (1+ index)
+                         (replace-regexp-in-string
+                          "[][]" "|" (rlm--span-label run span))))
+               listed)
+              ", ")
+             (if (> more 0) (format " and %d more." more) "."))))))
+
 (defun rlm--receipt-lines (run)
   "Return lines with the receipt of RUN."
   (when-let ((summary (plist-get (rlm-run-receipt run) :summary)))
@@ -234,6 +259,8 @@ Only what root models write is shown; of several texts the newest."
   "The current answer buffer is being killed: let its run go."
   (when rlm--answer-stream
     (rlm--stream-stop rlm--answer-stream))
+  (when rlm--run
+    (rlm--guarded #'rlm--session-forget rlm--run))
   (when (and rlm--run (rlm-run-live-p rlm--run))
     (let ((run rlm--run))
       (if (and (eq rlm-on-kill 'cancel)
@@ -241,115 +268,28 @@ Only what root models write is shown; of several texts the newest."
           (rlm--guarded #'rlm-run-cancel run "its answer buffer was killed")
         (rlm--guarded #'rlm--run-leave run)))))
 
+(defun rlm--session-forget (run)
+  "End the session of RUN if it was made for answer buffers and this is the last."
+  (let ((session (plist-get (rlm-run-params run) :session)))
+    (when (and session
+               (rlm-run-session-own run)
+               (not (rlm-run-live-p run))
+               (rlm--client-live-p (rlm--client (rlm-run-socket run)))
+               (not (seq-find (lambda (buffer)
+                                (and (not (eq buffer (current-buffer)))
+                                     (when-let ((other (buffer-local-value 'rlm--run buffer)))
+                                       (equal session (plist-get (rlm-run-params other)
+                                                                 :session)))))
+                              (buffer-list))))
+      (rlm-call "session/drop" (list :name session)
+                :socket (rlm-run-socket run) :failure #'ignore))))
+
 (defun rlm--run-leave (run)
   "Stop following RUN; it goes on in the daemon."
   (when (memq (rlm-run-link run) '(attached asking))
     (rlm-call "run/detach" (list :run_id (rlm-run-id run))
               :socket (rlm-run-socket run) :failure #'ignore))
   (setf (rlm-run-link run) 'left))
-
-;;;; Progress
-
-(defun rlm--header-line ()
-  "Return the header line of the current answer buffer."
-  (if (null rlm--run)
-      ""
-    (let ((parts (delq nil (append (list (rlm--header-state rlm--run))
-                                   (rlm--header-progress rlm--run)
-                                   (list (rlm--header-keys rlm--run))))))
-      ;; A % would be taken for a construct of the mode line.
-      (concat " " (replace-regexp-in-string
-                   "%" "%%" (mapconcat #'identity parts " · "))))))
-
-(defun rlm--header-state (run)
-  "Return what RUN is doing, as text with a face."
-  (let ((link (rlm-run-link run))
-        (state (rlm-run-state run)))
-    (cond
-     ((eq link 'lost) (propertize "connection lost" 'face 'error))
-     ((memq state '(failed interrupted))
-      (propertize (symbol-name state) 'face 'error))
-     ((eq state 'cancelled) (propertize "cancelled" 'face 'warning))
-     ((eq state 'ended)
-      (propertize (pcase (rlm-run-outcome run)
-                    ("answered" "done") (other (or other "done")))
-                  'face 'success))
-     (t (propertize (or (rlm-run-activity run)
-                        (rlm--header-waiting run state))
-                    'face 'mode-line-emphasis)))))
-
-(defun rlm--header-waiting (run state)
-  "Return what RUN in STATE waits for."
-  (pcase (rlm--client-state (rlm--client (rlm-run-socket run)))
-    ('starting "starting rlmd")
-    ('connecting "connecting to rlmd")
-    (_ (pcase state
-         ('loading "taking the text to rlmd")
-         ('new "asking")
-         (_ (symbol-name state))))))
-
-(defun rlm--header-progress (run)
-  "Return a list of texts, or nils, that tell how far RUN is."
-  (list
-   (let ((strategy (rlm-run-strategy run)))
-     (unless (equal strategy "auto") strategy))
-   (when (> (rlm-run-turn run) 0)
-     (if (rlm-run-turn-limit run)
-         (format "turn %d/%d" (rlm-run-turn run) (rlm-run-turn-limit run))
-       (format "turn %d" (rlm-run-turn run))))
-   (when (> (rlm-run-pieces run) 0)
-     (concat (format "%d/%d pieces" (rlm-run-pieces-done run) (rlm-run-pieces run))
-             (when (> (rlm-run-pieces-cached run) 0)
-               (format ", %d cached" (rlm-run-pieces-cached run)))
-             (when (> (rlm-run-pieces-failed run) 0)
-               (propertize (format ", %d failed" (rlm-run-pieces-failed run))
-                           'face 'warning))))
-   (when (rlm-run-hosts run)
-     (mapconcat #'identity (rlm-run-hosts run) " "))
-   (rlm--duration (rlm-run-elapsed run))))
-
-(defun rlm--duration (seconds)
-  "Return SECONDS as a person says it."
-  (let ((seconds (max 0 (floor seconds))))
-    (if (< seconds 60)
-        (format "%d s" seconds)
-      (format "%d:%02d min" (/ seconds 60) (% seconds 60)))))
-
-(defun rlm--header-keys (run)
-  "Return what keys are of use for RUN now."
-  (cond ((or (eq (rlm-run-link run) 'lost)
-             (eq (rlm-run-state run) 'interrupted))
-         (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-attach] follows it again"))
-        ((rlm-run-live-p run)
-         (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-cancel] cancels"))
-        ((rlm-run-citations run)
-         ;; `substitute-command-keys' would name the oldest binding.
-         (format "%s shows what it quotes"
-                 (if (eq (key-binding (kbd "M-g n")) 'next-error)
-                     "M-g n"
-                   (substitute-command-keys "\\[next-error]"))))))
-
-(defvar rlm--ticker nil
-  "Timer that lets the header lines count seconds while runs are going.")
-
-(defun rlm--ticker-start ()
-  "See to it that header lines count seconds."
-  (unless rlm--ticker
-    (setq rlm--ticker (run-at-time 1 1 #'rlm--tick))))
-
-(defun rlm--tick ()
-  "Count a second in the header lines; stop when no run is going."
-  (let ((going nil))
-    (dolist (buffer (buffer-list))
-      (when-let ((run (buffer-local-value 'rlm--run buffer)))
-        (when (rlm-run-live-p run)
-          (setq going t)
-          (when (get-buffer-window buffer t)
-            (with-current-buffer buffer
-              (force-mode-line-update))))))
-    (unless going
-      (cancel-timer rlm--ticker)
-      (setq rlm--ticker nil))))
 
 ;;;; The quoted places
 

@@ -22,6 +22,41 @@
 (defconst rlm-version "0.1.0"
   "The version of this package.")
 
+;;;; Options of every question
+
+(defcustom rlm-strategy "auto"
+  "How questions are answered.
+\"auto\" lets the daemon choose by the size of the text."
+  :type '(choice (const :tag "Let the daemon choose" "auto")
+                 (const :tag "One completion over the whole text" "direct")
+                 (const :tag "A model that writes programs" "rlm")
+                 (const :tag "The question to each piece, then combine" "map")
+                 (const :tag "Search and quote, no model" "quote"))
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-root-models nil
+  "The models that may lead a run, as \"host/model\", the preferred one first.
+Nil leaves the choice to the daemon's configuration."
+  :type '(repeat string)
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-sub-models nil
+  "The models that may read pieces, as \"host/model\".
+Nil leaves the choice to the daemon's configuration."
+  :type '(repeat string)
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defcustom rlm-limits nil
+  "What a run may use, a plist; nil leaves that to the daemon.
+The keys are :turns, :sub_queries, :seconds and :consecutive_errors."
+  :type '(plist :options ((:turns natnum) (:sub_queries natnum)
+                          (:seconds number) (:consecutive_errors natnum)))
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
 ;;;; Errors
 
 ;; An error is a plist (:code :message :hint :kind), as the daemon
@@ -79,6 +114,21 @@ the debugger inside a process filter would lose messages."
   (truncate-string-to-width
    (string-trim (replace-regexp-in-string "[[:space:]\n]+" " " text))
    width nil nil "…"))
+
+(defun rlm--count (number noun)
+  "Return NUMBER of NOUN, with commas and an s where English wants them."
+  (let ((digits (number-to-string number)))
+    (while (string-match "\\([0-9]\\)\\([0-9]\\{3\\}\\)\\(?:,\\|\\'\\)" digits)
+      (setq digits (replace-match "\\1,\\2" nil nil digits nil)))
+    (format "%s %s%s" digits noun (if (= number 1) "" "s"))))
+
+(defun rlm--duration (seconds)
+  "Return SECONDS as a person says it."
+  (let ((seconds (max 0 (floor seconds))))
+    (cond ((< seconds 60) (format "%d s" seconds))
+          ((< seconds 3600) (format "%d:%02d min" (/ seconds 60) (% seconds 60)))
+          ((< seconds 172800) (format "%d h" (/ seconds 3600)))
+          (t (format "%d d" (/ seconds 86400))))))
 
 (provide 'rlm-base)
 ;;; rlm-base.el ends here

@@ -23,6 +23,15 @@
 (require 'pulse)
 (require 'subr-x)
 
+(declare-function org-element-context "org-element" (&optional element))
+(declare-function org-element-type "org-element" (element))
+(declare-function org-element-property "org-element" (property element))
+(declare-function org-export-derived-backend-p "ox" (backend &rest backends))
+(declare-function org-html-encode-plain-text "ox-html" (text))
+
+(autoload 'rlm-open-run "rlm-again" nil t)
+(defvar rlm--run)
+
 (defface rlm-unverified '((t :inherit warning))
   "Face for citations whose quote was not found in the text."
   :group 'rlm)
@@ -51,9 +60,13 @@ Lines count in the whole buffer, whatever part of it was asked about."
          (locator (plist-get citation :locator))
          (line (plist-get locator :line)))
     (cond ((not (rlm--citation-verified-p citation)) "not found in the text")
+          ((and source (rlm-source-where source)
+                (funcall (rlm-source-where source) source citation)))
           ((and line source (rlm-source-buffer source))
            (format "%s:%d" (rlm-source-label source)
                    (+ line (rlm-source-line source) -1)))
+          ((and line source (rlm-source-paths source))
+           (format "%s:%d" (plist-get citation :document) line))
           (t (or (plist-get locator :label) "the text")))))
 
 ;;;; Finding the place
@@ -79,8 +92,10 @@ while the run was going is searched for, see `rlm--find-quote'."
 
 (defun rlm--citation-place (run citation)
   "Return (BUFFER BEG END MOVED) for CITATION of RUN, or nil.
-MOVED is non-nil if the quote was not where it was expected."
+MOVED is non-nil if the quote was not where it was expected.  If
+the place is shown already it is (BUFFER) alone."
   (pcase (rlm--citation-buffer run citation)
+    ((and `(,_buffer) shown) shown)
     (`(,buffer ,start ,end)
      (with-current-buffer buffer
        (save-excursion
@@ -106,13 +121,16 @@ START and END are those of the text that was asked about."
 
 (defun rlm--citation-buffer (run citation)
   "Return (BUFFER START END) of the text that CITATION of RUN stands in.
-START and END are nil for a whole buffer.  A file is visited for
-it if need be.  Nil if the text is in no buffer and no file."
+START and END are nil for a whole buffer; there are none if the
+place is shown, but cannot be searched, as in a PDF.  A file is
+visited for it if need be.  Nil if the text is in no buffer and no file."
   (let* ((source (rlm--citation-source run citation))
          (buffer (and source (rlm-source-buffer source)))
          (path (or (and source (rlm-source-file source))
                    (plist-get (plist-get citation :locator) :path))))
-    (cond ((buffer-live-p buffer)
+    (cond ((and source (rlm-source-place source))
+           (funcall (rlm-source-place source) source citation))
+          ((buffer-live-p buffer)
            (list buffer (marker-position (rlm-source-start source))
                  (marker-position (rlm-source-end source))))
           ((and path (file-name-absolute-p path) (file-readable-p path)
@@ -185,6 +203,8 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
          (quote (rlm--one-line (plist-get citation :quote)
                                (max 20 (- (frame-width) (length head) 14)))))
     (pcase place
+      (`(,_buffer)
+       (format "%s: “%s”" head quote))
       (`(,buffer ,beg ,end ,moved)
        (rlm--show-place buffer beg end)
        (format "%s%s: “%s”" head (if moved " (moved)" "") quote))
@@ -232,24 +252,72 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
 ;;;; Links
 
 (defun rlm--link-parse (path)
-  "Return (RUN-ID . NUMBER) that the link's PATH names, or nil."
-  (when (string-match "\\`\\([0-9a-f-]+\\)::\\([0-9]+\\)\\'" path)
-    (cons (match-string 1 path) (string-to-number (match-string 2 path)))))
+  "Return (RUN-ID . WHAT) that the link's PATH names, or nil.
+WHAT is the number of a citation, (unread . NUMBER), or nil for
+the answer."
+  (when (string-match "\\`\\([0-9a-f]+-[0-9a-f-]+\\)\\(?:::\\(unread-\\)?\\([0-9]+\\)\\)?\\'" path)
+    (let ((number (and (match-string 3 path) (string-to-number (match-string 3 path)))))
+      (cons (match-string 1 path)
+            (if (match-string 2 path) (cons 'unread number) number)))))
 
 (defun rlm-link-follow (path &optional _argument)
-  "Go to the place that the rlm link PATH cites."
+  "Go to the place that the rlm link PATH cites, or to the answer."
   (pcase (rlm--link-parse path)
     ('nil (user-error "Not a citation: rlm:%s" path))
-    (`(,id . ,number)
+    (`(,id) (rlm-open-run id))
+    (`(,id . ,what)
      (if-let ((run (rlm-run-find id)))
-         (rlm--link-visit run number)
-       (rlm--run-recall id (lambda (run) (rlm--link-visit run number)))))))
+         (rlm--link-visit run what)
+       (rlm--run-recall id (lambda (run) (rlm--link-visit run what)))))))
 
-(defun rlm--link-visit (run number)
-  "Go to the place that citation NUMBER of RUN quotes."
-  (if-let ((citation (rlm--citation run number)))
-      (message "%s" (rlm--citation-visit run citation))
-    (user-error "That answer has no citation %d" number)))
+(defun rlm--link-visit (run what)
+  "Go to the place WHAT of RUN: a citation's number or (unread . NUMBER)."
+  (if-let ((number (cdr-safe what)))
+      (rlm--unread-visit run number)
+    (if-let ((citation (rlm--citation run what)))
+        (message "%s" (rlm--citation-visit run citation))
+      (user-error "That answer has no citation %d" what))))
+
+;;;;; Stretches that no model read
+
+(defun rlm--span-place (run span)
+  "Return (BUFFER BEG END) of SPAN, a stretch of a context of RUN, or nil."
+  (pcase (rlm--citation-buffer run span)
+    (`(,buffer ,start ,_end)
+     (with-current-buffer buffer
+       (save-restriction
+         (widen)
+         (let* ((start (or start (point-min)))
+                (position (lambda (offset) (min (point-max) (+ start offset)))))
+           (list buffer (funcall position (plist-get span :start))
+                 (funcall position (plist-get span :end)))))))))
+
+(defun rlm--span-label (run span)
+  "Return where SPAN, a stretch of a context of RUN, is, for a person."
+  (let ((source (rlm--citation-source run span)))
+    (or (when (and source (buffer-live-p (rlm-source-buffer source))
+                   (null (rlm-source-place source)))
+          (pcase (rlm--span-place run span)
+            (`(,buffer ,beg ,end)
+             (with-current-buffer buffer
+               (format "%s:%d–%d" (rlm-source-label source)
+                       (rlm--line-number beg) (rlm--line-number end))))))
+        (format "%s %d–%d" (or (plist-get span :document) "the text")
+                (plist-get span :start) (plist-get span :end)))))
+
+(defun rlm--unread-visit (run number)
+  "Make the NUMBERth stretch that no model read in RUN the region.
+So `rlm-query' asks of it next."
+  (let ((span (nth (1- number)
+                   (append (plist-get (rlm-run-receipt run) :unread) nil))))
+    (pcase (and span (rlm--span-place run span))
+      (`(,buffer ,beg ,end)
+       (rlm--show-place buffer beg end)
+       (push-mark end t t)
+       (setq deactivate-mark nil)
+       (message "No model read this; %s asks of it"
+                (substitute-command-keys "\\[rlm-query]")))
+      (_ (user-error "That stretch is in no buffer and no file")))))
 
 (defun rlm--run-recall (id callback)
   "Ask the daemon for the run ID; call CALLBACK with it."
@@ -275,7 +343,7 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
 (defun rlm--link-citation (path)
   "Return (RUN . CITATION) of the rlm link PATH as far as known."
   (when-let* ((parsed (rlm--link-parse path))
-              (run (rlm-run-find (car parsed)))
+              (run (and (integerp (cdr parsed)) (rlm-run-find (car parsed))))
               (citation (rlm--citation run (cdr parsed))))
     (cons run citation)))
 
@@ -286,12 +354,37 @@ Return (BEG . END) of the match that begins nearest to NEAR, or nil."
         'rlm-unverified
       'org-link)))
 
-(defun rlm--link-export (_path description _backend &optional _info)
-  "Return DESCRIPTION: outside Emacs a citation leads nowhere."
-  description)
+(defun rlm--link-export (path description backend &optional _info)
+  "Return DESCRIPTION of the citation PATH for BACKEND.
+Outside Emacs it leads nowhere; what it quotes goes along."
+  (let* ((text (or description path))
+         (known (rlm--link-citation path))
+         (quote (and known (plist-get (cdr known) :quote))))
+    (cond ((and quote (org-export-derived-backend-p backend 'html))
+           (format "<cite title=\"%s\">%s</cite>"
+                   (org-html-encode-plain-text (rlm--one-line quote 300))
+                   (org-html-encode-plain-text text)))
+          (t text))))
+
+(defun rlm--link-store ()
+  "Store a link to the citation at point, or to the answer in this buffer."
+  (when (bound-and-true-p rlm--run)
+    (let* ((run rlm--run)
+           (element (and (derived-mode-p 'org-mode) (org-element-context)))
+           (path (and (eq 'link (org-element-type element))
+                      (equal "rlm" (org-element-property :type element))
+                      (org-element-property :path element)))
+           (known (and path (rlm--link-citation path))))
+      (org-link-store-props
+       :type "rlm"
+       :link (concat "rlm:" (or path (rlm-run-id run)))
+       :description (if known
+                        (rlm--citation-label run (cdr known))
+                      (rlm--one-line (rlm-run-question run) 60))))))
 
 (org-link-set-parameters "rlm"
                          :follow #'rlm-link-follow
+                         :store #'rlm--link-store
                          :face #'rlm--link-face
                          :export #'rlm--link-export)
 

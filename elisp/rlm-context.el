@@ -6,8 +6,9 @@
 ;;; Commentary:
 
 ;; An `rlm-source' is a text that a question is asked of: a stretch of
-;; a buffer, or a string.  It is taken to the daemon by the cheapest
-;; of three ways that keeps offsets true:
+;; a buffer, a string, files and folders, or a context that the daemon
+;; has.  It is taken there by the cheapest of three ways that keeps
+;; offsets true:
 ;;
 ;; - by path, if the buffer shows a whole local file byte for byte;
 ;; - inline, if it is small;
@@ -36,7 +37,7 @@ Meant for file-local and directory-local variables.  Decrypted
 files are private whatever this says.")
 (put 'rlm-private 'safe-local-variable #'booleanp)
 
-(cl-defstruct (rlm-source (:constructor rlm--source-make) (:copier nil))
+(cl-defstruct (rlm-source (:constructor rlm--source-make))
   "A text that questions are asked of."
   buffer
   (start nil :documentation "Marker of the stretch's first character.")
@@ -49,7 +50,13 @@ files are private whatever this says.")
   (file nil :documentation "The visited file, if any.")
   (private nil)
   (name nil :documentation "The context's name, once the daemon has it.")
-  (exact t :documentation "Nil if the daemon's offsets are not ours."))
+  (exact t :documentation "Nil if the daemon's offsets are not ours.")
+  (paths nil :documentation "Local files and folders, which the daemon reads itself.")
+  (stored nil :documentation "Non-nil for a context that the daemon has by its name.")
+  (keep nil :documentation "The name under which the text is to be kept.")
+  (prepare nil :documentation "Function of SOURCE, SUCCESS, FAILURE that makes the text.")
+  (place nil :documentation "Function of SOURCE, CITATION: see `rlm--citation-place'.")
+  (where nil :documentation "Function of SOURCE, CITATION: the label for a person."))
 
 ;;;; Making one
 
@@ -60,10 +67,37 @@ OBJECT may also be an `rlm-source', or a list (BUFFER START END)."
   (cond
    ((rlm-source-p object) object)
    ((bufferp object) (rlm--source-from-buffer object start end))
-   ((stringp object) (rlm--source-make :text object :chars (length object)
-                                       :label "a string"))
+   ((stringp object) (rlm--source-from-string object "a string"))
    ((consp object) (apply #'rlm-source-from object))
    (t (user-error "Not a buffer or a string: %S" object))))
+
+(defun rlm--source-from-string (text label)
+  "Return the source for TEXT, which a person calls LABEL.
+In a private buffer it is private: it may well be from there."
+  (when (string-empty-p text)
+    (user-error "There is no text to ask about"))
+  (rlm--source-make :text text :chars (length text) :label label
+                    :private (rlm--private-p)))
+
+(defun rlm--source-from-paths (paths label)
+  "Return the source for PATHS, local files and folders, called LABEL."
+  (rlm--source-make :paths (mapcar (lambda (path) (file-truename path)) paths)
+                    :chars nil :label label
+                    :private (seq-some #'rlm--path-private-p paths)))
+
+(defun rlm--source-from-context (name)
+  "Return the source for the context NAME that the daemon has."
+  (rlm--source-make :name name :label name :stored t :chars nil))
+
+(defun rlm--path-private-p (path)
+  "Return non-nil if directory-local variables make PATH private."
+  (with-temp-buffer
+    (setq default-directory (if (file-directory-p path)
+                                (file-name-as-directory path)
+                              (file-name-directory (expand-file-name path))))
+    (let ((enable-local-variables :safe))
+      (hack-dir-local-variables-non-file-buffer))
+    rlm-private))
 
 (defun rlm--source-from-buffer (buffer start end)
   "Return the source for BUFFER from START to END."
@@ -132,6 +166,15 @@ Nil if the text has changed since it was taken."
        (eql (rlm-source-tick source)
             (buffer-chars-modified-tick (rlm-source-buffer source)))))
 
+(defun rlm--describe (sources)
+  "Return what SOURCES are, for a person."
+  (mapconcat (lambda (source)
+               (if (rlm-source-chars source)
+                   (format "%s (%s)" (rlm-source-label source)
+                           (rlm--count (rlm-source-chars source) "character"))
+                 (rlm-source-label source)))
+             sources ", "))
+
 ;;;; Taking it to the daemon
 
 (defun rlm--source-snapshot (source)
@@ -140,6 +183,8 @@ For when the daemon still starts: what was asked about is the text
 at that moment."
   (unless (or (rlm-source-name source)
               (rlm-source-text source)
+              (rlm-source-paths source)
+              (rlm-source-prepare source)
               (rlm--source-path source))
     (setf (rlm-source-text source) (rlm--source-string source))))
 
@@ -162,18 +207,26 @@ at that moment."
 (defun rlm--source-load (source socket success failure)
   "Have the daemon at SOCKET load SOURCE; call SUCCESS with its name.
 FAILURE is called with an error.  The connection is ready."
-  (if (rlm-source-name source)
-      (funcall success (rlm-source-name source))
-    (rlm--source-send source socket (rlm--source-wire source socket)
-                      success failure)))
+  (let ((send (lambda ()
+                (rlm--source-send source socket (rlm--source-wire source socket)
+                                  success failure))))
+    (cond ((and (rlm-source-name source) (not (rlm-source-keep source)))
+           (funcall success (rlm-source-name source)))
+          ((and (rlm-source-prepare source) (null (rlm-source-text source)))
+           (funcall (rlm-source-prepare source) source send failure))
+          (t (funcall send)))))
 
 (defun rlm--source-send (source socket wire success failure)
   "Load WIRE, the wire's form of SOURCE, at SOCKET.
 SUCCESS and FAILURE as in `rlm--source-load'."
-  (let ((by-path (equal "path" (plist-get wire :kind))))
+  (let ((by-path (and (equal "path" (plist-get wire :kind))
+                      (null (rlm-source-paths source)))))
     (rlm-call
      "context/load"
-     (list :source wire :private (if (rlm-source-private source) t :json-false))
+     (append (list :source wire
+                   :private (if (rlm-source-private source) t :json-false))
+             (when (rlm-source-keep source)
+               (list :name (rlm-source-keep source))))
      :socket socket
      :success
      (lambda (result)
@@ -198,14 +251,19 @@ SUCCESS and FAILURE as in `rlm--source-load'."
   (setf (rlm-source-name source)
         (plist-get (plist-get result :context) :name)
         (rlm-source-exact source)
-        (= (plist-get result :chars) (rlm-source-chars source)))
-  (when (rlm-source-buffer source)
+        (or (null (rlm-source-chars source))
+            (= (plist-get result :chars) (rlm-source-chars source))))
+  (when (rlm-source-paths source)
+    (setf (rlm-source-chars source) (plist-get result :chars)))
+  (when (and (rlm-source-buffer source) (null (rlm-source-prepare source)))
     (setf (rlm-source-text source) nil))
   (rlm--source-remember source))
 
 (defun rlm--source-wire (source socket)
   "Return SOURCE as the parameter of context/load at SOCKET."
-  (or (and (null (rlm-source-text source)) (rlm--source-path source))
+  (or (and (rlm-source-paths source)
+           (list :kind "path" :paths (vconcat (rlm-source-paths source))))
+      (and (null (rlm-source-text source)) (rlm--source-path source))
       (rlm--source-inline source (rlm--inline-bytes socket))
       (rlm--source-spool source socket)))
 
@@ -213,7 +271,8 @@ SUCCESS and FAILURE as in `rlm--source-load'."
 
 (defun rlm--source-path (source)
   "Return SOURCE as a path on the wire, or nil if the file is not its text."
-  (when-let ((buffer (rlm-source-buffer source)))
+  (when-let ((buffer (and (null (rlm-source-prepare source))
+                          (rlm-source-buffer source))))
     (and (buffer-live-p buffer)
          (rlm--source-unchanged-p source)
          (with-current-buffer buffer

@@ -160,9 +160,17 @@
     (unless (member host (rlm-run-hosts run))
       (setf (rlm-run-hosts run) (append (rlm-run-hosts run) (list host))))))
 
+(defun rlm--fold-tokens (run fact)
+  "Add what FACT's completion took to what RUN has used."
+  (let ((completion (plist-get fact :completion)))
+    (when (equal "model" (plist-get completion :source))
+      (cl-incf (rlm-run-tokens-sent run) (or (plist-get completion :prompt_tokens) 0))
+      (cl-incf (rlm-run-tokens-got run) (or (plist-get completion :completion_tokens) 0)))))
+
 (defun rlm--fold-replied (run fact)
   "Fold root_replied FACT into RUN."
   (rlm--fold-host run fact)
+  (rlm--fold-tokens run fact)
   (rlm--run-close-text run (plist-get fact :stream)))
 
 (defun rlm--fold-root-failed (run fact)
@@ -191,7 +199,8 @@
   (cl-incf (rlm-run-pieces-done run))
   (if (equal "cache" (plist-get (plist-get fact :completion) :source))
       (cl-incf (rlm-run-pieces-cached run))
-    (rlm--fold-host run fact)))
+    (rlm--fold-host run fact)
+    (rlm--fold-tokens run fact)))
 
 (defun rlm--fold-piece-failed (run _fact)
   "Fold a subquery_failed fact into RUN."
@@ -204,7 +213,8 @@
 
 (defun rlm--fold-limit (run fact)
   "Fold limit_hit FACT into RUN."
-  (push (format "Limit reached: %s." (plist-get fact :why)) (rlm-run-notes run)))
+  (push (format "Limit reached: %s." (string-trim-right (plist-get fact :why) "[.]+"))
+        (rlm-run-notes run)))
 
 (defun rlm--fold-cancel (run _fact)
   "Fold a cancel_requested fact into RUN."

@@ -82,6 +82,11 @@ connection."
   (and (eq (rlm--client-state client) 'ready)
        (jsonrpc-running-p (rlm--client-connection client))))
 
+(defun rlm--can-p (method &optional socket)
+  "Return non-nil if the daemon at SOCKET, to which we are connected, has METHOD."
+  (seq-contains-p (plist-get (rlm--client-server (rlm--client socket)) :methods)
+                  method))
+
 (defun rlm--when-ready (client success failure)
   "Call SUCCESS with no argument once CLIENT is ready, else FAILURE with an error.
 If it is ready now, SUCCESS is called before this returns.  A

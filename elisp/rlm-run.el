@@ -47,11 +47,13 @@ running, ended, failed, cancelled or interrupted, and before that
   (sources nil :documentation "The texts asked about, a list of `rlm-source'.")
   (begin nil :documentation "Function of the run that asks for it from the start.")
   (observers nil :documentation "Functions called with RUN, EVENT, DATA.")
+  (session-own nil :documentation "Non-nil if its session is for its answer buffer alone.")
   (created (float-time)) (ended nil)
   ;; What the facts told.
   outcome strategy (turn 0) (turn-limit nil)
   (pieces 0) (pieces-done 0) (pieces-cached 0) (pieces-failed 0)
   (hosts nil :documentation "Names of hosts that have answered.")
+  (tokens-sent 0) (tokens-got 0)
   (notes nil :documentation "Sentences for the person, last first.")
   (activity nil :documentation "What it is doing, a short string.")
   answer citations receipt why
@@ -119,6 +121,8 @@ For the events see the commentary of rlm-run.el.")
             (substring hex 17 20) (substring hex 20 32))))
 
 ;;;; Asking, following, cancelling
+
+(autoload 'rlm-attach "rlm-ask" nil t)
 
 (defun rlm--run-start (run contexts &optional missing)
   "Ask the daemon for RUN over CONTEXTS, a list of names.
@@ -227,6 +231,31 @@ Quitting stops the waiting, not the run."
 
 ;;;; Lost and found
 
+(defcustom rlm-reattach t
+  "Whether runs are followed again by themselves when the daemon is back.
+It is looked for once a second, for a minute."
+  :type 'boolean
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defconst rlm--reattach-seconds 60
+  "For how long a daemon that went away is looked for.")
+
+(defun rlm--run-look-out (socket)
+  "Follow the lost runs at SOCKET again when somebody listens there."
+  (let ((left rlm--reattach-seconds)
+        timer)
+    (setq timer
+          (run-at-time
+           1 1
+           (lambda ()
+             (cl-decf left)
+             (cond ((or (< left 0) (not (rlm--runs-at socket 'lost)))
+                    (cancel-timer timer))
+                   ((rlm--listens-p socket)
+                    (cancel-timer timer)
+                    (rlm--guarded #'rlm--runs-found socket))))))))
+
 (defun rlm--run-lost (run)
   "The connection that RUN's facts came by is gone."
   (setf (rlm-run-link run) 'lost
@@ -249,6 +278,8 @@ Quitting stops the waiting, not the run."
   (dolist (link '(attached asking))
     (mapc #'rlm--run-lost (rlm--runs-at socket link)))
   (when (rlm--runs-at socket 'lost)
+    (when rlm-reattach
+      (rlm--run-look-out socket))
     (message "rlm: the connection to rlmd was lost; %s follows a run again"
              (substitute-command-keys "\\[rlm-attach]"))))
 

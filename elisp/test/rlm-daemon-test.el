@@ -12,55 +12,6 @@
 
 (require 'rlm-test)
 
-(defconst rlm-test-slowly
-  (list :text (concat "Slowly the answer is told: "
-                      (mapconcat #'number-to-string (number-sequence 1 400) " ")
-                      " and that is all.")
-        :chunk 12 :pause 0.02)
-  "A reply that takes some three seconds to tell.")
-
-(defmacro rlm-test-with-notes (text &rest body)
-  "Run BODY in a buffer notes.txt that holds TEXT."
-  (declare (indent 1) (debug t))
-  `(with-temp-buffer
-     (rename-buffer "notes.txt" t)
-     (insert ,text)
-     ,@body))
-
-(defun rlm-test-ask (question &optional source)
-  "Ask QUESTION of SOURCE or the current buffer, as a person; return the answer buffer."
-  (let ((before (buffer-list)))
-    (save-window-excursion
-      (rlm-query question (or source (current-buffer)) :display t))
-    (seq-find (lambda (buffer)
-                (and (not (memq buffer before))
-                     (with-current-buffer buffer (derived-mode-p 'rlm-answer-mode))))
-              (buffer-list))))
-
-(defun rlm-test-run-of (buffer)
-  "Return the run of the answer BUFFER."
-  (buffer-local-value 'rlm--run buffer))
-
-(defun rlm-test-complete (buffer)
-  "Wait until the answer in BUFFER is complete; return its text."
-  (rlm-test-await (with-current-buffer buffer
-                    (and (rlm--run-settled-p rlm--run)
-                         (null (rlm--stream-closing rlm--answer-stream)))))
-  (rlm-test-answer-text buffer))
-
-(defun rlm-test-await-words (buffer words)
-  "Wait until BUFFER shows WORDS."
-  (rlm-test-await (string-search words (rlm-test-answer-text buffer))
-                  (list words 'in (rlm-test-answer-text buffer))))
-
-(defun rlm-test-at-daemon (run)
-  "Return what the daemon says of RUN."
-  (plist-get (rlm-call-sync "run/show" (list :run_id (rlm-run-id run))) :run))
-
-(defun rlm-test-state (run)
-  "Return the daemon's word for the state of RUN."
-  (plist-get (rlm-test-at-daemon run) :state))
-
 ;;;; Answers
 
 (ert-deftest rlm-daemon-an-answer-streams-and-cites ()

@@ -13,6 +13,7 @@
 
 (require 'ert)
 (require 'rlm)
+(require 'rlm-ask)
 (require 'rlm-answer)
 
 (defconst rlm-test-root
@@ -72,6 +73,7 @@
          (rlm-test-processes nil)
          (rlm-socket nil)
          (rlm-auto-start nil)
+         (rlm-reattach nil)
          (rlm--clients (make-hash-table :test #'equal))
          (rlm--runs (make-hash-table :test #'equal))
          (rlm--last-sources nil)
@@ -160,9 +162,10 @@ A RESULT that begins with :code is an error."
       (ert-fail (list "rlmd does not run" (rlm-test-output process))))
     process))
 
-(cl-defun rlm-test-model-server (&key scripts rules (slots 2) (latency 0))
+(cl-defun rlm-test-model-server (&key scripts rules (slots 2) (latency 0)
+                                      (roots '("box/root")))
   "Start a fake Ollama and configure the daemon to use it.
-SCRIPTS is an alist from model names to lists of replies, each a
+ROOTS are the models that may lead a run.  SCRIPTS is an alist from model names to lists of replies, each a
 string or a plist as there; RULES a list of (REGEXP . REPLY)."
   (let* ((script (expand-file-name "script.json" rlm-test-folder))
          (process (progn
@@ -194,7 +197,7 @@ string or a plist as there; RULES a list of (REGEXP . REPLY)."
                 (match-string 1 (rlm-test-output process)))))
     (rlm-test-config
      (format "[roles]
-root = [\"box/root\"]
+root = [%s]
 sub = [\"box/sub\"]
 [hosts.box]
 url = %S
@@ -204,7 +207,7 @@ slots = %d
 window = 32768
 [hosts.box.models.sub]
 window = 32768
-" url slots))
+" (mapconcat (lambda (root) (format "%S" root)) roots ", ") url slots))
     process))
 
 (defun rlm-test-write-json (file object)
@@ -240,6 +243,57 @@ With nil there are none.  `daemon' and `models' are the processes."
   "Return the text of BUFFER."
   (with-current-buffer buffer
     (buffer-substring-no-properties (point-min) (point-max))))
+
+;;;; Asking as a person does
+
+(defconst rlm-test-slowly
+  (list :text (concat "Slowly the answer is told: "
+                      (mapconcat #'number-to-string (number-sequence 1 400) " ")
+                      " and that is all.")
+        :chunk 12 :pause 0.02)
+  "A reply that takes some three seconds to tell.")
+
+(defmacro rlm-test-with-notes (text &rest body)
+  "Run BODY in a buffer notes.txt that holds TEXT."
+  (declare (indent 1) (debug t))
+  `(with-temp-buffer
+     (rename-buffer "notes.txt" t)
+     (insert ,text)
+     ,@body))
+
+(defun rlm-test-ask (question &optional source)
+  "Ask QUESTION of SOURCE or the current buffer, as a person; return the answer buffer."
+  (let ((before (buffer-list)))
+    (save-window-excursion
+      (rlm-query question (or source (current-buffer)) :display t))
+    (seq-find (lambda (buffer)
+                (and (not (memq buffer before))
+                     (with-current-buffer buffer (derived-mode-p 'rlm-answer-mode))))
+              (buffer-list))))
+
+(defun rlm-test-run-of (buffer)
+  "Return the run of the answer BUFFER."
+  (buffer-local-value 'rlm--run buffer))
+
+(defun rlm-test-complete (buffer)
+  "Wait until the answer in BUFFER is complete; return its text."
+  (rlm-test-await (with-current-buffer buffer
+                    (and (rlm--run-settled-p rlm--run)
+                         (null (rlm--stream-closing rlm--answer-stream)))))
+  (rlm-test-answer-text buffer))
+
+(defun rlm-test-await-words (buffer words)
+  "Wait until BUFFER shows WORDS."
+  (rlm-test-await (string-search words (rlm-test-answer-text buffer))
+                  (list words 'in (rlm-test-answer-text buffer))))
+
+(defun rlm-test-at-daemon (run)
+  "Return what the daemon says of RUN."
+  (plist-get (rlm-call-sync "run/show" (list :run_id (rlm-run-id run))) :run))
+
+(defun rlm-test-state (run)
+  "Return the daemon's word for the state of RUN."
+  (plist-get (rlm-test-at-daemon run) :state))
 
 (provide 'rlm-test)
 ;;; rlm-test.el ends here

@@ -1,0 +1,250 @@
+;;; rlm-again-test.el --- What follows an answer -*- lexical-binding: t; -*-
+
+;; Copyright (c) 2026 The rlmd maintainers
+;; SPDX-License-Identifier: MIT
+
+;;; Commentary:
+
+;; Asking on, asking again, finding old runs, using an answer.
+
+;;; Code:
+
+(require 'rlm-test)
+(require 'rlm-again)
+(require 'rlm-apply)
+(require 'rlm-transient)
+
+(defconst rlm-test-keeps-x
+  "```repl\nx = 41\n```\nFINAL_VAR(x)"
+  "A reply whose program keeps a name.")
+
+(ert-deftest rlm-again-follow-up-finds-the-names ()
+  "The next question finds the names of the last one's programs; the session ends with the buffers."
+  (rlm-test-with-daemon
+      (:scripts `(("root" . (,rlm-test-keeps-x "```repl\ny = x + 1\n```\nFINAL_VAR(y)"))))
+    (rlm-test-with-notes "text\n"
+      (let* ((rlm-strategy "rlm")
+             (one (rlm-test-ask "How many?"))
+             (sessions (lambda () (length (plist-get (rlm-call-sync "session/list" nil) :sessions))))
+             two)
+        (should (string-match-p "^41$" (rlm-test-complete one)))
+        (save-window-excursion
+          (with-current-buffer one
+            (setq two (rlm-follow-up rlm--run "And one more?"))))
+        (rlm-wait two rlm-test-patience)
+        (should (equal "42" (rlm-run-answer two)))
+        (should (= 1 (funcall sessions)))
+        (rlm-test-complete (rlm--answer-buffer two))
+        (kill-buffer one)
+        (should (= 1 (funcall sessions)))
+        (kill-buffer (rlm--answer-buffer two))
+        (rlm-test-await (= 0 (funcall sessions)))))))
+
+(ert-deftest rlm-again-retry-with-another-model ()
+  "The same question goes to the model that was chosen, and both answers stand side by side."
+  (rlm-test-with-daemon (:scripts '(("root" . ("By root.")) ("sub" . ("By sub.")))
+                                 :roots '("box/root" "box/sub"))
+    (rlm-test-with-notes "text\n"
+      (let ((one (rlm-test-ask "Who?")))
+        (rlm-test-complete one)
+        (should (member "box/sub" (rlm--models)))
+        (save-window-excursion
+          (with-current-buffer one
+            (let ((two (rlm-retry rlm--run "box/sub")))
+              (rlm-wait two rlm-test-patience)
+              (should-not (rlm-run-error two))
+              (should (equal "By sub." (rlm-run-answer two)))
+              (should (equal "Who?" (rlm-run-question two)))
+              (let ((copies (mapcar #'rlm--answer-copy (list rlm--run two))))
+                (should (equal '("By root.\n" "By sub.\n")
+                               (mapcar #'rlm-test-answer-text copies)))))))))))
+
+(ert-deftest rlm-again-an-emacs-that-was-restarted ()
+  "A run that this Emacs does not know is opened from the journal, and its links work."
+  (rlm-test-with-daemon (:scripts `(("root" . ("> quick brown NEEDLE lies\n\nThere." ,rlm-test-slowly))) :slots 2)
+    (let ((file (rlm-test-file "notes.txt" "one\nthe quick brown NEEDLE lies\n")))
+      (save-window-excursion
+        (with-current-buffer (find-file-noselect file)
+          (let* ((done (rlm-test-ask "Where?"))
+                 (id (rlm-run-id (rlm-test-run-of done))))
+            (rlm-test-complete done)
+            (let* ((slow (rlm-test-ask "Slowly?"))
+                   (slow-id (rlm-run-id (rlm-test-run-of slow))))
+              (rlm-test-await-words slow "Slowly the")
+              (let ((rlm-on-kill 'detach))
+                (mapc #'kill-buffer (list done slow (current-buffer))))
+              (clrhash rlm--runs)
+              (rlm-disconnect)
+              (rlm-open-run id)
+              (rlm-test-await (rlm-run-find id))
+              (let ((text (rlm-test-complete (rlm--answer-buffer (rlm-run-find id)))))
+                (should (string-match-p "\\`\\* Where\\?" text))
+                (should (string-match-p "^There\\.$" text))
+                (should (string-match-p "^1\\. \\[\\[rlm:.*notes\\.txt:2" text)))
+              (set-buffer (rlm--answer-buffer (rlm-run-find id)))
+              (next-error)
+              (set-buffer (window-buffer))
+              (should (equal "notes.txt" (buffer-name)))
+              (should (looking-at-p "quick brown NEEDLE"))
+              ;; One that is still going streams on.
+              (rlm-link-follow slow-id)
+              (rlm-test-await (rlm-run-find slow-id))
+              (should (string-match-p
+                       "398 399 400 and that is all"
+                       (rlm-test-complete (rlm--answer-buffer (rlm-run-find slow-id))))))))))))
+
+(ert-deftest rlm-again-the-daemon-comes-back ()
+  "When the daemon is back the run is followed again by itself."
+  (rlm-test-with-daemon (:scripts `(("root" . (,rlm-test-slowly))))
+    (rlm-test-with-notes "text\n"
+      (let* ((rlm-reattach t)
+             (buffer (rlm-test-ask "Q?"))
+             (run (rlm-test-run-of buffer)))
+        (rlm-test-await-words buffer "Slowly the")
+        (rlm-test-kill daemon)
+        (rlm-test-await (eq 'lost (rlm-run-link run)))
+        (rlm-test-daemon)
+        (rlm-test-await (not (eq 'lost (rlm-run-link run))))
+        (rlm-test-complete buffer)))))
+
+(ert-deftest rlm-again-sync ()
+  "From Lisp one may wait for the answer; a failure is an error with its reason."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Forty-two." (:text "no" :status 404)))))
+    (should (equal "Forty-two." (rlm-query-sync "What?" "a text" :strategy "direct")))
+    (let ((told (should-error (rlm-query-sync "What else?" "a text" :strategy "direct")
+                              :type 'user-error)))
+      (should (string-match-p "script\\|refused\\|404\\|no" (cadr told))))))
+
+(ert-deftest rlm-again-sync-gives-up ()
+  "When nobody waits any more the run is cancelled."
+  (rlm-test-with-daemon (:scripts '(("root" . ((:text "late" :latency 100)))))
+    (should-error (rlm-query-sync "What?" "a text" :timeout 0.5) :type 'user-error)
+    (let ((run (car (hash-table-values rlm--runs))))
+      (rlm-test-await (equal "cancelled" (rlm-test-state run))))))
+
+(ert-deftest rlm-again-echo ()
+  "With a negative prefix argument the answer goes to the kill ring, and no buffer is made."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Forty-two."))))
+    (rlm-test-with-notes "text\n"
+      (let ((before (buffer-list))
+            (run (rlm-query "What?" (current-buffer) :display 'echo)))
+        (rlm-wait run rlm-test-patience)
+        (should (equal "Forty-two." (current-kill 0)))
+        (should-not (seq-filter (lambda (buffer) (with-current-buffer buffer (derived-mode-p 'rlm-answer-mode)))
+                                (seq-difference (buffer-list) before)))))))
+
+;;;; Using an answer
+
+(defun rlm-test-fake-run (answer &optional source)
+  "Return a run that is over with ANSWER, about SOURCE."
+  (let ((run (rlm--run-make :id (rlm--new-id) :question "Q?" :answer answer
+                            :socket (rlm-socket-path)
+                            :sources (and source (list source))
+                            :state 'ended :link 'done)))
+    (puthash (rlm-run-id run) run rlm--runs)))
+
+(ert-deftest rlm-again-insert-and-discard ()
+  "What was inserted goes in one step, whatever was edited around and inside."
+  (rlm-test-with-home
+    (with-temp-buffer
+      (org-mode)
+      (buffer-enable-undo)
+      (insert "before\n\nafter\n")
+      (goto-char 8)
+      (rlm-insert-answer (rlm-test-fake-run "# Head\n\nIt **is** so.\n"))
+      (should (equal "before\n*Head*\n\nIt *is* so.\nafter\n" (buffer-string)))
+      (goto-char (point-min))
+      (insert "more ")
+      (search-forward "is")
+      (undo-boundary)
+      (rlm-discard-answer)
+      (should (equal "more before\n\nafter\n" (buffer-string)))
+      (should-error (rlm-discard-answer) :type 'user-error))))
+
+(ert-deftest rlm-again-replace-accept-and-reject ()
+  "A proposal leaves the text alone until it is accepted, and then is one change."
+  (rlm-test-with-home
+    (save-window-excursion
+      (with-temp-buffer
+        (buffer-enable-undo)
+        (insert "def f():\n    pass\nrest\n")
+        (let ((run (rlm-test-fake-run "```python\ndef f():\n    return 1\n```"
+                                      (rlm-source-from (current-buffer) 1 19)))
+              (before (buffer-string)))
+          (rlm-replace-source run)
+          (should (equal before (buffer-string)))
+          (should (eq 'rlm-accept (key-binding (kbd "C-c C-c"))))
+          (rlm-reject)
+          (should (equal before (buffer-string)))
+          (rlm-replace-source run)
+          (undo-boundary)
+          (rlm-accept)
+          (should (equal "def f():\n    return 1\nrest\n" (buffer-string)))
+          (undo-boundary)
+          (primitive-undo 1 buffer-undo-list)
+          (should-error (rlm-accept) :type 'user-error))))))
+
+(ert-deftest rlm-again-store-and-export-links ()
+  "The citation at point, or the answer, is stored as a link; HTML shows the quote."
+  (rlm-test-with-daemon (:scripts '(("root" . ("> quick brown NEEDLE lies\n\nThere."))))
+    (rlm-test-with-notes "the quick brown NEEDLE lies\n"
+      (let* ((buffer (rlm-test-ask "Where?"))
+             (id (rlm-run-id (rlm-test-run-of buffer)))
+             (org-stored-links nil))
+        (rlm-test-complete buffer)
+        (with-current-buffer buffer
+          (goto-char (point-min))
+          (call-interactively #'org-store-link)
+          (should (equal (list (concat "rlm:" id) "Where?") (car org-stored-links)))
+          (search-forward "[[rlm:")
+          (call-interactively #'org-store-link)
+          (should (equal (list (concat "rlm:" id "::1") "notes.txt:1") (car org-stored-links)))
+          (require 'ox-html)
+          (let ((html (org-export-string-as
+                       (buffer-substring (line-beginning-position) (line-end-position))
+                       'html t)))
+            (should (string-match-p "<cite title=\"quick brown NEEDLE lies\">notes.txt:1</cite>" html))))))))
+
+(ert-deftest rlm-again-unread-stretches ()
+  "Stretches that no model read are links that make them the region."
+  (rlm-test-with-daemon
+      (:scripts '(("root" . ("```repl\nr = llm_query('say ' + context[:100])\n```\nFINAL_VAR(r)")))
+       :rules '(("." . "Said.")))
+    (rlm-test-with-notes (mapconcat (lambda (n) (format "Line number %d of the text." n))
+                                    (number-sequence 1 50) "\n")
+      (let* ((rlm-strategy "rlm")
+             (buffer (rlm-test-ask "Q?"))
+             (text (rlm-test-complete buffer)))
+        (should (string-match "Not read by a model: \\[\\[rlm:\\([^]]*unread-1\\)\\]\\[notes.txt:[0-9]+–50\\]\\]" text))
+        (let ((path (match-string 1 text))
+              (transient-mark-mode t))
+          (save-window-excursion
+            (rlm-link-follow path)
+            (set-buffer "notes.txt")
+            (should (use-region-p))
+            (should (= (point-max) (region-end)))))))))
+
+;;;; The menu
+
+(ert-deftest rlm-again-what-the-menu-chooses ()
+  "What is chosen in the menu goes to the daemon, with its types."
+  (should (equal '(:strategy "rlm" :root ("box/root") :session "s"
+                             :limits (:turns 3 :seconds 60) :fresh t)
+                 (rlm--menu-choices '("--strategy=rlm" "--root=box/root" "--session=s"
+                                      "--turns=3" "--seconds=60" "--fresh"))))
+  (let ((rlm--choices '(:strategy "rlm" :root ("box/root") :limits (:turns 3)))
+        (rlm-sub-models '("box/sub")))
+    (should (equal '(:strategy "rlm" :root ["box/root"] :sub ["box/sub"] :limits (:turns 3))
+                   (rlm--params nil nil nil nil nil nil)))))
+
+(ert-deftest rlm-again-loading-costs-nothing ()
+  "The door brings none of the rooms: no Org, no jsonrpc, no transient."
+  (let ((code "(progn (require 'rlm) (princ (seq-filter #'featurep '(org jsonrpc transient rlm-rpc rlm-answer))) (unless (commandp 'rlm) (princ 'no)))"))
+    (with-temp-buffer
+      (call-process (expand-file-name invocation-name invocation-directory) nil t nil
+                    "-Q" "--batch" "-L" (expand-file-name "elisp" rlm-test-root)
+                    "--eval" code)
+      (should (equal "nil" (buffer-string))))))
+
+(provide 'rlm-again-test)
+;;; rlm-again-test.el ends here

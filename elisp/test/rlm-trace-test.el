@@ -1,0 +1,271 @@
+;;; rlm-trace-test.el --- Watching a run, and the lists -*- lexical-binding: t; -*-
+
+;; Copyright (c) 2026 The rlmd maintainers
+;; SPDX-License-Identifier: MIT
+
+;;; Commentary:
+
+;; The trace of a run that goes and of one that is over; the lists; the
+;; doctor.  Each command at least once.
+
+;;; Code:
+
+(require 'rlm-test)
+(require 'rlm-trace)
+(require 'rlm-status)
+(require 'rlm-doctor)
+(require 'rlm-cell)
+
+(defconst rlm-test-work
+  (list (list :text "I look first.\n```repl\nreplies = llm_query_batched([f'piece {i}' for i in range(6)])\nprint(len(replies), 'replies')\nx = 42\n```"
+              :chunk 8 :pause 0.03)
+        "Now an error.\n```repl\nprint(undefined_name)\n```"
+        "```repl\nresult = 'it is six'\n```\nFINAL_VAR(result)")
+  "Replies of a root model that works in three turns.")
+
+(defmacro rlm-test-with-trace (&rest body)
+  "Run BODY in the trace of a run that worked in three turns, when it is over."
+  (declare (indent 0) (debug t))
+  `(rlm-test-with-daemon
+       (:scripts (list (cons "root" rlm-test-work)
+                       (cons "sub" (cons '(:text "no" :status 400)
+                                         (make-list 5 "nothing here"))))
+        :slots 1)
+     (rlm-test-with-notes "text\n"
+       (save-window-excursion
+         (let ((run (rlm-query "How many?" (current-buffer) :strategy "rlm" :session "s")))
+           (rlm-trace run)
+           (rlm-wait run rlm-test-patience)
+           (rlm-test-await (string-search "Ended:" (buffer-string)))
+           (rlm-test-await (null rlm--trace-timer))
+           ,@body)))))
+
+(defun rlm-test-seen-in (buffer words)
+  "Wait until BUFFER shows WORDS."
+  (rlm-test-await (and (get-buffer buffer)
+                       (string-search words (rlm-test-answer-text buffer)))
+                  words))
+
+(defun rlm-test-goto (words)
+  "Put point of the trace at the line that holds WORDS."
+  (goto-char (point-min))
+  (search-forward words)
+  (beginning-of-line))
+
+(ert-deftest rlm-trace-shows-the-run-as-it-happens ()
+  "Turns, programs in colours, sub-queries, output and end stand in the order of things."
+  (rlm-test-with-trace
+    (let ((text (buffer-string))
+          (from 0))
+      (dolist (words '("Question" "How many?" "Turn 1" "I look first." "cell 1" "replies = llm_query_batched"
+                       "sub-queries 6/6, 1 failed" "output" "6 replies" "Turn 2" "cell 2"
+                       "NameError" "Turn 3" "cell 3" "Ended: answered" "it is six"))
+        (let ((at (string-search words text from)))
+          (should (equal (list words t) (list words (and at t))))
+          (setq from at)))
+      (should-not (string-search "```repl" text)))
+    (rlm-test-goto "replies = llm")
+    (search-forward "for")
+    (should (eq 'font-lock-keyword-face (get-text-property (1- (point)) 'font-lock-face)))
+    (should (string-match-p "done · rlm" (rlm--header-line)))))
+
+(ert-deftest rlm-trace-folds-filters-and-moves ()
+  "TAB folds with all below; f leaves what failed; n and p go from heading to heading."
+  (rlm-test-with-trace
+    (rlm-test-goto "Turn 1")
+    (let ((before (buffer-string)))
+      (rlm-trace-toggle)
+      (should-not (string-search "cell 1" (buffer-string)))
+      (should (string-search "cell 2" (buffer-string)))
+      (should (looking-at-p "▸ Turn 1"))
+      (rlm-trace-toggle)
+      (should (equal before (buffer-string))))
+    (rlm-trace-toggle-all)
+    (should-not (string-search "cell" (buffer-string)))
+    (rlm-trace-toggle-all)
+    (rlm-test-goto "sub-queries")
+    (rlm-trace-toggle)
+    (should (= 6 (how-many "^ +[0-9] [✗·✓]" (point-min))))
+    (rlm-trace-failed)
+    (should (= 1 (how-many "^ +[0-9] ✗ .*piece [0-9] → " (point-min))))
+    (should (= 0 (how-many "^ +[0-9] ·" (point-min))))
+    (should (string-search "NameError" (buffer-string)))
+    (should-not (string-search "Turn 3" (buffer-string)))
+    (rlm-trace-failed)
+    (goto-char (point-min))
+    (rlm-trace-next 2)
+    (should (looking-at-p "▾ Turn 1"))
+    (rlm-trace-previous)
+    (should (looking-at-p "  strategy chosen"))
+    (goto-char (point-min))
+    (should-error (rlm-trace-previous) :type 'user-error)))
+
+(ert-deftest rlm-trace-shows-sub-queries-whole ()
+  "RET on a sub-query shows prompt and reply, or why it failed; w copies."
+  (rlm-test-with-trace
+    (rlm-test-goto "sub-queries")
+    (rlm-trace-toggle)
+    (rlm-test-goto "nothing here")
+    (rlm-trace-visit)
+    (rlm-test-seen-in "*rlm-text*" "\n\nReply\n\nnothing here")
+    (should (string-match-p "\\`Prompt\n\npiece [0-9]\n" (rlm-test-answer-text "*rlm-text*")))
+    (rlm-trace-copy)
+    (should (equal "nothing here" (current-kill 0)))
+    (rlm-test-goto "✗")
+    (rlm-trace-visit)
+    (rlm-test-seen-in "*rlm-text*" "\n\nFailed\n\n")
+    (rlm-test-goto "cell 1")
+    (rlm-trace-copy)
+    (should (string-prefix-p "replies = llm" (current-kill 0)))
+    (rlm-trace-answer)
+    (rlm-test-await (rlm--answer-buffer run))
+    (rlm-test-complete (rlm--answer-buffer run))))
+
+(ert-deftest rlm-trace-edits-a-cell-and-runs-it ()
+  "e brings the cell; it runs where the names of the run still are."
+  (rlm-test-with-trace
+    (rlm-test-goto "6 replies")
+    (rlm-trace-edit)
+    (should (derived-mode-p 'python-mode))
+    (should (string-prefix-p "replies = llm" (buffer-string)))
+    (erase-buffer)
+    (insert "print(x, 'is kept'); 1/0")
+    (should (string-match-p "session s · C-c C-c runs it" (rlm--cell-header)))
+    (call-interactively (key-binding (kbd "C-c C-c")))
+    (should-error (rlm-cell-run) :type 'user-error)
+    (rlm-test-seen-in "*rlm output*" "42 is kept\n")
+    (rlm-test-seen-in "*rlm output*" "ZeroDivisionError")
+    (should-error (rlm-cell-cancel) :type 'user-error)))
+
+(ert-deftest rlm-trace-of-the-past-is-that-of-the-present ()
+  "The trace that was there all the time and one from the journal show the same."
+  (rlm-test-with-trace
+    (let ((live (buffer-string)))
+      (revert-buffer)
+      (rlm-test-await (string-search "Ended:" (buffer-string)))
+      (rlm-test-await (null rlm--trace-timer))
+      (should (equal live (buffer-string))))))
+
+(ert-deftest rlm-trace-long-lines-are-cut ()
+  "An output line of 100,000 characters does not make Emacs slow; w copies it whole."
+  (rlm-test-with-daemon
+      (:scripts '(("root" . ("```repl\nprint('y' * 100000)\n```\nFINAL(done)"))))
+    (save-window-excursion
+      (let ((run (rlm-query "Q?" "a text" :strategy "rlm")))
+        (rlm-wait run rlm-test-patience)
+        (rlm-trace run)
+        (rlm-test-await (string-search "Ended:" (buffer-string)))
+        (should-not (string-match-p "^.\\{2000\\}" (buffer-string)))))))
+
+;;;; Lists
+
+(defun rlm-test-list (command words)
+  "Call COMMAND, which shows a list, and wait until it shows WORDS."
+  (funcall command)
+  (rlm-test-seen-in (buffer-name) words)
+  (rlm-test-goto words))
+
+(ert-deftest rlm-status-runs ()
+  "Runs are listed; RET opens the answer, t the trace."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Forty-two." (:text "late" :latency 100)))))
+    (save-window-excursion
+      (rlm-wait (rlm-query "What is it?" "a text") rlm-test-patience)
+      (let ((slow (rlm-query "Slow?" "another text")))
+        (rlm-test-await (= 1 (rlm-run-turn slow)))
+        (rlm-test-list #'rlm-list-runs "Slow?")
+        (rlm-runs-cancel)
+        (rlm-test-seen-in "*rlm runs*" "cancelled"))
+      (rlm-test-goto "What is it?")
+      (clrhash rlm--runs)
+      (rlm-runs-trace)
+      (rlm-test-await (get-buffer "*rlm-trace: What is it?*"))
+      (rlm-test-seen-in "*rlm-trace: What is it?*" "Ended: answered")
+      (set-buffer "*rlm runs*")
+      (rlm-runs-open)
+      (rlm-test-await (seq-find (lambda (buffer)
+                                  (and (string-prefix-p "*rlm: What" (buffer-name buffer))
+                                       (string-search "Forty-two." (rlm-test-answer-text buffer))))
+                                (buffer-list))))))
+
+(ert-deftest rlm-status-contexts ()
+  "Contexts are listed with their size, shown, searched, and erased after a question."
+  (rlm-test-with-daemon nil
+    (save-window-excursion
+      (rlm-test-with-notes (concat (make-string 2000 ?x) "\nthe zeppelin lands\n")
+        (rlm-keep-context "notes"))
+      (rlm-test-await (append (plist-get (rlm-call-sync "context/list" nil) :contexts) nil))
+      (rlm-test-list #'rlm-list-contexts "notes")
+      (should (looking-at-p " notes +2,020 +1 +1 +kept"))
+      (rlm-contexts-peek)
+      (rlm-test-seen-in "*rlm-text*" "zeppelin")
+      (rlm-contexts-search "zeppelin")
+      (rlm-test-await (string-match-p "\\`notes[^\n]*:[0-9]+\n\\(?:.*\n\\)*the zeppelin lands"
+                                      (rlm-test-answer-text "*rlm-text*")))
+      (cl-letf (((symbol-function 'y-or-n-p) #'ignore))
+        (rlm-contexts-drop))
+      (cl-letf (((symbol-function 'y-or-n-p) (lambda (&rest _) t)))
+        (rlm-contexts-drop))
+      (rlm-test-await (string-empty-p (rlm-test-answer-text "*rlm contexts*"))))))
+
+(ert-deftest rlm-status-sessions ()
+  "Sessions are listed; a cell runs in one, a question is asked in one, one is ended."
+  (rlm-test-with-daemon (:scripts '(("root" . ("```repl\nx = 41\n```\nFINAL_VAR(x)" "```repl\ny = x + 1\n```\nFINAL_VAR(y)"))))
+    (save-window-excursion
+      (rlm-wait (rlm-query "Q?" "a text" :strategy "rlm" :session "mine") rlm-test-patience)
+      (rlm-test-list #'rlm-list-sessions "mine")
+      (should (looking-at-p " mine +alive"))
+      (rlm-sessions-execute)
+      (insert "print(x)")
+      (rlm-cell-run)
+      (rlm-test-seen-in "*rlm output*" "41\n")
+      (set-buffer "*rlm sessions*")
+      (let* ((rlm-strategy "rlm")
+             (run (rlm-sessions-ask "And?")))
+        (rlm-wait run rlm-test-patience)
+        (should (equal "42" (rlm-run-answer run))))
+      (set-buffer "*rlm sessions*")
+      (cl-letf (((symbol-function 'y-or-n-p) (lambda (&rest _) t)))
+        (rlm-sessions-drop))
+      (rlm-test-await (string-empty-p (rlm-test-answer-text "*rlm sessions*"))))))
+
+(ert-deftest rlm-status-hosts-live ()
+  "The list of hosts is read again by itself while it is seen, and stops with its buffer."
+  (rlm-test-with-daemon (:scripts '(("root" . ((:text "late" :latency 100)))))
+    (save-window-excursion
+      (let ((rlm-list-interval 0.1))
+        (rlm-test-list #'rlm-list-hosts "box")
+        (rlm-test-await (string-search "0/2" (buffer-string)))
+        (let ((run (rlm-query "Q?" "a text")))
+          (rlm-test-seen-in "*rlm hosts*" "1/2")
+          (rlm-run-cancel run)
+          (rlm-test-seen-in "*rlm hosts*" "0/2"))
+        (rlm-hosts-show)
+        (rlm-test-seen-in "*rlm-text*" "provider     ollama")
+        (let ((timer rlm--list-timer))
+          (should (memq timer timer-list))
+          (kill-buffer "*rlm hosts*")
+          (should-not (memq timer timer-list)))))))
+
+(ert-deftest rlm-status-what-the-daemon-cannot-do ()
+  "A key for something that this daemon does not know says so."
+  (rlm-test-with-daemon nil
+    (should-error (rlm--need "no/such") :type 'user-error)
+    (rlm-call-sync "daemon/status" nil)
+    (should-error (rlm--need "no/such") :type 'user-error)
+    (rlm--need "run/start")))
+
+;;;; The doctor
+
+(ert-deftest rlm-doctor-says-what-is-wrong ()
+  "Without a daemon it says so and what to do; with one it tells what that found."
+  (rlm-test-with-home
+    (save-window-excursion
+      (rlm-doctor)
+      (should (string-match-p "WRONG connection +No rlmd listens" (buffer-string)))
+      (rlm-test-daemon)
+      (revert-buffer)
+      (rlm-test-seen-in "*rlm doctor*" "  ok  connection")
+      (rlm-test-seen-in "*rlm doctor*" "Emacs"))))
+
+(provide 'rlm-trace-test)
+;;; rlm-trace-test.el ends here
