@@ -28,6 +28,7 @@ import diskcache
 import structlog
 from diskcache.core import MODE_BINARY, MODE_RAW, UNKNOWN
 
+from rlmd.pool.pending import INLINE_BYTES, Pending, SeenKeys
 from rlmd.providers.base import Completion, Message, Sampling, Usage
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ T = TypeVar("T")
 VERSION = 1
 #: How long a reader waits for another process's lock; beyond it, a miss. (diskcache's own default is 60 s.)
 LOCK_SECONDS = 1.0
+#: How long what is in a file already waits for company before it is stored in the database.
+GATHER_SECONDS = 0.1
 #: How often the entries are counted while values are stored; a count costs as much as a store.
 COUNT_SECONDS = 0.25
 _FILE_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
@@ -154,8 +157,8 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 class DiskCache:
     """diskcache on one thread: no two operations at once, none on the event loop.
 
-    While one lot is stored the next is gathered: one transaction for many takes a third of the time, and nobody waits
-    for company. Until it is stored it is found in memory.
+    What is put is appended to a file at once (``pending``), found in memory, and stored in the database with what
+    comes in the next moment; what is too long for that is awaited until it is stored.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -166,46 +169,68 @@ class DiskCache:
         self._statistics = (0, 0)
         self._uncounted, self._counted = False, 0.0
         self._warned = False
+        self._pending, self._seen = Pending(folder), SeenKeys()
         self._gathered: dict[str, CachedCompletion] = {}
-        self._gathering: asyncio.Handle | None = None
-        #: Done when what is gathered is stored; how many lots the thread has.
-        self._stored: asyncio.Future[None] | None = None
+        self._gathering: asyncio.TimerHandle | None = None
+        #: Those who wait until what is gathered is stored; how many lots the thread has.
+        self._waiting: list[asyncio.Future[None]] = []
         self._storing = 0
 
     async def open(self) -> None:
         await self._call(self._open)
+        self._thread.submit(self._guarded, self._see_all)
 
     async def get(self, keys: Sequence[str]) -> CachedCompletion | None:
         for key in keys:
             if key in self._gathered:
                 return self._gathered[key]
-        return await self._call(lambda: self._get(keys))
+        seen = [key for key in keys if self._seen.may_hold(key)]
+        return await self._call(lambda: self._get(seen)) if seen else None
 
     def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
         loop = asyncio.get_running_loop()
         self._gathered[key] = value
-        self._stored = self._stored or loop.create_future()
-        if not self._storing and self._gathering is None:
-            self._gathering = loop.call_soon(self._store_gathered)
-        return asyncio.shield(self._stored)  # others wait for the same lot
+        self._seen.add(key)
+        data = _to_bytes(value)
+        told: asyncio.Future[None] = loop.create_future()
+        if len(data) <= INLINE_BYTES and self._cache is not None and self._pending.append(key, data):
+            told.set_result(None)
+        else:
+            self._waiting.append(told)
+        if not self._storing:
+            self._store_in(0 if self._waiting else GATHER_SECONDS)
+        return told
 
-    def _store_gathered(self) -> None:
-        """Hands what was gathered to the thread, which finds it there before any ``get`` that comes later."""
+    def _store_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._gathering is not None and self._gathering.when() <= loop.time() + seconds:
+            return
+        self._forget_gathering()
+        self._gathering = loop.call_later(seconds, self._store_gathered)
+
+    def _forget_gathering(self) -> None:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        lot, self._gathered = self._gathered, {}
-        stored, self._stored = self._stored, None
-        if stored is not None:
-            self._storing += 1
-            done = asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, lambda: self._put(lot))
-            done.add_done_callback(lambda _: self._lot_stored(stored))
 
-    def _lot_stored(self, stored: asyncio.Future[None]) -> None:
+    def _store_gathered(self) -> None:
+        """Hands what was gathered to the thread, which finds it there before any ``get`` that comes later."""
+        self._forget_gathering()
+        lot, self._gathered = self._gathered, {}
+        waiting, self._waiting = self._waiting, []
+        if lot:
+            self._storing += 1
+            file = self._pending.sealed()
+            done = asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, lambda: self._put(lot, file))
+            done.add_done_callback(lambda _: self._lot_stored(waiting))
+
+    def _lot_stored(self, waiting: list[asyncio.Future[None]]) -> None:
         self._storing -= 1
-        stored.set_result(None)
-        if self._stored is not None and not self._storing:
-            self._store_gathered()
+        for told in waiting:
+            if not told.done():  # its waiter may have been cancelled
+                told.set_result(None)
+        if self._gathered and not self._storing:
+            self._store_in(0 if self._waiting else GATHER_SECONDS)
 
     def statistics(self) -> tuple[int, int]:
         """As counted last; counting again, for the next who asks, if something was stored since."""
@@ -241,7 +266,18 @@ class DiskCache:
             self._folder.rename(aside)
             log.warning("cache_set_aside", folder=str(aside))
             self._cache = self._make()
+        self._take_over_pending()
         self._count()
+
+    def _take_over_pending(self) -> None:
+        """What a killed daemon told and did not store."""
+        for file, records in self._pending.left():
+            self._put({key: value for key, data in records if (value := _from_bytes(data)) is not None}, file)
+
+    def _see_all(self) -> None:
+        for key in self._cache if self._cache is not None else ():
+            self._seen.add(key)
+        self._seen.complete = self._cache is not None
 
     def _make(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -267,11 +303,12 @@ class DiskCache:
             self._cache.delete(key)
         return None
 
-    def _put(self, lot: Mapping[str, CachedCompletion]) -> None:
+    def _put(self, lot: Mapping[str, CachedCompletion], file: Path | None = None) -> None:
         if self._cache is not None:
             with self._cache.transact():
                 for key, value in lot.items():
                     self._cache.set(key, _to_bytes(value))
+            self._pending.drop(file)
             if self._cache.volume() > self._limit:
                 self._cache.cull()
             self._uncounted = True

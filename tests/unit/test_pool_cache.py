@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -19,11 +22,15 @@ from rlmd.pool.cache import (
     BytesDisk,
     CachedCompletion,
     DiskCache,
+    _to_bytes,
     asked_digest,
     cache_key,
     is_cacheable,
 )
+from rlmd.pool.pending import Pending
 from rlmd.providers.base import Completion, Message, Sampling, Usage
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def value(text: str = "an answer") -> CachedCompletion:
@@ -52,11 +59,9 @@ async def test_what_was_stored_comes_back_exactly_also_after_a_restart(tmp_path:
         assert await cache.get(["other", "key"]) == value(text), "found before it is stored"
         await storing
         assert await cache.get(["other", "key"]) == value(text)
-        cache.statistics()
-        await cache.get(["key"])
-        assert cache.statistics()[0] == 1
     async with opened(tmp_path / "c") as cache:
         assert await cache.get(["key"]) == value(text)
+        assert cache.statistics()[0] == 1
         assert await cache.get(["other"]) is None
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
 
@@ -141,11 +146,12 @@ async def test_a_lock_held_by_another_process_is_a_miss_and_does_not_block_the_l
 ) -> None:
     monkeypatch.setattr("rlmd.pool.cache.LOCK_SECONDS", 0.05)
     async with opened(tmp_path) as cache:
-        await cache.put("key", value())
+        cache.put("key", value())
+    async with opened(tmp_path) as cache:
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
             turns = 0
-            waiting = asyncio.ensure_future(cache.put("other", value()))
+            waiting = asyncio.ensure_future(cache.put("other", value("x" * 100_000)))
             while not waiting.done():
                 turns += 1
                 await asyncio.sleep(0)
@@ -165,7 +171,7 @@ async def test_it_works_on_one_thread_of_its_own(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(BytesDisk, "fetch", noted)
     async with opened(tmp_path) as cache:
-        await cache.put("key", value())
+        await cache.put("key", value("x" * 100_000))
         assert all(await asyncio.gather(*(cache.get(["key"]) for _ in range(20))))
     assert len(threads) == 1
     assert threads.pop().startswith("rlmd-cache")
@@ -177,8 +183,8 @@ async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatc
     stored = asyncio.Event()
     loop, store = asyncio.get_running_loop(), DiskCache._put
 
-    def noted(self: DiskCache, lot: dict[str, CachedCompletion]) -> None:
-        store(self, lot)
+    def noted(self: DiskCache, lot: dict[str, CachedCompletion], file: Path) -> None:
+        store(self, lot, file)
         lots.append(set(lot))
         loop.call_soon_threadsafe(stored.set)
 
@@ -191,11 +197,81 @@ async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatc
         assert rows(tmp_path, "SELECT count(*) FROM Cache") == [(50,)]
 
 
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from rlmd.pool.cache import CachedCompletion, DiskCache
+from rlmd.providers.base import Completion, Usage
+async def main():
+    cache = DiskCache(Path(sys.argv[1]), 1 << 24)
+    await cache.open()
+    for number in range(int(sys.argv[2])):
+        await cache.put(str(number), CachedCompletion(Completion("an answer", "", "stop", Usage(10, 3)), "gpu", "m"))
+        if number % 7 == 0:
+            await asyncio.sleep(0.03)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_what_was_put_is_there_after_a_kill(tmp_path: Path, count: int) -> None:
+    """Before it is in the database, while some of it is, and once only."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(count)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [*tmp_path.glob("pending-*")]
+    async with opened(tmp_path) as cache:
+        for number in range(count):
+            assert await cache.get([str(number)]) == value()
+        assert cache.statistics()[0] == count
+    assert [*tmp_path.glob("pending-*")] == []
+
+
+async def test_a_torn_or_planted_record_is_none(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"private")
+    pending = Pending(tmp_path)
+    assert pending.append("whole", _to_bytes(value()))
+    assert pending.append("damaged", _to_bytes(value())[:-1] + b"x")
+    assert pending.append("torn", _to_bytes(value()))
+    file = pending.sealed()
+    assert file is not None
+    os.truncate(file, file.stat().st_size - 1)
+    (tmp_path / "pending-link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pending-pipe")
+    async with opened(tmp_path) as cache:
+        assert [await cache.get([key]) for key in ("whole", "damaged", "torn")] == [value(), None, None]
+    assert (tmp_path / "secret").exists()
+    assert [*tmp_path.glob("pending-*")] == []
+
+
+async def test_where_nothing_can_be_appended_the_database_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as cache:
+        monkeypatch.setattr(Pending, "append", lambda *_: False)
+        await cache.put("key", value())
+        assert rows(tmp_path, "SELECT count(*) FROM Cache") == [(1,)]
+
+
+async def test_a_key_that_was_never_seen_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as cache:
+        for number in range(1000):
+            cache.put(f"key {number}", value())
+    async with opened(tmp_path) as cache:
+        await cache.get(["key 0"])  # behind the thread's look at all keys
+        looked: list[list[str]] = []
+        look = DiskCache._get
+        monkeypatch.setattr(DiskCache, "_get", lambda self, keys: looked.append(keys) or look(self, keys))
+        assert [await cache.get([f"other {number}"]) for number in range(1000)] == [None] * 1000
+        assert looked == []
+        assert all([await cache.get(["other", f"key {number}"]) for number in range(1000)])
+        assert len(looked) == 1000
+
+
 async def test_the_size_is_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, limit=1 << 20) as cache:
         await asyncio.gather(*(cache.put(str(number), value("x" * 20_000)) for number in range(200)))
-        cache.statistics()
-        await cache.get(["0"])
+    async with opened(tmp_path, limit=1 << 20) as cache:
         entries, size = cache.statistics()
         assert size < 1.2 * (1 << 20)
         assert 0 < entries < 200
