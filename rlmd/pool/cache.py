@@ -308,7 +308,7 @@ class DiskCache:
             with self._cache.transact():
                 for key, value in lot.items():
                     self._cache.set(key, _to_bytes(value))
-            self._pending.drop(file)
+            self._pending.empty(file)
             if self._cache.volume() > self._limit:
                 self._cache.cull()
             self._uncounted = True
@@ -321,6 +321,7 @@ class DiskCache:
             self._statistics = (len(self._cache), self._cache.volume())
 
     def _close(self) -> None:
+        self._pending.close()
         if self._cache is not None:
             self._cache.close()
             self._cache = None

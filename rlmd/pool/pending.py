@@ -19,43 +19,46 @@ INLINE_BYTES = 64 * 1024
 #: Bytes of the key and of the value, which follow.
 _HEAD = struct.Struct(">HI")
 _PREFIX = "pending-"
+#: Two are enough while the database works; what it could not take stays where it is for the next daemon.
+_MOST_FILES = 16
 #: 512 KB: of 100,000 keys that were never seen 7 pass for seen, of 1,000,000 every seventh.
 _BITS = 22
 
 
 class Pending:
-    """Files of records. Nothing raises but ``left``: who is told no waits for the database instead."""
+    """Two files of records, by turns: while what is in one is stored in the database, the other takes what comes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file: tuple[Path, int] | None = None
-        self._numbers = 0
+        self._files: dict[Path, int] = {}
+        self._free: list[Path] = []
+        self._current: Path | None = None
 
     def append(self, key: str, data: bytes) -> bool:
-        """Writes one record; whether it is there now."""
+        """Writes one record; whether it is there now. If not, the caller waits for the database instead."""
         name = key.encode()
         record = _HEAD.pack(len(name), len(data)) + name + data
         try:
-            self._file = self._file or self._begun()
-            written = os.write(self._file[1], record)
+            descriptor = self._descriptor()
+            written = os.write(descriptor, record)
             if written < len(record):  # the disk is full; those before it stay whole
-                os.ftruncate(self._file[1], os.fstat(self._file[1]).st_size - written)
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
         except OSError:
             return False
         return written == len(record)
 
     def sealed(self) -> Path | None:
-        """Ends the file: what is appended from now on goes into another. The file, to be dropped when what it holds is
+        """Ends the file: what is appended from now on goes into another. The file, to be emptied when what it holds is
         in the database; None when nothing was appended."""
-        if self._file is None:
-            return None
-        (path, descriptor), self._file = self._file, None
-        os.close(descriptor)
+        path, self._current = self._current, None
         return path
 
-    def drop(self, path: Path | None) -> None:
-        """Removes a sealed file."""
-        if path is not None:
+    def empty(self, path: Path | None) -> None:
+        """Takes the records out of a sealed file of this or an earlier daemon."""
+        if path in self._files:
+            os.ftruncate(self._files[path], 0)
+            self._free.append(path)
+        elif path is not None:
             path.unlink(missing_ok=True)
 
     def left(self) -> Iterator[tuple[Path, list[tuple[str, bytes]]]]:
@@ -64,10 +67,26 @@ class Pending:
             whole = stat.S_ISREG(path.lstat().st_mode)  # a link or a pipe is not of our making
             yield path, list(_records(path.read_bytes())) if whole else []
 
-    def _begun(self) -> tuple[Path, int]:
-        self._numbers += 1
-        path = self._folder / f"{_PREFIX}{os.getpid()}-{self._numbers}"
-        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def close(self) -> None:
+        """Removes the files that are empty; the others are for the next daemon."""
+        for path, descriptor in self._files.items():
+            if not os.fstat(descriptor).st_size:
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+        self._files.clear()
+
+    def _descriptor(self) -> int:
+        if self._current is None:
+            self._current = self._free.pop() if self._free else self._begun()
+        return self._files[self._current]
+
+    def _begun(self) -> Path:
+        if len(self._files) == _MOST_FILES:
+            raise OSError("the database takes nothing")
+        path = self._folder / f"{_PREFIX}{os.getpid()}-{len(self._files)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._files[path] = os.open(path, flags, 0o600)
+        return path
 
 
 def _records(data: bytes) -> Iterator[tuple[str, bytes]]:

@@ -105,7 +105,8 @@ class Channel:
         is_readable(self._socket.fileno(), None)
         with self._interrupts:
             head, body = struct.unpack(">II", self._exactly(8))
-            return json.loads(self._exactly(head)), self._exactly(body)
+            content = self._exactly(head + body)
+            return json.loads(content[:head]), content[head:]
 
     @property
     def descriptor(self) -> int:
