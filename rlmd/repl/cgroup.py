@@ -129,7 +129,9 @@ def _own_group() -> Path | None:
 
 
 def _is_delegated(group: Path) -> bool:
-    """By the mark that systemd 251 and later sets on what it delegates (its user and trusted attribute)."""
+    """By the mark that systemd sets on what it delegates, or by the word of our unit."""
+    if os.environ.get("RLMD_DELEGATED") == "1":
+        return True
     for name in ("user.delegate", "trusted.delegate"):
         with contextlib.suppress(OSError):
             if os.getxattr(group, name) == b"1":

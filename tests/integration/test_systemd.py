@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,40 @@ def test_the_socket_outlives_the_service(manager: UserManager) -> None:
     manager.ask("daemon/status")
     manager.systemctl("stop", "rlmd.service")
     assert manager.run("stat", "-c", "%F", str(manager.socket)).strip() == "socket"
+
+
+def test_each_worker_has_a_control_group_of_its_own(manager: UserManager) -> None:
+    """Whatever a worker might start is in it; the daemon is in another, and nobody is in what was divided."""
+    pid = manager.ask("daemon/status")["result"]["pid"]
+    executed = manager.ask("repl/execute", code="import os", run_id=str(uuid.uuid4()), session="grouped")
+    assert executed["result"]["ok"], executed
+    service = manager.show("rlmd.service", "ControlGroup")
+
+    def processes(group: str) -> list[str]:
+        return manager.run("cat", f"/sys/fs/cgroup{service}/{group}/cgroup.procs").split()
+
+    workers = manager.run("ls", f"/sys/fs/cgroup{service}/workers").split()
+    groups = [name for name in workers if name.startswith(f"{pid}-")]
+    assert str(pid) in processes("daemon")
+    assert processes("") == []
+    assert groups
+    for group in groups:
+        assert len(processes(f"workers/{group}")) in (1, 2)  # the worker, and bubblewrap around it
+    checks = {check["name"]: check for check in manager.ask("daemon/doctor")["result"]["checks"]}
+    assert "by its control group" in checks["cage: watch"]["message"]
+
+
+def test_the_group_of_a_worker_goes_with_it(manager: UserManager) -> None:
+    manager.ask("repl/execute", code="1", run_id=str(uuid.uuid4()), session="ending")
+    service = manager.show("rlmd.service", "ControlGroup")
+
+    def groups() -> set[str]:
+        return {n for n in manager.run("ls", f"/sys/fs/cgroup{service}/workers").split() if "-" in n}
+
+    before = groups()
+    ended = manager.ask("repl/execute", code="import os; os._exit(0)", run_id=str(uuid.uuid4()), session="ending")
+    assert "lost" in ended["error"]["message"]
+    deadline = time.monotonic() + PATIENCE
+    while not before - groups():
+        assert time.monotonic() < deadline, groups()
+        time.sleep(0.05)
