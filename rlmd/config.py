@@ -88,6 +88,9 @@ class ReplSettings(Section):
     spare_workers: int = Field(1, ge=0, description="Workers kept warm beside those in use")
     idle_seconds: float = Field(1800.0, gt=0, description="A named session's worker ends after this long unused")
     bubblewrap: bool = Field(True, description="Use bubblewrap where it works")
+    environment: Path | None = Field(
+        None, description="A virtual environment (venv, uv, conda) whose packages, such as numpy, cells may import"
+    )
 
 
 class CacheSettings(Section):

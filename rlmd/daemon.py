@@ -136,6 +136,7 @@ def _workers(settings: ReplSettings, groups: WorkerGroups | None) -> Workers:
         spare_workers=settings.spare_workers,
         memory_bytes=settings.memory_bytes,
         total_bytes=settings.total_memory_bytes,
+        packages=settings.environment,
         bubblewrap=settings.bubblewrap,
         groups=groups,
     )

@@ -125,7 +125,9 @@ class Execution:
         if done is None:
             return
         deadline = self._loop.time() + _THREADS_SECONDS
-        while (count := self._process.threads() or done.threads) > 1:
+        # A numerical library keeps threads for the next product; those of Python are the worker's to tell then.
+        kernel = None if self._process.libraries else self._process.threads
+        while (count := (kernel and kernel()) or done.threads) > 1:
             if self._loop.time() > deadline:
                 self._limit = self._limit or f"threads: {count - 1} left running by the cell"
                 await self._worker.end("the cell left threads running")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import glob
 import importlib.abc
 import importlib.util
 import json
@@ -31,6 +30,7 @@ from functools import cache
 
 from rlmd.errors import CageUnavailable
 from rlmd.repl.cgroup import WorkerGroup, WorkerGroups
+from rlmd.repl.packages import Packages, refuse_home, shared_libraries
 from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
 
 #: The worker's modules, in the order in which they are run there.
@@ -43,8 +43,6 @@ START_SECONDS = 20.0
 BASE_BYTES = 1 << 30
 #: Threads of a worker.
 MOST_THREADS = 256
-#: Shared libraries beside the interpreter that are shown one by one; beyond it their folder is shown.
-_MOST_LIBRARIES = 64
 _SYSTEM = (
     "/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf.d",
     "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
@@ -103,9 +101,13 @@ class WorkerProcess:
         pid: int,
         plan: CagePlan,
         group: WorkerGroup | None,
+        *,
+        libraries: bool = False,
     ) -> None:
         self.socket, self.output, self.pid = end, output, pid
         self.layers, self.watched = plan.layers, plan.watch
+        #: Whether it has packages of the user's, whose libraries may keep threads of their own.
+        self.libraries = libraries
         self.processes = 2 if plan.bubblewrap else 1
         self._group, self._popen = group, popen
         self._pidfd = os.pidfd_open(pid)
@@ -193,7 +195,7 @@ async def start_worker(
     plan: CagePlan,
     *,
     memory_bytes: int,
-    packages: Sequence[str],
+    packages: Packages,
     environment: Iterable[tuple[str, str]],
     hash_seed: int,
     random_seed: int,
@@ -211,6 +213,7 @@ async def start_worker(
     try:
         variables = dict(environment) | {
             "PYTHONHASHSEED": str(hash_seed), "PYTHONUTF8": "1", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2",
+            **packages.variables,
         }  # fmt: skip
         # On the loop's own thread: PR_SET_PDEATHSIG follows the thread that spawns. vfork and exec take 1 to 2 ms.
         popen = subprocess.Popen(  # noqa: ASYNC220  see the line above
@@ -231,7 +234,7 @@ async def start_worker(
         pids = {popen.pid, pid}
         tasks = MOST_THREADS + len(pids)
         group = groups.enclose(pids, memory_bytes=memory_bytes, tasks=tasks) if groups and plan.watch else None
-        return WorkerProcess(popen, ours, output, pid, plan, group)
+        return WorkerProcess(popen, ours, output, pid, plan, group, libraries=bool(packages))
     except BaseException as error:
         # The whole group: a bubblewrap killed while it sets up leaves a child that waits for ever.
         _kill_group(popen)
@@ -244,14 +247,14 @@ async def start_worker(
         raise
 
 
-def _start_frame(plan: CagePlan, memory_bytes: int, packages: Sequence[str], random_seed: int) -> bytes:
+def _start_frame(plan: CagePlan, memory_bytes: int, packages: Packages, random_seed: int) -> bytes:
     header = {
         "t": "start",
         # The parent as the child sees it: inside a pid namespace bubblewrap's own --die-with-parent does the work.
         "parent": 0 if plan.bubblewrap else os.getpid(),
         "random_seed": random_seed,
-        "packages": list(packages),
-        "readable": [*readable_paths(), *packages],
+        "packages": packages.importable,
+        "readable": [*readable_paths(), *packages.readable],
         "landlock": plan.landlock,
         "seccomp": plan.seccomp,
         "limits": _limits(plan, memory_bytes),
@@ -342,15 +345,14 @@ def readable_paths() -> tuple[str, ...]:
     libraries = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
     paths = [interpreter(), *map(os.path.realpath, libraries), *libraries]
     prefix = os.path.realpath(sys.base_prefix)
+    refuse_home(prefix, "The interpreter's prefix")
     # In these stores libraries are packages of their own.
     paths += [store for store in ("/nix/store", "/gnu/store") if prefix.startswith(store)]
-    library = os.path.join(prefix, "lib")
-    shared = [] if prefix == "/usr" else glob.glob(os.path.join(glob.escape(library), "*.so*"))
-    paths += shared if len(shared) <= _MOST_LIBRARIES else [library]
+    paths += [] if prefix == "/usr" else shared_libraries(prefix)
     return tuple(dict.fromkeys(path for path in (*paths, *_SYSTEM) if os.path.exists(path)))
 
 
-def _command(plan: CagePlan, packages: Sequence[str]) -> list[str]:
+def _command(plan: CagePlan, packages: Packages) -> list[str]:
     """The command that starts the worker, but for its last argument: the channel's descriptor."""
     # -s -S -P: no site, no user site, no current folder; not -I, which would ignore the hash seed.
     python = [interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT]
@@ -359,7 +361,7 @@ def _command(plan: CagePlan, packages: Sequence[str]) -> list[str]:
     found = shutil.which("bwrap")
     if found is None:
         raise WorkerStartFailed("bubblewrap is not installed")
-    return [found, *_bubblewrap_options((*readable_paths(), *packages)), "--", *python]
+    return [found, *_bubblewrap_options((*readable_paths(), *packages.readable)), "--", *python]
 
 
 def _bubblewrap_options(paths: Sequence[str]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from rlmd.errors import CageUnavailable, Draining
 from rlmd.repl.cgroup import WorkerGroups
+from rlmd.repl.packages import Packages, packages_of
 from rlmd.repl.process import NEWEST, CagePlan, WorkerProcess, WorkerStartFailed, start_worker
 from rlmd.repl.proof import Proof, prove_alone, prove_together
 from rlmd.repl.session import ReplSession
@@ -33,7 +32,6 @@ class Birth:
 
     memory_bytes: int
     environment: tuple[tuple[str, str], ...] = ()
-    packages: Path | None = None
     hash_seed: int | None = None
     random_seed: int | None = None
 
@@ -46,6 +44,7 @@ class Workers:
         spare_workers: Sealed workers kept ready beside those in use (11 MB each).
         memory_bytes: Address space of a worker at most; spares are born with it as their hard limit.
         total_bytes: Memory of all workers together at most; beyond it the one that has most is ended.
+        packages: A virtual environment whose packages cells may import.
         bubblewrap: False leaves bubblewrap out even where it works.
         groups: The daemon's delegated control group, where there is one.
         plans: Tests hand in others.
@@ -58,12 +57,14 @@ class Workers:
         spare_workers: int = 1,
         memory_bytes: int = 4 << 30,
         total_bytes: int | None = None,
+        packages: Path | None = None,
         bubblewrap: bool = True,
         groups: WorkerGroups | None = None,
         plans: Sequence[CagePlan] = PLANS,
     ) -> None:
         self._memory_bytes, self._spare_workers = memory_bytes, spare_workers
         self._total_bytes, self._groups = total_bytes or most_for_all(), groups
+        self._packages = packages
         self._plans = [plan for plan in plans if bubblewrap or not plan.bubblewrap]
         self._chosen: CagePlan | None = None
         self._choosing = asyncio.Lock()
@@ -83,7 +84,6 @@ class Workers:
         *,
         memory_bytes: int | None = None,
         environment: Mapping[str, str] | None = None,
-        packages: Path | None = None,
         hash_seed: int | None = None,
         random_seed: int | None = None,
     ) -> ReplSession:
@@ -92,7 +92,6 @@ class Workers:
         Args:
             memory_bytes: Its address space at most; by default that of all workers.
             environment: Variables for the worker, which gets none of the daemon's.
-            packages: A virtual environment whose packages cells may import.
             hash_seed: For a replay: that of the recorded session.
             random_seed: The same for ``random``.
 
@@ -109,7 +108,7 @@ class Workers:
             if self._closed:
                 raise Draining("The daemon is stopping")
             birth = Birth(
-                memory_bytes or self._memory_bytes, tuple((environment or {}).items()), packages, hash_seed, random_seed
+                memory_bytes or self._memory_bytes, tuple((environment or {}).items()), hash_seed, random_seed
             )
             plain = birth == Birth(birth.memory_bytes) and birth.memory_bytes <= self._memory_bytes
             session = (self._take_spare() if plain else None) or await self._start(birth)
@@ -180,7 +179,7 @@ class Workers:
     async def _start_weakened(self, plan: CagePlan) -> ReplSession:
         """A worker for a probe of ours; raises ``WorkerStartFailed`` where its layers cannot be put on."""
         process = await start_worker(
-            plan, memory_bytes=self._memory_bytes, packages=(), environment=(), hash_seed=1, random_seed=1
+            plan, memory_bytes=self._memory_bytes, packages=Packages(), environment=(), hash_seed=1, random_seed=1
         )
         session = ReplSession(process, hash_seed=1, random_seed=1, memory_bytes=self._memory_bytes)
         self._sessions.add(session)
@@ -196,7 +195,7 @@ class Workers:
         return await self._try((self._chosen,), birth, hash_seed, random_seed)
 
     async def _try(self, plans: Sequence[CagePlan], birth: Birth, hash_seed: int, random_seed: int) -> WorkerProcess:
-        packages = _packages(birth.packages)
+        packages = packages_of(self._packages)
         reasons = []
         for plan in plans:
             try:
@@ -240,15 +239,3 @@ class Workers:
                 self._spares.append(await self._start(Birth(self._memory_bytes)))
             except CageUnavailable:
                 return  # the next acquire tries again, and tells
-
-
-def _packages(environment: Path | None) -> list[str]:
-    if environment is None:
-        return []
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folder = environment / "lib" / version / "site-packages"
-    if not folder.is_dir():
-        raise CageUnavailable(
-            f"The REPL's environment has no {version} packages", hint=f"Make it with {version}, or leave it out."
-        )
-    return [os.path.realpath(folder)]

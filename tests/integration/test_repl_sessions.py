@@ -250,9 +250,11 @@ async def test_a_worker_gets_the_variables_it_is_given_and_none_of_ours(workers:
 async def test_packages_of_an_environment_can_be_imported_and_no_others(workers: Workers) -> None:
     plain = await workers.acquire()
     assert not (await plain.run_cell("import structlog", Host(), seconds=5, output_chars=1000)).ok
-    with_packages = await workers.acquire(packages=Path(sys.prefix))
-    report = await with_packages.run_cell("import structlog; structlog.__name__", Host(), seconds=20, output_chars=1000)
+    with_packages = Workers(spare_workers=0, packages=Path(sys.prefix))
+    session = await with_packages.acquire()
+    report = await session.run_cell("import structlog; structlog.__name__", Host(), seconds=20, output_chars=1000)
     assert report.output == "'structlog'\n"
+    await with_packages.close()
 
 
 async def test_the_virtual_environment_that_rlmd_is_installed_in_is_not_shown(workers: Workers) -> None:
