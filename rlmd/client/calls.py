@@ -50,6 +50,7 @@ from rlmd.wire.methods import (
     RunResult,
     SearchParams,
     SearchResult,
+    SessionDetail,
     SessionListResult,
     StatusResult,
     UpdateParams,
@@ -101,6 +102,10 @@ class Calls:
     async def call(self, method: Literal["run/fetch"], params: FetchParams) -> FetchResult: ...
     @overload
     async def call(self, method: Literal["session/list"], params: Nothing = ...) -> SessionListResult: ...
+    @overload
+    async def call(self, method: Literal["session/show"], params: NameParams) -> SessionDetail: ...
+    @overload
+    async def call(self, method: Literal["session/reset"], params: NameParams) -> SessionDetail: ...
     @overload
     async def call(self, method: Literal["session/drop"], params: NameParams) -> Done: ...
     @overload

@@ -28,8 +28,9 @@ from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import ExecuteRequest, RunRequest, Sink, request_from, request_text
 from rlmd.engine.run import Run
+from rlmd.engine.sessionends import SessionEnds
 from rlmd.engine.sessionlog import folded
-from rlmd.engine.sessions import Session, SessionRecord, Sessions
+from rlmd.engine.sessions import Session, SessionDetail, SessionRecord, Sessions
 from rlmd.engine.waking import Waker
 from rlmd.errors import Conflict, Draining, NotFound, RlmdError
 from rlmd.events import (
@@ -115,7 +116,8 @@ class Engine:
         waker = Waker(contexts, workers, self._threads, archive.of_session, archive.folder, settings.repl.memory_bytes)
         self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room, waker)
         self._live: dict[str, _Live] = {}
-        self._sessions = Sessions(self._parts.any_private)
+        self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
+        self._sessions = Sessions(self._parts.any_private, self._ends)
         self._starting = asyncio.Lock()
         self._draining = False
         self._feeds: set[Feed] = set()
@@ -126,7 +128,7 @@ class Engine:
     async def start(self) -> None:
         """Reads what runs there are, and takes up those that an earlier daemon could not end."""
         records = await self._archive.open()
-        self._sessions.restore(records)
+        self._sessions.restore(records, await self._ends.all())
         for record in sorted(records, key=lambda one: one.created):
             if record.active or record.resumable:
                 try:
@@ -283,6 +285,16 @@ class Engine:
 
     def session_count(self, *, egress: bool = False) -> int:
         return len(self._sessions.visible(egress=egress))
+
+    async def session(self, name: str, *, egress: bool = False) -> SessionDetail:
+        """A named session with its variables and last questions. Raises ``NotFound``."""
+        session = self._sessions.named(name, egress=egress)
+        await session.recall(self._parts)
+        return session.detail()
+
+    async def reset_session(self, name: str, *, egress: bool = False) -> SessionDetail:
+        """Begins a session anew, without its variables and questions. Raises ``NotFound``, ``Busy``."""
+        return (await self._sessions.reset(name, egress=egress)).detail()
 
     async def drop_session(self, name: str, *, egress: bool = False) -> None:
         """Ends a session and forgets its names. Raises ``NotFound``, ``Busy``."""

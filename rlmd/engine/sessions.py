@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rlmd.engine.parts import Parts, PinnedContext, ReplPart
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.sessionends import SessionEnd, SessionEnds
 from rlmd.engine.sessionlog import SessionLog
 from rlmd.engine.waking import Woken, pinned_again
 from rlmd.errors import Busy, NotFound, SessionLost
@@ -37,6 +38,16 @@ class SessionRecord:
     cells: int
     alive: bool
     used: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetail:
+    """What is in a named session: its variables, and the last questions with their answers as its next root is told
+    them."""
+
+    session: SessionRecord
+    names: tuple[Name, ...]
+    exchanges: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
@@ -75,6 +86,9 @@ class Session:
         pins = tuple(context.pin for context in self.contexts) or self.log.pins
         return SessionRecord(self.name or "", self.held_by, pins, self.private, self.cells, self.alive, self.used)
 
+    def detail(self) -> SessionDetail:
+        return SessionDetail(self.record(), self.names, tuple(self.exchanges))
+
     async def recall(self, parts: Parts) -> None:
         """Learns what an earlier daemon knew of it; nothing if that was done."""
         if not self.stored:
@@ -82,6 +96,7 @@ class Session:
         known = await parts.waker.recall(self.id)
         if self.stored:  # who asked at the same time may have been faster
             self.stored = False
+            known.log.pins = known.log.pins or self.log.pins
             self.log, self.names = known.log, known.names
             self.had_worker = known.log.ended > 0
             self.exchanges = [(question[:300], answer[:600]) for question, answer in known.exchanges]
@@ -147,9 +162,11 @@ class Sessions:
 
     Args:
         any_private: Whether one of these contexts is private by now.
+        ends: Which sessions ended by a person's wish.
     """
 
-    def __init__(self, any_private: Callable[[Iterable[str]], bool]) -> None:
+    def __init__(self, any_private: Callable[[Iterable[str]], bool], ends: SessionEnds) -> None:
+        self._ends = ends
         self._named: dict[str, Session] = {}
         self._any_private = any_private
 
@@ -164,10 +181,16 @@ class Sessions:
     def get(self, name: str) -> Session | None:
         return self._named.get(name)
 
-    def restore(self, records: Iterable[RunRecord]) -> None:
-        """Knows again the sessions of an earlier daemon, by their runs."""
+    def restore(self, records: Iterable[RunRecord], ends: Mapping[str, SessionEnd]) -> None:
+        """Knows again the sessions of an earlier daemon, by their runs; not those that have ended."""
+        for end in ends.values():
+            if end.name is not None and end.became is not None and end.became not in ends:
+                log = SessionLog(pins=end.contexts)
+                fresh = Session(end.name, 0.0, id=end.became, private=end.private, stored=True, log=log)
+                fresh.held.update(end.held)
+                self._named[end.name] = fresh
         for record in sorted(records, key=lambda one: one.created):
-            if record.session is None or record.session_id is None:
+            if record.session is None or record.session_id is None or record.session_id in ends:
                 continue
             session = self._named.get(record.session)
             if session is None or session.id != record.session_id:
@@ -212,16 +235,51 @@ class Sessions:
         return session
 
     async def drop(self, name: str, *, egress: bool) -> None:
-        """Ends a session and forgets its names. Raises ``Busy`` while a run holds it."""
+        """Ends a session and forgets it. Raises ``NotFound``, ``Busy`` while a run holds it."""
+        session = self._free(name, egress=egress)
+        del self._named[name]  # first: who asks meanwhile gets another
+        await self._end(session, SessionEnd(id=session.id))
+
+    async def reset(self, name: str, *, egress: bool) -> Session:
+        """Begins a session anew: its variables and questions are forgotten; its contexts stay, and that it is private.
+
+        Raises:
+            NotFound: There is none of that name for this client.
+            Busy: A run holds it.
+        """
+        old = self._free(name, egress=egress)
+        pins = tuple(one.pin for one in old.contexts) or old.log.pins
+        fresh = Session(name, old.used, private=self.private(old), log=SessionLog(pins=pins))
+        fresh.held.update(old.held)
+        self._named[name] = fresh
+        held = tuple(sorted(fresh.held))
+        end = SessionEnd(id=old.id, became=fresh.id, name=name, private=fresh.private, held=held, contexts=pins)
+        await self._end(old, end)
+        return fresh
+
+    async def _end(self, session: Session, end: SessionEnd) -> None:
+        async with session.lock:
+            try:
+                await self._ends.add(end)
+            except BaseException:
+                self._named[session.name or ""] = session
+                raise
+            await session.end_worker()
+
+    def named(self, name: str, *, egress: bool) -> Session:
+        """Raises ``NotFound`` when there is none, or none that this client may know of."""
         session = self._named.get(name)
         if session is None or (egress and self.private(session)):
             raise not_found(name)
+        return session
+
+    def _free(self, name: str, *, egress: bool) -> Session:
+        session = self.named(name, egress=egress)
         if session.lock.locked():
             raise Busy(
                 f"Session {name!r} is held by run {session.held_by}.", hint="Cancel that run first.", session=name
             )
-        del self._named[name]
-        await session.end_worker()
+        return session
 
     async def make_room(self) -> None:
         """Ends the worker that was unused for longest, of those that no run holds; the session stays."""

@@ -48,6 +48,48 @@ def list_sessions(json: options.Json = False) -> None:
 
 
 @app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
+    json: options.Json = False,
+) -> None:
+    """Show a session's variables and its last questions."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import ago, count, one_line
+        from rlmd.wire.methods import NameParams
+
+        result = await client.call("session/show", NameParams(name=name))
+        if json:
+            output.model(result)
+            return
+        session = result.session
+        contexts = ", ".join(f"{pin.context}@{pin.revision}" for pin in session.contexts)
+        used = f"used {ago(time.time() - session.used)}" if session.used else "not used yet"
+        output.remark(" · ".join([session.name, count(session.cells, "cell"), used, *([contexts] if contexts else [])]))
+        for question, answer in result.exchanges:
+            output.remark(f"{one_line(question, 120)} — {one_line(answer, 200)}", None)
+        output.table(("VARIABLE", "TYPE", "SIZE"), [(one.name, one.type, one.size) for one in result.names])
+
+    with_daemon(work)
+
+
+@app.command()
+def reset(
+    name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
+) -> None:
+    """Begin sessions anew: their variables and questions are forgotten."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        for one in name:
+            await client.call("session/reset", NameParams(name=one))
+            output.remark(f"{one} begins anew", None)
+
+    with_daemon(work)
+
+
+@app.command()
 def drop(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
 ) -> None:

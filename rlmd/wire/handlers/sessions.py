@@ -17,11 +17,25 @@ class SessionHandlers:
         self._engine = engine
 
     def table(self) -> Mapping[str, Handler[Connection]]:
-        return {"session/list": self.list, "session/drop": self.drop, "repl/execute": self.execute}
+        return {
+            "session/list": self.list,
+            "session/show": self.show,
+            "session/reset": self.reset,
+            "session/drop": self.drop,
+            "repl/execute": self.execute,
+        }
 
     async def list(self, client: Connection, _: m.Nothing) -> m.SessionListResult:
         sessions = await self._engine.sessions(egress=client.egress)
         return m.SessionListResult.model_validate({"sessions": sessions}, from_attributes=True)
+
+    async def show(self, client: Connection, params: m.NameParams) -> m.SessionDetail:
+        detail = await self._engine.session(params.name, egress=client.egress)
+        return m.SessionDetail.model_validate(detail, from_attributes=True)
+
+    async def reset(self, client: Connection, params: m.NameParams) -> m.SessionDetail:
+        detail = await self._engine.reset_session(params.name, egress=client.egress)
+        return m.SessionDetail.model_validate(detail, from_attributes=True)
 
     async def drop(self, client: Connection, params: m.NameParams) -> m.Done:
         await self._engine.drop_session(params.name, egress=client.egress)

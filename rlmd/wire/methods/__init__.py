@@ -82,8 +82,10 @@ from rlmd.wire.methods.runs import (
 from rlmd.wire.methods.sessions import (
     ExecuteParams,
     ExecuteResult,
+    SessionDetail,
     SessionInfo,
     SessionListResult,
+    SessionName,
 )
 
 #: In the order in which the protocol's page shows them.
@@ -150,8 +152,10 @@ __all__ = [
     "SearchHit",
     "SearchParams",
     "SearchResult",
+    "SessionDetail",
     "SessionInfo",
     "SessionListResult",
+    "SessionName",
     "Skipped",
     "Source",
     "SpoolSource",

@@ -21,6 +21,22 @@ class SessionInfo(Result):
     used: float
 
 
+class SessionName(Result):
+    """A variable: its type, and a few words on its size."""
+
+    name: str
+    type: str
+    size: str
+
+
+class SessionDetail(Result):
+    """``exchanges``: the last questions with their answers, shortened, as the next root is told them."""
+
+    session: SessionInfo
+    names: tuple[SessionName, ...]
+    exchanges: tuple[tuple[str, str], ...]
+
+
 class SessionListResult(Result):
     sessions: tuple[SessionInfo, ...]
 
@@ -48,6 +64,8 @@ class ExecuteResult(Result):
 
 METHODS = (
     Method("session/list", Nothing, SessionListResult, "Lists named sessions."),
+    Method("session/show", NameParams, SessionDetail, "Shows a session with its variables and last questions."),
+    Method("session/reset", NameParams, SessionDetail, "Begins a session anew: variables and questions are forgotten."),
     Method("session/drop", NameParams, Done, "Ends a session and forgets its names."),
     Method("repl/execute", ExecuteParams, ExecuteResult, "Runs one cell in a session."),
 )

@@ -1,0 +1,84 @@
+"""Which sessions ended by a person's wish: the journals of their runs are still there, and must not bring them back.
+
+``sessions.jsonl`` has a line for each drop and reset, appended before it is done. What was dropped stands there by its
+id alone; of one that was reset its name and contexts are kept, because it goes on under a new id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import Executor
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from rlmd.errors import Unavailable
+from rlmd.events import Model, Pin
+
+log = structlog.get_logger(__name__)
+
+
+class SessionEnd(Model):
+    """``became``: the id under which the session goes on, fresh; None when it was dropped."""
+
+    id: str
+    became: str | None = None
+    name: str | None = None
+    private: bool = False
+    held: tuple[str, ...] = ()
+    contexts: tuple[Pin, ...] = ()
+
+
+class SessionEnds:
+    """Args:
+    file: Where they are kept.
+    threads: Where the file is read and written.
+    """
+
+    def __init__(self, file: Path, threads: Executor) -> None:
+        self._file = file
+        self._threads = threads
+
+    def _read(self) -> dict[str, SessionEnd]:
+        """A torn line is left out: nobody was told that it was done."""
+        try:
+            lines = self._file.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        ends: dict[str, SessionEnd] = {}
+        for line in lines:
+            try:
+                end = SessionEnd.model_validate_json(line)
+            except ValidationError:
+                log.warning("line of ended sessions not read", bytes=len(line))
+                continue
+            ends[end.id] = end
+        return ends
+
+    async def add(self, end: SessionEnd) -> None:
+        """It is on disk when this returns. Raises ``Unavailable``."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._add, end)
+
+    async def all(self) -> dict[str, SessionEnd]:
+        """All of them, by the id of what ended."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
+
+    def _add(self, end: SessionEnd) -> None:
+        line = end.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(mode=0o600)
+            with self._file.open("ab") as file:
+                torn = file.tell() > 0 and not self._whole()
+                file.write(b"\n" * torn + line)
+                file.flush()
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            raise Unavailable(f"The session cannot be ended: {os.strerror(error.errno or 0)}.") from error
+
+    def _whole(self) -> bool:
+        with self._file.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
