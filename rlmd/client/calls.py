@@ -26,6 +26,8 @@ from rlmd.wire.methods import (
     Done,
     ExecuteParams,
     ExecuteResult,
+    ExportParams,
+    ExportResult,
     FetchParams,
     FetchResult,
     FlagsParams,
@@ -98,6 +100,10 @@ class Calls:
     async def call(self, method: Literal["run/list"], params: RunListParams) -> RunListResult: ...
     @overload
     async def call(self, method: Literal["run/show"], params: RunIdParams) -> RunResult: ...
+    @overload
+    async def call(self, method: Literal["run/export"], params: ExportParams) -> ExportResult: ...
+    @overload
+    async def call(self, method: Literal["run/delete"], params: RunIdParams) -> Done: ...
     @overload
     async def call(self, method: Literal["run/fetch"], params: FetchParams) -> FetchResult: ...
     @overload

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -11,9 +14,10 @@ from typing import TypeVar
 import structlog
 
 from rlmd.engine import journal as journals
+from rlmd.engine.exports import ExportForm, export
 from rlmd.engine.journal import Journal, Mark
 from rlmd.engine.record import RunRecord
-from rlmd.errors import Conflict, RlmdError
+from rlmd.errors import Conflict, RlmdError, Unavailable
 from rlmd.events import AnyFact, Text
 
 T = TypeVar("T")
@@ -39,6 +43,7 @@ class Archive:
         self._folder = folder
         self._threads = threads
         self._marks: dict[str, Mark] = {}
+        self._exported: tuple[tuple[str, ExportForm, int], str] | None = None
         self.records: dict[str, RunRecord] = {}
 
     async def open(self) -> list[RunRecord]:
@@ -95,6 +100,35 @@ class Archive:
             return record
         return await self._in_thread(lambda: journals.read_record(self.folder(record.run_id)))
 
+    async def exported(self, run_id: str, form: ExportForm) -> str:
+        """The run in another form. The last one is kept while its parts are fetched."""
+        key = (run_id, form, self.records[run_id].last_seq)
+        if self._exported is None or self._exported[0] != key:
+            self._exported = key, await self._in_thread(lambda: export(self.folder(run_id), form))
+        return self._exported[1]
+
+    def forget_export(self) -> None:
+        """Its last part was fetched."""
+        self._exported = None
+
+    async def delete(self, run_id: str) -> None:
+        """Takes a run off the disk. Once its folder has another name it is gone, whatever happens then."""
+        deleted = self._folder.with_name("deleted-runs")
+
+        def delete() -> None:
+            deleted.mkdir(mode=0o700, exist_ok=True)
+            aside = deleted / f"{run_id}-{secrets.token_hex(4)}"
+            try:
+                self.folder(run_id).rename(aside)
+            except OSError as error:
+                raise Unavailable(f"The run cannot be deleted: {os.strerror(error.errno or 0)}.") from error
+            shutil.rmtree(aside, ignore_errors=True)
+
+        await self._in_thread(delete)
+        self.records.pop(run_id, None)
+        self._marks.pop(run_id, None)
+        self._exported = None
+
     async def mend(self, run_id: str) -> int:
         """Cuts a torn last line, and says how many bytes it had."""
         return await self._in_thread(lambda: journals.mend(self.folder(run_id)))
@@ -114,6 +148,7 @@ class Archive:
         return self.records[record.run_id]
 
     def _scan(self) -> list[RunRecord]:
+        shutil.rmtree(self._folder.with_name("deleted-runs"), ignore_errors=True)
         records = []
         for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
             try:

@@ -18,6 +18,7 @@ import structlog
 from rlmd import __version__
 from rlmd.config import Settings
 from rlmd.engine.archive import Archive
+from rlmd.engine.exports import ExportForm
 from rlmd.engine.feed import Feed, Subscription
 from rlmd.engine.journal import Journal
 from rlmd.engine.limits import Purse
@@ -32,7 +33,7 @@ from rlmd.engine.sessionends import SessionEnds
 from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session, SessionDetail, SessionRecord, Sessions
 from rlmd.engine.waking import Waker
-from rlmd.errors import Conflict, Draining, NotFound, RlmdError
+from rlmd.errors import Busy, Conflict, Draining, NotFound, RlmdError
 from rlmd.events import (
     AnyFact,
     CancelRequested,
@@ -47,6 +48,8 @@ from rlmd.events import (
 
 log = structlog.get_logger(__name__)
 
+#: Characters of an export that are given at once.
+MOST_EXPORTED = 500_000
 #: How often a run is taken up again without coming any further before it is left interrupted.
 _MOST_IN_VAIN = 3
 #: How often unused sessions are looked at, seconds.
@@ -237,6 +240,27 @@ class Engine:
         """The whole answer of a run that has ended."""
         text = (await self._archive.whole(record)).answer
         return None if text is None else await self._archive.text(record.run_id, text)
+
+    async def export(
+        self, run_id: str, form: ExportForm, start: int = 0, chars: int = MOST_EXPORTED, *, egress: bool = False
+    ) -> tuple[str, int]:
+        """A stretch of the run in another form, and how many characters the whole has."""
+        self._archive.records[run_id] = self._find(run_id, egress=egress)
+        text = await self._archive.exported(run_id, form)
+        self._find(run_id, egress=egress)  # it may have become private meanwhile
+        if start + chars >= len(text):
+            self._archive.forget_export()
+        return text[start : start + chars], len(text)
+
+    async def delete_run(self, run_id: str, *, egress: bool = False) -> None:
+        """Takes a run off the disk, with all that is kept of it. Raises ``NotFound``, ``Busy`` while it goes on."""
+        self._find(run_id, egress=egress)
+        if run_id in self._live:
+            raise Busy(f"Run {run_id} goes on.", hint="Cancel it first.", run_id=run_id)
+        for feed in list(self._feeds):
+            if feed.run_id == run_id:
+                feed.close()
+        await self._archive.delete(run_id)
 
     def subscribe(
         self, run_id: str, from_seq: int, sink: Sink, *, deltas: bool = True, egress: bool = False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -103,6 +106,61 @@ def cancel(
 
 
 @app.command()
+def export(
+    run: options.RunId,
+    form: Annotated[
+        Literal["html", "jsonl"],
+        typer.Option("--format", "-f", help="A page for a browser, or the reference implementation's log."),
+    ] = "html",
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there, for you alone to read."),
+    ] = None,
+) -> None:
+    """Export a run: the whole of it on one page, or as a log."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import ExportParams
+
+        run_id = await options.resolve_run(client, run)
+        parts: list[str] = []
+        length, whole = 0, 1
+        while length < whole:
+            part = await client.call("run/export", ExportParams(run_id=run_id, form=form, start=length))
+            parts.append(part.text)
+            length, whole = length + len(part.text), part.chars
+            if not part.text:
+                break
+        if file is None:
+            output.print("".join(parts).rstrip("\n"))
+        else:
+            _write(file, "".join(parts))
+            output.remark(f"{file}: {length:,} characters", None)
+
+    with_daemon(work)
+
+
+@app.command()
+def delete(
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Ids, or enough of their beginnings.", autocompletion=options.complete_run),
+    ],
+) -> None:
+    """Delete runs that do not go on: answer, facts, and what the models said."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import RunIdParams
+
+        for one in run:
+            run_id = await options.resolve_run(client, one)
+            await client.call("run/delete", RunIdParams(run_id=run_id))
+            output.remark(f"{run_id[:8]} is deleted", None)
+
+    with_daemon(work)
+
+
+@app.command()
 def attach(
     run: options.RunId,
     json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
@@ -121,6 +179,20 @@ def attach(
             return await follow_to_end(client, follower, output, "json" if json else "events" if events else "text")
 
     with_daemon(work, quiet=quiet)
+
+
+def _write(file: Path, text: str) -> None:
+    """Nobody else may read it: a private text may be quoted in it."""
+    from rlmd.errors import InvalidParams
+
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fchmod(descriptor, 0o600)
+            stream.write(text)
+    except OSError as error:
+        raise InvalidParams(f"{file} cannot be written: {os.strerror(error.errno or 0)}.") from error
 
 
 async def _print_facts(client: Client, output: Output, run: RunInfo) -> None:

@@ -30,6 +30,8 @@ class RunHandlers:
             "run/list": self.list,
             "run/show": self.show,
             "run/fetch": self.fetch,
+            "run/export": self.export,
+            "run/delete": self.delete,
         }
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -112,6 +114,14 @@ class RunHandlers:
         last = min(params.to_seq or first + m.MAX_FETCH_FACTS, first + m.MAX_FETCH_FACTS - 1)
         facts = await self._engine.facts(params.run_id, first, last, egress=client.egress)
         return m.FetchResult(facts=tuple(facts))
+
+    async def export(self, client: Connection, params: m.ExportParams) -> m.ExportResult:
+        text, chars = await self._engine.export(params.run_id, params.form, params.start, egress=client.egress)
+        return m.ExportResult(text=text, chars=chars)
+
+    async def delete(self, client: Connection, params: m.RunIdParams) -> m.Done:
+        await self._engine.delete_run(params.run_id, egress=client.egress)
+        return m.Done()
 
     async def _result(self, record: RunRecord) -> m.RunResult:
         answer = await self._engine.answer(record)

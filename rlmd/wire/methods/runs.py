@@ -119,6 +119,22 @@ class FetchResult(Result):
     chars: int | None = None
 
 
+class ExportParams(Params):
+    """``jsonl``: the log of the reference implementation, for its visualizer, values elided; ``html``: one page that
+    needs nothing else. At most 500,000 characters come at once: ask again from where they end."""
+
+    run_id: str
+    form: Literal["jsonl", "html"] = "html"
+    start: int = Field(0, ge=0)
+
+
+class ExportResult(Result):
+    """``chars``: code points of the whole export."""
+
+    text: str
+    chars: int
+
+
 class RunGap(Result):
     """Facts that this slow reader was not sent; it reads them by ``run/fetch``."""
 
@@ -135,5 +151,7 @@ METHODS = (
     Method("run/cancel", CancelParams, RunInfo, "Cancels a run; answered when it has ended."),
     Method("run/list", RunListParams, RunListResult, "Lists runs, newest first."),
     Method("run/show", RunIdParams, RunResult, "Shows a run with answer, citations and receipt."),
+    Method("run/export", ExportParams, ExportResult, "Gives a run in another form, such as a page for a browser."),
+    Method("run/delete", RunIdParams, Done, "Takes a run that does not go on off the disk."),
     Method("run/fetch", FetchParams, FetchResult, "Reads facts of the past, or a value named in a fact."),
 )

@@ -1,0 +1,206 @@
+"""What happened in a run, in the order in which a person reads it: folded from its facts, its texts bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlmd.engine.history import elide
+from rlmd.engine.journal import read_facts, read_text
+from rlmd.engine.past import without_stopped
+from rlmd.engine.record import RunRecord, fold
+from rlmd.errors import RlmdError
+from rlmd.events import (
+    AnyFact,
+    CellEnded,
+    CellStarted,
+    CompletionRecord,
+    FinalRefused,
+    LimitHit,
+    Note,
+    RootFailed,
+    RootReplied,
+    RunInterrupted,
+    RunResumed,
+    RunStarted,
+    Searched,
+    SessionStarted,
+    StrategyChosen,
+    SubQueryFailed,
+    SubQueryReplied,
+    Text,
+    TurnStarted,
+)
+
+#: Characters of one text that are kept, two thirds of them from its beginning.
+MOST_CHARS = 20_000
+#: Sub-queries of one cell that are told; their number is told in full.
+MOST_SUB_QUERIES = 2000
+
+
+@dataclass(slots=True)
+class SubQueryStory:
+    """``prompt`` is its beginning: a journal keeps no more of it. ``failed``: the reply is the reason."""
+
+    prompt: str
+    prompt_chars: int
+    reply: str
+    failed: bool
+    seconds: float
+    completion: CompletionRecord | None
+
+
+@dataclass(slots=True)
+class CellStory:
+    number: int
+    code: str
+    program: str | None = None
+    output: str = ""
+    cut: int = 0
+    ok: bool = True
+    error: str | None = None
+    final: str | None = None
+    seconds: float = 0.0
+    names: tuple[tuple[str, str, str], ...] = ()
+    searches: list[Searched] = field(default_factory=list)
+    sub_queries: list[SubQueryStory] = field(default_factory=list)
+    #: How many there were in all.
+    asked: int = 0
+
+
+@dataclass(slots=True)
+class TurnStory:
+    """One root completion with what followed; number 0 holds the cells of programs and of clients."""
+
+    number: int
+    time: float
+    reply: str = ""
+    thinking: str = ""
+    failed: str = ""
+    completion: CompletionRecord | None = None
+    cells: list[CellStory] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Story:
+    record: RunRecord
+    started: RunStarted
+    question: str
+    answer: str | None
+    turns: list[TurnStory]
+    remarks: list[str]
+
+
+def story_of(folder: Path) -> Story:
+    """Reads a run's folder. Raises ``InternalError``, ``NotFound``."""
+    facts = read_facts(folder).facts
+    record = fold(facts)
+    teller = _Teller(folder)
+    for fact in without_stopped(facts):
+        teller.tell(fact)
+    started = next(fact for fact in facts if isinstance(fact, RunStarted))
+    return Story(
+        record=record,
+        started=started,
+        question=teller.text(started.question),
+        answer=teller.text(record.answer) if record.answer is not None else None,
+        turns=teller.turns,
+        remarks=teller.remarks,
+    )
+
+
+class _Teller:
+    """The fold from facts to turns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.turns: list[TurnStory] = []
+        self.remarks: list[str] = []
+        self._cells: dict[int, CellStory] = {}
+
+    def text(self, text: Text) -> str:
+        """The text, bounded; of one that is damaged on the disk its beginning and a word on that."""
+        try:
+            return elide(read_text(self._folder, text), MOST_CHARS * 2 // 3, MOST_CHARS // 3, "characters")
+        except RlmdError:
+            return f"{text.preview or ''}\n[the rest of {text.chars:,} characters is not on the disk any more]"
+
+    def tell(self, fact: AnyFact) -> None:
+        match fact:
+            case TurnStarted():
+                self._turn(fact.turn, fact.time)
+            case RootReplied():
+                turn = self._turn(fact.turn, fact.time)
+                turn.reply, turn.completion, turn.failed = self.text(fact.reply), fact.completion, ""
+                turn.thinking = self.text(fact.thinking) if fact.thinking is not None else ""
+            case RootFailed():
+                self._turn(fact.turn, fact.time).failed = fact.error.message
+            case CellStarted():
+                self._cell_started(fact)
+            case CellEnded():
+                self._cell_ended(fact)
+            case SubQueryReplied() | SubQueryFailed():
+                self._sub_query(fact)
+            case Searched():
+                if (cell := self._cells.get(fact.cell)) is not None:
+                    cell.searches.append(fact)
+            case _:
+                if remark := _remark(fact):
+                    (self.turns[-1].remarks if self.turns else self.remarks).append(remark)
+
+    def _turn(self, number: int, time: float) -> TurnStory:
+        for turn in reversed(self.turns):
+            if turn.number == number:
+                return turn
+        self.turns.append(TurnStory(number, time))
+        return self.turns[-1]
+
+    def _cell_started(self, fact: CellStarted) -> None:
+        if (cell := self._cells.get(fact.cell)) is None:  # else it is begun anew after a stop
+            cell = self._cells[fact.cell] = CellStory(fact.cell, self.text(fact.code), fact.program)
+            self._turn(fact.turn, fact.time).cells.append(cell)
+
+    def _cell_ended(self, fact: CellEnded) -> None:
+        cell = self._cells.get(fact.cell)
+        if cell is None:
+            return
+        cell.output, cell.cut, cell.ok, cell.error = self.text(fact.output), fact.cut, fact.ok, fact.error
+        cell.seconds, cell.names = fact.seconds, fact.names
+        cell.final = self.text(fact.final.text) if fact.final is not None else None
+
+    def _sub_query(self, fact: SubQueryReplied | SubQueryFailed) -> None:
+        cell = self._cells.get(fact.cell)
+        if cell is None:
+            return
+        cell.asked += 1
+        if len(cell.sub_queries) >= MOST_SUB_QUERIES:
+            return
+        replied = isinstance(fact, SubQueryReplied)
+        cell.sub_queries.append(
+            SubQueryStory(
+                prompt=fact.prompt_preview,
+                prompt_chars=fact.prompt_chars,
+                reply=self.text(fact.reply) if isinstance(fact, SubQueryReplied) else fact.error.message,
+                failed=not replied,
+                seconds=fact.completion.seconds if isinstance(fact, SubQueryReplied) else 0.0,
+                completion=fact.completion if isinstance(fact, SubQueryReplied) else None,
+            )
+        )
+
+
+def _remark(fact: AnyFact) -> str:
+    match fact:
+        case StrategyChosen():
+            return f"Strategy {fact.strategy}: {fact.why}."
+        case FinalRefused():
+            return f"The final was not accepted. {fact.why}"
+        case LimitHit() | RunInterrupted():
+            return fact.why
+        case Note():
+            return fact.text
+        case RunResumed():
+            return f"The run was taken up again: {fact.why}."
+        case SessionStarted() if fact.lost:
+            return "The REPL was started anew; variables were lost."
+    return ""
