@@ -245,3 +245,51 @@ async def test_a_daemon_that_is_stopped_is_not_started_for_the_run(
     attached = await Shell(folders)("run", "attach", run_id)
     assert (attached.status, "The oven." in attached.out) == (0, True), attached
     await again.stop()
+
+
+async def test_a_session_goes_on_with_the_next_daemon(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    """A follow-up question finds the names of the first, though the daemon was killed in between."""
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    daemon = await start_daemon()
+    shell = Shell(folders)
+    ollama.script("root", ["```repl\nburned = grep('burned')[0]\n```", "FINAL_VAR(burned)"])
+    asked = ("ask", "-f", str(village / "fire.txt"), "--strategy", "rlm", "--session", "mill")
+    first = await shell(*asked, "What burned?")
+    assert (first.status, FIRE in first.out) == (0, True), first
+    await daemon.kill()
+    daemon = await start_daemon()
+    shown = await shell("session", "show", "mill")
+    assert re.search(r"^burned\t", shown.out, re.MULTILINE), shown
+    assert "What burned?" in shown.err
+    ollama.script("root", ["```repl\nyear = burned.split('of ')[-1][:4]\n```\nFINAL_VAR(year)"])
+    second = await shell(*asked, "When?")
+    assert (second.status, second.out.splitlines()[0]) == (0, "1804"), second
+    assert (await shell("session", "reset", "mill")).status == 0
+    assert (await shell("session", "show", "mill")).out.splitlines()[1:] == []
+    assert (await shell("session", "drop", "mill")).status == 0
+    assert (await shell("session", "show", "mill")).status == 4
+    await daemon.stop()
+
+
+async def test_export_and_delete(start_daemon: StartDaemon, folders: Folders, village: Path) -> None:
+    """A page in a file that is for its owner alone, a log on stdout; then the run is no more."""
+    folders.write_config("")
+    daemon = await start_daemon()
+    shell = Shell(folders)
+    await shell("ask", "-f", str(village / "fire.txt"), "Who burned <b>the mill</b>?")
+    run_id = (await shell("run", "list")).out.split("\t")[0]
+    page = village / "page.html"
+    page.write_text("old")
+    page.chmod(0o644)
+    assert (await shell("run", "export", run_id, "-o", str(page))).status == 0
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "Who burned &lt;b&gt;the mill&lt;/b&gt;?" in page.read_text()
+    lines = (await shell("run", "export", run_id[:6], "--format", "jsonl")).out.splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["metadata", "iteration"]
+    unwritten = await shell("run", "export", run_id, "-o", str(village / "none" / "page.html"))
+    assert (unwritten.status, "cannot be written" in unwritten.err) == (2, True), unwritten
+    assert (await shell("run", "delete", run_id)).status == 0
+    assert (await shell("run", "show", run_id)).status == 4
+    await daemon.stop()
