@@ -7,6 +7,7 @@ retry, which copy wins is the scheduler's.
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,10 +34,14 @@ from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, 
 from rlmd.pool.host import Host
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
+from rlmd.pool.turns import Turns
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.failures import is_final_for_host
 
 OnDelta = Callable[[int, str], None]
+
+#: How long the sending of requests and the handing on of replies may take in one turn of the loop.
+_TURN_SECONDS = 0.002
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +115,7 @@ class Dispatcher:
         self._tickets: dict[int, _Ticket] = {}
         self._running: dict[int, _Running] = {}
         self._next_id = 1
+        self._turns = Turns(_TURN_SECONDS, time.perf_counter)
         self._group: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
@@ -146,7 +152,9 @@ class Dispatcher:
         self._tickets[work.id] = ticket
         try:
             self.do(self._scheduler.submit(work, loop.time()))
-            return await ticket.future
+            won = await ticket.future
+            await self._turns.take()
+            return won
         finally:
             if ticket.future.done() and not ticket.future.cancelled():
                 ticket.future.exception()  # seen, even if we were cancelled at the same moment
@@ -185,8 +193,10 @@ class Dispatcher:
         ticket = self._tickets.get(running.dispatch.request)
         try:
             if ticket is not None:
+                await self._turns.take()
                 running.completion = await self._stream(running, ticket)
                 ending = Ending("whole")
+                await self._turns.take()  # cancelled here it is whole all the same
         except RlmdError as error:
             ending = self._judge(error, running, ticket)
         except Exception as error:  # noqa: BLE001  a fault of ours must not end the group that owns all attempts
