@@ -264,7 +264,7 @@ Only what root models write is shown; of several texts the newest."
   (when (and rlm--run (rlm-run-live-p rlm--run))
     (let ((run rlm--run))
       (if (and (eq rlm-on-kill 'cancel)
-               (memq (rlm-run-link run) '(attached asking)))
+               (memq (rlm-run-link run) '(nil attached asking)))
           (rlm--guarded #'rlm-run-cancel run "its answer buffer was killed")
         (rlm--guarded #'rlm--run-leave run)))))
 

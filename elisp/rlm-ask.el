@@ -36,7 +36,7 @@
 
 ;;;###autoload
 (cl-defun rlm-query (question source &key callback display
-                              strategy root sub session limits fresh)
+                              strategy root sub session limits fresh schema)
   "Ask QUESTION of SOURCE; return the run, an `rlm-run', at once.
 SOURCE is a buffer (its accessible part), a string, a list
 \(BUFFER START END), or a list of such.  CALLBACK is called with the
@@ -50,6 +50,7 @@ STRATEGY, ROOT, SUB and LIMITS are as the options `rlm-strategy',
 `rlm-root-models', `rlm-sub-models' and `rlm-limits', and replace
 them.  SESSION is the name of a session whose names the run finds;
 FRESH non-nil means that no sub-query is answered from the cache.
+SCHEMA, a JSON Schema as a plist, has the answer be JSON that fits it.
 
 Interactively the source is what `rlm-context-functions' find at
 point, and with a prefix argument the text that was asked about
@@ -68,8 +69,10 @@ last.  With a negative one the answer goes to the echo area."
                :question question
                :sources sources
                :begin #'rlm--begin
-               :params (rlm--params strategy root sub limits fresh
-                                    (or session (and own (rlm--session-name)))))))
+               :params (append
+                        (rlm--params strategy root sub limits fresh
+                                     (or session (and own (rlm--session-name))))
+                        (when schema (list :schema schema))))))
     (setf (rlm-run-session-own run) own)
     (when callback
       (rlm--run-when-over run callback))
@@ -241,20 +244,24 @@ A daemon that is not there and cannot be started is a `user-error'."
   "Have SOURCES of RUN loaded one after the other, then ask.
 NAMES are the contexts that are there, last first.  AGAIN is
 non-nil if the daemon had forgotten one and this is the second try."
-  (if (null sources)
-      (progn
-        (setf (rlm-run-state run) 'new)
-        (rlm--run-start run (reverse names)
-                        (unless again
-                          (lambda ()
-                            (dolist (source (rlm-run-sources run))
-                                (unless (rlm-source-stored source)
-                                (setf (rlm-source-name source) nil)))
-                            (rlm--load-then-ask run (rlm-run-sources run) nil t)))))
+  (cond
+   ((not (rlm-run-live-p run)))         ; it was cancelled meanwhile
+   ((null sources)
+    (setf (rlm-run-state run) 'new)
+    (rlm--run-start run (reverse names)
+                    (unless again
+                      (lambda ()
+                        (dolist (source (rlm-run-sources run))
+                          (unless (rlm-source-stored source)
+                            (setf (rlm-source-name source) nil)))
+                        (rlm--load-then-ask run (rlm-run-sources run) nil t)))))
+   (t
     (rlm--source-load (car sources) (rlm-run-socket run)
                       (lambda (name)
                         (rlm--load-then-ask run (cdr sources) (cons name names) again))
-                      (lambda (error) (rlm--run-refused run error)))))
+                      (lambda (error)
+                        (when (rlm-run-live-p run)
+                          (rlm--run-refused run error)))))))
 
 ;;;; Commands on runs
 

@@ -47,6 +47,7 @@ running, ended, failed, cancelled or interrupted, and before that
   (sources nil :documentation "The texts asked about, a list of `rlm-source'.")
   (begin nil :documentation "Function of the run that asks for it from the start.")
   (observers nil :documentation "Functions called with RUN, EVENT, DATA.")
+  (cancelled nil :documentation "Why it is to be cancelled once the daemon knows it.")
   (session-own nil :documentation "Non-nil if its session is for its answer buffer alone.")
   (created (float-time)) (ended nil)
   ;; What the facts told.
@@ -147,6 +148,8 @@ with no argument instead of failing."
   (setf (rlm-run-link run) (if (rlm-run-live-p run) 'attached 'done))
   (when (eq (rlm-run-state run) 'new)
     (setf (rlm-run-state run) (intern (or (plist-get info :state) "running"))))
+  (when (and (rlm-run-cancelled run) (rlm-run-live-p run))
+    (rlm--run-cancel-there run (rlm-run-cancelled run)))
   (rlm--run-tell run 'state))
 
 (defun rlm--run-refused (run error)
@@ -192,17 +195,30 @@ A lost connection is not the end: it can be attached again."
         (t (rlm--run-refused run error))))
 
 (defun rlm-run-cancel (run &optional why)
-  "Have the daemon end RUN; WHY is kept in its journal."
+  "Have the daemon end RUN; WHY is kept in its journal.
+One that it was not asked for yet ends at once."
   (when (rlm-run-live-p run)
-    (setf (rlm-run-activity run) "cancelling")
-    (rlm--run-tell run 'state)
-    (rlm-call "run/cancel"
-              (list :run_id (rlm-run-id run) :why (or why "asked in Emacs"))
-              :socket (rlm-run-socket run)
-              :failure (lambda (error)
-                         (setf (rlm-run-activity run) nil)
-                         (message "rlm: %s" (rlm-error-text error))
-                         (rlm--run-tell run 'state)))))
+    (let ((why (or why "asked in Emacs")))
+      (setf (rlm-run-activity run) "cancelling")
+      (pcase (rlm-run-link run)
+        ('nil (setf (rlm-run-outcome run) "cancelled"
+                    (rlm-run-why run) why)
+              (rlm--run-over run 'cancelled))
+        ;; The two requests would run side by side.
+        ('asking (setf (rlm-run-cancelled run) why))
+        (_ (rlm--run-cancel-there run why)))
+      (rlm--run-tell run 'state))))
+
+(defun rlm--run-cancel-there (run why)
+  "Have the daemon, which knows RUN, end it; WHY as in `rlm-run-cancel'."
+  (setf (rlm-run-cancelled run) nil)
+  (rlm-call "run/cancel"
+            (list :run_id (rlm-run-id run) :why why)
+            :socket (rlm-run-socket run)
+            :failure (lambda (error)
+                       (setf (rlm-run-activity run) nil)
+                       (message "rlm: %s" (rlm-error-text error))
+                       (rlm--run-tell run 'state))))
 
 (defun rlm-wait (run &optional timeout)
   "Wait until RUN is over; return RUN, or nil after TIMEOUT seconds.

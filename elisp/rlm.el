@@ -68,6 +68,13 @@
 (autoload 'rlm-list-hosts "rlm-status" nil t)
 (autoload 'rlm-doctor "rlm-doctor" nil t)
 (autoload 'rlm-manual "rlm-doctor" nil t)
+(autoload 'rlm-magit-mode "rlm-magit" nil t)
+(autoload 'rlm-magit-message "rlm-magit" nil t)
+(autoload 'rlm-magit-commit "rlm-magit" nil t)
+(autoload 'rlm-magit-review "rlm-magit" nil t)
+(autoload 'rlm-magit-why "rlm-magit" nil t)
+(autoload 'org-babel-execute:rlm "ob-rlm")
+(autoload 'org-babel-execute:rlm-python "ob-rlm")
 (autoload 'rlm-disconnect "rlm-rpc" nil t)
 (autoload 'rlm-dispatch "rlm-transient" nil t)
 

@@ -264,6 +264,20 @@ Another program may take the processor meanwhile: one of three times counts."
         (should-error (with-current-buffer buffer (call-interactively #'rlm-cancel))
                       :type 'user-error)))))
 
+(ert-deftest rlm-daemon-cancel-at-once ()
+  "A run that is cancelled before the daemon knows it is asked nowhere, or ended there."
+  (rlm-test-with-daemon (:scripts '(("root" . ((:text "late" :latency 100) (:text "late" :latency 100)))))
+    (let ((run (rlm-query "Q?" "a text")))
+      (rlm-run-cancel run)
+      (should (eq 'cancelled (rlm-run-state run)))
+      (rlm-call-sync "daemon/status" nil)
+      (rlm-test-await (rlm--client-live-p (rlm--client)))
+      (should (= 0 (plist-get (rlm-call-sync "daemon/status" nil) :runs))))
+    (let ((run (rlm-query "Q?" (list "a text"))))
+      (rlm-test-await (eq 'asking (rlm-run-link run)))
+      (rlm-run-cancel run)
+      (rlm-test-await (equal "cancelled" (rlm-test-state run))))))
+
 (ert-deftest rlm-daemon-a-killed-buffer-cancels ()
   "Killing the answer buffer in mid-stream cancels the run, at once and quietly."
   (rlm-test-with-daemon (:scripts `(("root" . (,rlm-test-slowly))))

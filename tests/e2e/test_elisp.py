@@ -109,7 +109,8 @@ def test_checkdoc_finds_nothing(source: Path) -> None:
 
 
 def test_package_lint_finds_nothing() -> None:
-    """Old releases of the linter do not know the Emacs that is asked for: what they say of that does not count."""
+    """Old releases of the linter do not know the Emacs that is asked for, nor all names that Org wants of a language:
+    what they say of these does not count."""
     site = Path("/usr/share/emacs/site-lisp")
     linter = next(path.parent for path in sorted(site.glob("elpa*/package-lint-*/package-lint.el")))
     load = '(progn (require \'package-lint) (setq package-lint-main-file "rlm.el"))'
@@ -117,4 +118,5 @@ def test_package_lint_finds_nothing() -> None:
     read = emacs("-L", str(linter), "--eval", load, "-f", "package-lint-batch-and-exit", *names, folder=ELISP)
     found = re.findall(r"^\S+:\d+:\d+: .*", read.stdout, re.MULTILINE)
     assert "Debugger entered" not in read.stdout, read.stdout
-    assert not [line for line in found if "uninstallable in all released Emacs versions" not in line]
+    unknown = re.compile(r"uninstallable in all released Emacs versions|[\"`]org-babel-[a-z-]+:rlm\b")
+    assert not [line for line in found if not unknown.search(line)]
