@@ -69,8 +69,10 @@ class RoleSettings(Section):
 class LimitSettings(Section):
     """A run's purse; each ask may bring its own. A limit ends a run with the best answer so far, and says so."""
 
-    turns: int = Field(30, ge=1, description="Completions of the root")
+    turns: int = Field(30, ge=1, description="Completions of the root, those of child runs included")
     sub_queries: int = Field(2000, ge=0, description="Completions that cells ask for; those from the cache are free")
+    tokens: int | None = Field(None, ge=1, description="Of all prompts and replies; without it as many as it takes")
+    depth: int = Field(1, ge=0, le=8, description="Levels of child runs (`rlm_query`) below a run; 0 allows none")
     seconds: float = Field(3600.0, gt=0, description="Time on the clock")
     consecutive_errors: int = Field(5, ge=1, description="Cells in a row that end in an error")
 
@@ -84,7 +86,9 @@ class ReplSettings(Section):
         None, ge=256 << 20, description="Memory of all workers together; by default three quarters of the machine's"
     )
     output_chars: int = Field(20_000, ge=500, description="Characters kept of a cell's output, head and tail")
-    max_workers: int = Field(16, ge=1, description="Workers in use at once")
+    max_workers: int = Field(
+        16, ge=1, description="Workers in use at once; for each level of `limits.depth` one is kept for child runs"
+    )
     spare_workers: int = Field(1, ge=0, description="Workers kept warm beside those in use")
     idle_seconds: float = Field(1800.0, gt=0, description="A named session's worker ends after this long unused")
     bubblewrap: bool = Field(True, description="Use bubblewrap where it works")

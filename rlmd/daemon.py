@@ -68,7 +68,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         pool = Pool(settings, cache_folder=paths.cache / "completions")
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
         stack.push_async_callback(_step, "pool", pool.close, 5.0)
-        workers = _workers(settings.repl, groups)
+        workers = _workers(settings.repl, groups, settings.limits.depth)
         await workers.start()
         stack.push_async_callback(_step, "workers", workers.close, 5.0)
         engine = Engine(
@@ -130,9 +130,10 @@ async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float
         log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
 
 
-def _workers(settings: ReplSettings, groups: WorkerGroups | None) -> Workers:
+def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) -> Workers:
     return Workers(
         max_workers=settings.max_workers,
+        depth=depth,
         spare_workers=settings.spare_workers,
         memory_bytes=settings.memory_bytes,
         total_bytes=settings.total_memory_bytes,

@@ -126,6 +126,7 @@ class Receipt(Model):
     unread_stretches: int = 0
     sub_queries: int
     sub_queries_cached: int
+    children: int = 0
     turns: int
     models: tuple[ModelUse, ...] = ()
     wall_seconds: float
@@ -158,12 +159,17 @@ class ErrorRecord(Model):
 
 
 class Limits(Model):
-    """The purse of a run and all its children; claimed before use, except the observed ``seconds``."""
+    """The purse of a run and all its children; claimed before use, except the observed ``seconds``.
+
+    ``tokens`` are of prompts and replies together, None: as many as it takes. ``depth``: levels of child runs.
+    """
 
     turns: int
     sub_queries: int
     seconds: float
     consecutive_errors: int
+    tokens: int | None = None
+    depth: int = 0
 
 
 class Fact(Model):
@@ -201,6 +207,7 @@ class RunStarted(Fact):
     request_digest: str
     rlmd: str
     prompts: str
+    parent: str | None = None
     answer_schema: Text | None = None
     request: Text | None = None
     egress: bool = False
@@ -309,6 +316,44 @@ class SubQueryFailed(SubQueryFact):
     type: Literal["subquery_failed"] = "subquery_failed"
     error: ErrorRecord
     told: str | None = None
+
+
+class ChildStarted(Fact):
+    """A cell asked a run of its own by ``rlm_query``: ``child`` is its id, under which its facts can be fetched.
+
+    ``given`` are the stretches of this run's contexts that it was given, ``given_chars`` all its text; None: it has
+    the contexts of this run. ``prompt_digest`` is of question and text, ``occurrence`` counts equal ones in the cell.
+    """
+
+    type: Literal["child_started"] = "child_started"
+    cell: int
+    batch: int
+    slot: int
+    child: str
+    question: Text
+    prompt_digest: str
+    occurrence: int
+    given: tuple[Span, ...] = ()
+    given_chars: int | None = None
+
+
+class ChildEnded(Fact):
+    """How a child run ended. ``read`` are stretches of this run's contexts that reached a model in it; ``told`` is what
+    the cell was told where that is no answer."""
+
+    type: Literal["child_ended"] = "child_ended"
+    cell: int
+    batch: int
+    slot: int
+    child: str
+    prompt_digest: str
+    occurrence: int
+    outcome: Outcome
+    answer: Text
+    error: ErrorRecord | None = None
+    told: str | None = None
+    read: tuple[Span, ...] = ()
+    receipt: Receipt | None = None
 
 
 class Searched(Fact):
@@ -421,6 +466,8 @@ AnyFact = Annotated[
     | BatchStarted
     | SubQueryReplied
     | SubQueryFailed
+    | ChildStarted
+    | ChildEnded
     | Searched
     | CellEnded
     | FinalRefused

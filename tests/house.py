@@ -31,7 +31,9 @@ class House:
         self.pool = Pool(self.settings, cache_folder=self.folder / "cache" / "completions", default_url=None)
         await self.pool.start()
         self._stack.push_async_callback(self.pool.close)
-        self.workers = Workers(spare_workers=0)
+        self.workers = Workers(
+            spare_workers=0, max_workers=self.settings.repl.max_workers, depth=self.settings.limits.depth
+        )
         self._stack.push_async_callback(self.workers.close)
         self.engine = Engine(
             contexts=self.contexts,

@@ -107,7 +107,9 @@ RunId = Annotated[
 Limit = Annotated[
     list[str] | None,
     typer.Option(
-        "--limit", metavar="WHAT=N", help="turns=N, sub-queries=N, seconds=N or consecutive-errors=N; can be repeated."
+        "--limit",
+        metavar="WHAT=N",
+        help="turns=N, sub-queries=N, tokens=N, seconds=N, depth=N or consecutive-errors=N; can be repeated.",
     ),
 ]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +27,9 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+_ID = re.compile(r"[0-9a-f-]{36}")
+#: Levels of children that a run may have.
+_MOST_DEPTH = 8
 #: Facts given at once: some 50 ms of parsing in a thread.
 _MOST_FACTS = 5000
 #: Runs of which it is remembered where the reading of facts stopped: clients read on from there.
@@ -44,6 +50,8 @@ class Archive:
         self._threads = threads
         self._marks: dict[str, Mark] = {}
         self._exported: tuple[tuple[str, ExportForm, int], str] | None = None
+        #: Child → parent, of those that were started or asked about.
+        self._parents: dict[str, str] = {}
         self.records: dict[str, RunRecord] = {}
 
     async def open(self) -> list[RunRecord]:
@@ -58,7 +66,32 @@ class Archive:
         return [self.folder(record.run_id) for record in sorted(held, key=lambda one: one.created)]
 
     def folder(self, run_id: str) -> Path:
-        return self._folder / run_id
+        """Where a run's journal is; a child's is inside its parent's folder."""
+        parent = self._parents.get(run_id)
+        return self._folder / run_id if parent is None else self.folder(parent) / "children" / run_id
+
+    def place_child(self, parent: str, child: str) -> Path:
+        """The folder of a child that begins."""
+        self._parents[child] = parent
+        return self.folder(child)
+
+    async def find_child(self, run_id: str) -> RunRecord | None:
+        """A child of an earlier daemon's run, which is looked for when it is asked about."""
+        if not _ID.fullmatch(run_id):
+            return None
+        return await self._in_thread(lambda: self._find_child(run_id))
+
+    def _find_child(self, run_id: str) -> RunRecord | None:
+        for depth in range(1, _MOST_DEPTH + 1):
+            for folder in self._folder.glob(f"*/{'children/*/' * (depth - 1)}children/{run_id}"):
+                chain = [run_id, *(parent.name for parent in folder.parents if parent.name != "children")][: depth + 1]
+                self._parents.update(itertools.pairwise(chain))
+                record = journals.read_record(folder).slim()
+                if record.active:  # it ended with its daemon, and nothing will be added to it
+                    record = replace(record, state="interrupted", why="the daemon ended while the run was going")
+                self.records[run_id] = record
+                return record
+        return None
 
     async def unused(self, run_id: str) -> Path:
         """The folder of a run that begins. A journal that could not be read at the start is never written on:
@@ -125,9 +158,16 @@ class Archive:
             shutil.rmtree(aside, ignore_errors=True)
 
         await self._in_thread(delete)
+        self._forget(run_id)
+        self._exported = None
+
+    def _forget(self, run_id: str) -> None:
+        """A run and its children, which were in its folder."""
         self.records.pop(run_id, None)
         self._marks.pop(run_id, None)
-        self._exported = None
+        self._parents.pop(run_id, None)
+        for child in [child for child, parent in self._parents.items() if parent == run_id]:
+            self._forget(child)
 
     async def mend(self, run_id: str) -> int:
         """Cuts a torn last line, and says how many bytes it had."""

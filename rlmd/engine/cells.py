@@ -6,21 +6,26 @@ is a typed slot, never an exception in the batch.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from rlmd.engine.child_asking import AskChild, ChildAsking
+from rlmd.engine.given import GivenContext
 from rlmd.engine.journal import clean
-from rlmd.engine.limits import Purse
-from rlmd.engine.parts import ContextsPart, Parts, PinnedContext
+from rlmd.engine.limits import Claim, Purse
+from rlmd.engine.parts import ContextsPart, Hit, Parts, PinnedContext
 from rlmd.engine.past import Past, SubQueryEnd
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.tokens import tokens_of
 from rlmd.engine.typed_asking import TypedAsking
 from rlmd.errors import (
     CompletionCut,
     InvalidParams,
     LimitReached,
+    NoHost,
     NotFound,
     OverUse,
     PromptTooLong,
@@ -41,7 +46,7 @@ from rlmd.events import (
 )
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
-from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+from rlmd.repl import ChildQuery, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 
 R = TypeVar("R")
 
@@ -105,6 +110,7 @@ class Asking:
     sub: tuple[str, ...] | None
     fresh: bool
     piece_chars: int
+    children: AskChild
     seen: Counter[str] = field(default_factory=Counter)
     limit: LimitReached | None = None
     #: None where cells may ask as they like: those of a person, and of programs.
@@ -132,6 +138,7 @@ class RunCellHost:
         self._batches: dict[int, int] = {}
         self._occurrences: Counter[str] = Counter()
         self._typed = TypedAsking(asking.parts.threads)
+        self._children = ChildAsking(cell, asking.children, asking.purse, asking.past, recorder)
         self.passages: list[SearchPassage] = []
         self.asked = 0
         self.failures: Counter[str] = Counter()
@@ -159,13 +166,21 @@ class RunCellHost:
         )
         return passages
 
-    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+    async def answer(self, query: SubQuery | ChildQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        if isinstance(query, ChildQuery):
+            return self._counted(await self._children.answer(query, batch, slot))
         if query.schema is None:
             return await self._ask(query, batch, slot)
         try:
             return await self._typed.answer(query, lambda asked: self._ask(asked, batch, slot))
         except (InvalidParams, ReplyMismatch) as error:
             return self._failure(error)
+
+    def _counted(self, reply: SubQueryReply | SubQueryFailure) -> SubQueryReply | SubQueryFailure:
+        self.asked += 1
+        if isinstance(reply, SubQueryFailure):
+            self.failures[reply.kind] += 1
+        return reply
 
     def _failure(self, error: RlmdError) -> SubQueryFailure:
         self.failures[error.kind] += 1
@@ -221,16 +236,18 @@ class RunCellHost:
 
     def _spent(self, end: SubQueryEnd) -> None:
         """What the purse had to give for it."""
+        tokens = 0
         if isinstance(end, SubQueryFailed):
             self.failures[end.error.kind] += 1
             spent = end.error.kind not in (LimitReached.kind, OverUse.kind)
         else:
             spent = end.completion.source == "model"
+            tokens = end.completion.prompt_tokens + end.completion.completion_tokens
         if spent and (small := self._asking.small) is not None and self._is_small(end.prompt_chars):
             small.sent += 1
             small.chars += end.prompt_chars
-        if spent and self._asking.purse.left("sub_queries") > 0:
-            self._asking.purse.claim("sub_queries")
+        if spent:
+            self._asking.purse.restore({"sub_queries": 1, "tokens": tokens})
 
     async def _complete(self, prompt: str, query: SubQuery, sample: int, batch: int) -> PooledCompletion:
         """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
@@ -239,14 +256,15 @@ class RunCellHost:
         first = candidates[0] if candidates else None
         temperature = first.temperature if first else 0.0
         small = self._claim_small(prompt)
-        await self._claim()
-        spent = False
+        max_tokens = first.max_tokens if first else 1024
+        claim = await self._claim(tokens_of(prompt) + max_tokens)
+        spent, tokens = True, None
         try:
             done = await asking.parts.pool.complete(
                 CompletionRequest(
                     role="sub",
                     messages=(Message("user", prompt),),
-                    sampling=Sampling(temperature=temperature, max_tokens=first.max_tokens if first else 1024),
+                    sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
                     run_id=asking.run_id,
                     candidates=asking.sub,
                     model=query.model,
@@ -258,11 +276,15 @@ class RunCellHost:
                 )
             )
             spent = done.record.source == "model"
-        except RlmdError:
-            spent = True
+            tokens = done.record.prompt_tokens + done.record.completion_tokens
+        except (NoHost, NotFound, PromptTooLong):
+            tokens = 0  # nothing was sent
+            raise
+        except asyncio.CancelledError:
+            spent = False  # nobody is charged for what was not waited for
             raise
         finally:
-            asking.purse.settle_sub_query(spent=spent)
+            claim.settle(spent=spent, tokens=tokens)
             if small is not None and not spent:
                 small.sent -= 1
                 small.chars -= len(prompt)
@@ -287,10 +309,10 @@ class RunCellHost:
     def _is_small(self, chars: int) -> bool:
         return chars < min(_SMALL_CHARS, _SMALL_SHARE * self._asking.piece_chars)
 
-    async def _claim(self) -> None:
+    async def _claim(self, tokens: int) -> Claim:
         """Takes a sub-query from the purse; the first refusal of a run is a fact."""
         try:
-            await self._asking.purse.claim_sub_query()
+            return await self._asking.purse.claim_completion("sub_queries", tokens)
         except LimitReached as error:
             if self._asking.limit is None:
                 self._asking.limit = error
@@ -310,12 +332,19 @@ async def passages_of(
     limit = max(1, min(k, _MOST_PASSAGES))
     passages: list[SearchPassage] = []
     for context in pinned:
-        hits, _ = await contexts.search(context, query, "bm25", limit)
+        hits = await _hits(contexts, context, query, limit)
         passages.extend(
             SearchPassage(hit.context, hit.document, hit.start, hit.end, hit.text, hit.score, hit.line) for hit in hits
         )
     passages.sort(key=lambda passage: -passage.score)
     return passages[:limit]
+
+
+async def _hits(contexts: ContextsPart, context: PinnedContext, query: str, limit: int) -> Sequence[Hit]:
+    if isinstance(context, GivenContext):
+        return await context.search(query, limit)
+    hits, _ = await contexts.search(context, query, "bm25", limit)
+    return hits
 
 
 def hit_limit(recorder: Recorder, error: LimitReached) -> None:

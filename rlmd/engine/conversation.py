@@ -82,6 +82,7 @@ class Conversation:
                 run.sub_facts,
                 output_chars=self._output_chars,
                 cell_seconds=run.parts.settings.repl.cell_seconds,
+                depth=run.purse.limits.depth,
             ),
             opening(
                 run.request.question,

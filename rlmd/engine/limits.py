@@ -1,74 +1,117 @@
 """One purse for a run and all its children: claimed before use, so that a batch cannot overrun it.
 
-Turns and sub-queries are claimed before dispatch (a sub-query that cost nothing is given back); seconds and
-consecutive errors are observed. Everything happens on the loop, so a claim is whole or refused.
+Turns, sub-queries and tokens are claimed before dispatch (what cost nothing is given back); seconds and consecutive
+errors are observed. A child's purse claims from its parent's too: a claim is whole, in every purse up to the first
+one, or refused. Everything happens on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from rlmd.errors import LimitReached
 from rlmd.events import Limits
 
-Claimed = Literal["turns", "sub_queries"]
+Claimed = Literal["turns", "sub_queries", "tokens"]
 
-_WORDS = {"turns": "turns", "sub_queries": "sub-queries", "seconds": "seconds", "consecutive_errors": "errors in a row"}
+_WORDS = {
+    "turns": "turns",
+    "sub_queries": "sub-queries",
+    "tokens": "tokens",
+    "seconds": "seconds",
+    "consecutive_errors": "errors in a row",
+}
 
 
 class Purse:
     """Args:
     limits: What is allowed.
     clock: Monotonic seconds.
+    above: The parent's, for a child run.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float], above: Purse | None = None) -> None:
         self.limits = limits
         self._clock = clock
         self._started = clock()
-        self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0}
+        self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0, "tokens": 0}
         self._errors = 0
+        self._chain: tuple[Purse, ...] = (self, *(above._chain if above is not None else ()))
+        #: The whole tree's: claims that may yet be given back, in part or whole.
+        self._first = self._chain[-1]
         self._open = 0
         self._settled = asyncio.Event()
+
+    def below(self) -> Purse:
+        """The purse of a child run: it may take half the turns that are left, and what else is left in the tree."""
+        turns = min(purse.left("turns") for purse in self._chain)
+        limits = self.limits.model_copy(update={"turns": max(1, turns // 2), "depth": max(0, self.limits.depth - 1)})
+        return Purse(limits, self._clock, self)
 
     def begin(self, spent: float = 0.0) -> None:
         """The run's time counts from now, it may have waited for its session; ``spent`` seconds are gone already."""
         self._started = self._clock() - spent
 
-    def claim(self, what: Claimed) -> None:
-        """Takes one. Raises ``LimitReached`` when none is left, and takes nothing then."""
-        allowed = getattr(self.limits, what)
-        if self._used[what] >= allowed:
-            raise _reached(what, allowed, self._used[what])
-        self._used[what] += 1
+    def restore(self, counts: Mapping[Claimed, int]) -> None:
+        """Takes what was spent before the run was taken up again, and so was allowed."""
+        self._take(counts)
 
-    async def claim_sub_query(self) -> None:
-        """Takes a sub-query, to be settled by ``settle_sub_query``.
+    def claim(self, what: Claimed, count: int = 1) -> None:
+        """Takes so many. Raises ``LimitReached`` when fewer are left, and takes nothing then."""
+        self._check({what: count})
+        self._take({what: count})
 
-        While those that are open may yet be given back, it waits: of a batch that the cache can answer none is
+    async def claim_completion(self, what: Literal["sub_queries"] | None, tokens: int) -> Claim:
+        """Takes what one completion may cost, to be settled: a sub-query, if it is one, and tokens at their worst.
+
+        While claims that are open may yet be given back, it waits: of a batch that the cache can answer none is
         refused. Raises ``LimitReached`` once all that is allowed has been spent.
         """
-        while self.left("sub_queries") <= 0 and self._open:
-            await self._settled.wait()
-        self.claim("sub_queries")
-        self._open += 1
+        wanted: dict[Claimed, int] = {"tokens": tokens}
+        if what is not None:
+            wanted[what] = 1
+        while self._lacking(wanted) and self._first._open:
+            await self._first._settled.wait()
+        self._check(wanted)
+        self._take(wanted)
+        self._first._open += 1
+        return Claim(self, wanted)
 
-    def settle_sub_query(self, *, spent: bool) -> None:
-        """Says whether an open sub-query cost anything: a reply from the cache did not."""
-        assert self._open > 0
-        self._open -= 1
-        if not spent:
-            self._used["sub_queries"] -= 1
-        self._settled.set()
-        self._settled = asyncio.Event()
+    def settle(self, claimed: Mapping[Claimed, int], used: Mapping[Claimed, int]) -> None:
+        """Gives back what an open claim did not use."""
+        assert self._first._open > 0
+        self._first._open -= 1
+        changes: dict[Claimed, int] = {what: used.get(what, 0) - count for what, count in claimed.items()}
+        self._take(changes)
+        self._first._settled.set()
+        self._first._settled = asyncio.Event()
 
     def used(self, what: Claimed) -> int:
         return self._used[what]
 
     def left(self, what: Claimed) -> int:
-        return int(getattr(self.limits, what)) - self._used[what]
+        """What this run may still take, its parents' purses included; very many where nothing limits it."""
+        return min(purse._own_left(what) for purse in self._chain)
+
+    def _own_left(self, what: Claimed) -> int:
+        allowed = getattr(self.limits, what)
+        return _UNLIMITED if allowed is None else int(allowed) - self._used[what]
+
+    def _lacking(self, wanted: Mapping[Claimed, int]) -> bool:
+        return any(self.left(what) < count for what, count in wanted.items())
+
+    def _check(self, wanted: Mapping[Claimed, int]) -> None:
+        for purse in self._chain:
+            for what, count in wanted.items():
+                if purse._own_left(what) < count:
+                    raise _reached(what, getattr(purse.limits, what), purse._used[what])
+
+    def _take(self, counts: Mapping[Claimed, int]) -> None:
+        for purse in self._chain:
+            for what, count in counts.items():
+                purse._used[what] += count
 
     @property
     def seconds_used(self) -> float:
@@ -76,7 +119,7 @@ class Purse:
 
     @property
     def seconds_left(self) -> float:
-        return self.limits.seconds - self.seconds_used
+        return min(purse.limits.seconds - purse.seconds_used for purse in self._chain)
 
     def went_well(self) -> None:
         self._errors = 0
@@ -93,6 +136,36 @@ class Purse:
             raise _reached("seconds", self.limits.seconds, round(self.seconds_used, 1))
 
 
+#: More than anything counts up to.
+_UNLIMITED = 1 << 60
+
+
+class Claim:
+    """What one completion may cost, until it is settled; settled twice is settled once."""
+
+    def __init__(self, purse: Purse, wanted: Mapping[Claimed, int]) -> None:
+        self._purse = purse
+        self._wanted = wanted
+        self._settled = False
+
+    def settle(self, *, spent: bool, tokens: int | None = None) -> None:
+        """Says what it cost.
+
+        Args:
+            spent: Whether anything: a reply from the cache did not.
+            tokens: As the server counted them; None: unknown, so all that was claimed.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        used: dict[Claimed, int] = {}
+        if spent:
+            used = dict(self._wanted)
+            if tokens is not None:
+                used["tokens"] = tokens
+        self._purse.settle(self._wanted, used)
+
+
 def time_is_over(limits: Limits) -> LimitReached:
     """The error of a run whose time ran out in the middle of a step."""
     return _reached("seconds", limits.seconds, limits.seconds)
@@ -101,6 +174,8 @@ def time_is_over(limits: Limits) -> LimitReached:
 def _reached(limit: str, allowed: float, used: float) -> LimitReached:
     if limit == "consecutive_errors":
         message = f"{used:g} errors in a row; the limit is {allowed:g}."
+    elif limit == "tokens":
+        message = f"Of the limit of {allowed:,} tokens {used:,} are used; one more request may take more than the rest."
     else:
         message = f"The limit of {allowed:g} {_WORDS[limit]} is used up."
     return LimitReached(

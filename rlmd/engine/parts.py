@@ -14,9 +14,11 @@ from rlmd.config import Settings
 from rlmd.engine.sessionlog import SessionLog
 from rlmd.events import Pin, Span
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
-from rlmd.repl import CellHost, CellReport, ContextSource
+from rlmd.repl import CellHost, CellReport, ChildQuery, ContextSource
 
 if TYPE_CHECKING:
+    from rlmd.engine.children import ChildReport
+    from rlmd.engine.run import Run
     from rlmd.engine.waking import Recalled, Woken
 
 Role = Literal["root", "sub"]
@@ -114,12 +116,21 @@ class ReplPart(Protocol):
 
 class WorkersPart(Protocol):
     @property
-    def full(self) -> bool: ...
-    @property
     def waited_for(self) -> bool: ...
+    def full(self, level: int = 0) -> bool: ...
+    def deepen(self, depth: int) -> None: ...
     async def acquire(
-        self, *, memory_bytes: int | None = None, hash_seed: int | None = None, random_seed: int | None = None
+        self,
+        *,
+        memory_bytes: int | None = None,
+        hash_seed: int | None = None,
+        random_seed: int | None = None,
+        level: int = 0,
     ) -> ReplPart: ...
+
+
+class ChildrenPart(Protocol):
+    async def ask(self, parent: Run, child_id: str, query: ChildQuery) -> ChildReport: ...
 
 
 class WakerPart(Protocol):
@@ -140,6 +151,8 @@ class Parts:
     threads: Executor
     now: Callable[[], float]
     monotonic: Callable[[], float]
+    #: Asks child runs.
+    children: ChildrenPart
     #: Ends the worker of a session that nobody uses, if there is one.
     make_room: Callable[[], Awaitable[None]]
     waker: WakerPart

@@ -23,6 +23,7 @@ from rlmd.events import (
     CancelRequested,
     CellEnded,
     CellStarted,
+    ChildEnded,
     ErrorRecord,
     FinalRefused,
     LimitHit,
@@ -91,6 +92,7 @@ class Past:
         self._started: dict[int, CellStarted] = {}
         self._ended: dict[int, CellEnded] = {}
         self._sub_queries: dict[int, dict[tuple[str, int], SubQueryEnd]] = defaultdict(dict)
+        self._children: dict[tuple[int, str, int], ChildEnded] = {}
         self._searches: dict[int, list[Searched]] = defaultdict(list)
         self._refused: dict[int, str] = {}
         self._limits: dict[str, LimitHit] = {}
@@ -117,6 +119,8 @@ class Past:
                 self._ended[fact.cell] = fact
             case SubQueryReplied() | SubQueryFailed():
                 self._sub_queries[fact.cell][fact.prompt_digest, fact.occurrence] = fact
+            case ChildEnded():
+                self._children[fact.cell, fact.prompt_digest, fact.occurrence] = fact
             case Searched():
                 self._searches[fact.cell].append(fact)
             case FinalRefused():
@@ -185,6 +189,10 @@ class Past:
 
     def sub_query(self, cell: int, digest: str, occurrence: int) -> SubQueryEnd | None:
         return self._sub_queries[cell].get((digest, occurrence))
+
+    def child(self, cell: int, digest: str, occurrence: int) -> ChildEnded | None:
+        """How a child run ended that a cell asked."""
+        return self._children.get((cell, digest, occurrence))
 
     def sub_queries(self, cell: int) -> Sequence[SubQueryEnd]:
         return list(self._sub_queries[cell].values())

@@ -161,6 +161,10 @@ _SUBS = """\
 replies in order; a failed one is falsy, ok(replies) keeps the others. With schema=list[str], another type or a JSON \
 schema, replies are such data.
 """
+_RUNS = """\
+- rlm_query(question, text=None): a run like this one, for a question about a long text (or pieces of one, or all) \
+that must itself be explored; rlm_query_batched(questions, texts): many at once.
+"""
 _WHOLE = """\
 3. If the question needs the whole text: pieces = chunks(context, $piece_chars); replies = llm_query_batched([piece + \
 "\\n\\nFrom this text alone: <what to find>. Quote the words." for piece in pieces]); then combine the replies in code \
@@ -169,8 +173,11 @@ have $sub_queries in all, so put much text in one prompt, never one line. Text f
 """
 
 
-def system_prompt(facts: SubFacts | None, *, output_chars: int, cell_seconds: float, prompts: Prompts = PROMPTS) -> str:
-    """The system prompt of the ``rlm`` strategy; without ``facts`` there is no model to ask."""
+def system_prompt(
+    facts: SubFacts | None, *, output_chars: int, cell_seconds: float, depth: int = 0, prompts: Prompts = PROMPTS
+) -> str:
+    """The system prompt of the ``rlm`` strategy; without ``facts`` there is no model to ask, without ``depth`` no child
+    run."""
     if facts is None or facts.sub_queries == 0:
         subs, whole = "", prompts.no_subs
     else:
@@ -179,7 +186,7 @@ def system_prompt(facts: SubFacts | None, *, output_chars: int, cell_seconds: fl
             "slots": str(facts.slots),
             "sub_queries": f"{facts.sub_queries:,}",
         }
-        subs, whole = _SUBS, Template(_WHOLE).substitute(numbers)
+        subs, whole = _SUBS + (_RUNS if depth > 0 else ""), Template(_WHOLE).substitute(numbers)
     return Template(prompts.system).substitute(
         subs=subs, whole=whole, output_chars=f"{output_chars:,}", cell_seconds=f"{cell_seconds:g}"
     )

@@ -15,6 +15,7 @@ from rlmd.engine.parts import PinnedContext
 from rlmd.events import (
     AnyFact,
     CellEnded,
+    ChildEnded,
     CompletionRecord,
     LimitHit,
     ModelUse,
@@ -42,6 +43,8 @@ class Tally:
     turns: int = 0
     sub_queries: int = 0
     cached: int = 0
+    children: int = 0
+    child_turns: int = 0
     limit: str | None = None
     direct: bool = False
     root_replied: bool = False
@@ -71,12 +74,28 @@ class Tally:
             case SubQueryFailed():
                 self.sub_queries += 1
                 self.asked.update(fact.spans)
+            case ChildEnded():
+                self.children += 1
+                self._reached(fact.read)
+                if fact.receipt is not None:
+                    self._add(fact.receipt)
             case Searched():
                 self.searched.update(fact.contexts)
             case CellEnded():
                 self._reached(fact.shown)
             case LimitHit():
                 self.limit = self.limit or fact.limit
+
+    def _add(self, child: Receipt) -> None:
+        """What a child cost, its own children included."""
+        self.children += child.children
+        self.child_turns += child.turns
+        self.sub_queries += child.sub_queries
+        self.cached += child.sub_queries_cached
+        for one in child.models:
+            use = self.uses.setdefault((one.role, one.host, one.model), [0, 0, 0])
+            for index, count in enumerate((one.calls, one.prompt_tokens, one.completion_tokens)):
+                use[index] += count
 
     def hints(self, most: int = 200) -> list[Span]:
         """Stretches that models were shown, the shortest first: the likeliest places of a quote."""
@@ -117,7 +136,8 @@ def receipt(
         unread_stretches=stretches,
         sub_queries=tally.sub_queries,
         sub_queries_cached=tally.cached,
-        turns=tally.turns,
+        children=tally.children,
+        turns=tally.turns + tally.child_turns,
         models=tuple(
             ModelUse(
                 role="root" if role == "root" else "sub",
@@ -180,6 +200,8 @@ def summary(made: Receipt, *, model_used: bool = True) -> str:
     if made.sub_queries:
         cached = f" ({made.sub_queries_cached:,} from the cache)" if made.sub_queries_cached else ""
         parts.append(f"{_many(made.sub_queries, 'sub-query', 'sub-queries')}{cached}")
+    if made.children:
+        parts.append(_many(made.children, "child run"))
     if made.turns:
         parts.append(_many(made.turns, "turn"))
     parts.extend(dict.fromkeys(f"{use.model} on {use.host}" for use in made.models))

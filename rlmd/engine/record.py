@@ -68,6 +68,7 @@ class RunRecord:
     answer: Text | None = None
     citations: tuple[Citation, ...] = ()
     receipt: Receipt | None = None
+    parent: str | None = None
 
     @property
     def active(self) -> bool:
@@ -87,6 +88,7 @@ class RunRecord:
             request_digest=fact.request_digest,
             last_seq=fact.seq,
             session_id=fact.session_id,
+            parent=fact.parent,
             held=tuple(dict.fromkeys((*(pin.context for pin in fact.contexts), *fact.session_held))),
         )
 

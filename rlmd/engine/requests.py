@@ -27,6 +27,8 @@ class LimitRequest:
     sub_queries: int | None = None
     seconds: float | None = None
     consecutive_errors: int | None = None
+    tokens: int | None = None
+    depth: int | None = None
 
     def over(self, configured: LimitSettings) -> Limits:
         """The limits of the run: these, and where they are silent the configured ones."""
@@ -85,6 +87,7 @@ class ExecuteRequest:
 
 #: Fields that requests did not have at first.
 _LATER = ("schema",)
+_LATER_LIMITS = ("tokens", "depth")
 _REQUEST = TypeAdapter(RunRequest)
 
 
@@ -103,9 +106,11 @@ def request_from(text: str, question: str) -> RunRequest:
 
 def _digest(request: RunRequest) -> str:
     fields = asdict(request)
-    for later in _LATER:  # a request that does not use them has the digest that it always had
-        if fields.get(later) is None:
-            fields.pop(later, None)
+    # A request that does not use what came later has the digest that it always had.
+    for group, later in ((fields, _LATER), (fields["limits"], _LATER_LIMITS)):
+        for name in later:
+            if group[name] is None:
+                del group[name]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

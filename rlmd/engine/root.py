@@ -16,7 +16,7 @@ from rlmd.engine.limits import time_is_over
 from rlmd.engine.parsing import Reply, read_reply
 from rlmd.engine.past import error_of, stopped
 from rlmd.engine.tokens import TokenMeter
-from rlmd.errors import NoHost, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
+from rlmd.errors import NoHost, NotFound, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
 from rlmd.events import RootFailed, RootReplied, TurnStarted
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
@@ -111,7 +111,7 @@ class Root:
             window=self.window,
         )
         try:
-            done = await self._complete(stream, messages)
+            done = await self._paid(stream, messages)
         except RlmdError as error:
             recorder.add(RootFailed, turn=turn, stream=stream, error=error_record(error))
             raise
@@ -139,9 +139,26 @@ class Root:
         if isinstance(known, RootFailed):
             raise time_is_over(self._run.purse.limits) if stopped(known) else error_of(known.error)
         self.meter.counted(messages, known.completion.prompt_tokens)
+        if known.completion.source == "model":
+            self._run.purse.restore({"tokens": known.completion.prompt_tokens + known.completion.completion_tokens})
         raw = await self._run.past.text(known.reply)
         whole = known.completion.finish == "stop"
         return RootReply(read_reply(raw), raw, whole, known.stream, known.completion.completion_tokens)
+
+    async def _paid(self, stream: str, messages: tuple[Message, ...]) -> PooledCompletion:
+        """The completion, its tokens claimed before and settled after. Raises ``LimitReached`` too."""
+        claim = await self._run.purse.claim_completion(None, self.meter.of(messages) + self.reply_tokens)
+        spent, tokens = True, None
+        try:
+            done = await self._complete(stream, messages)
+            spent = done.record.source == "model"
+            tokens = done.record.prompt_tokens + done.record.completion_tokens
+        except (NoHost, NotFound, PromptTooLong):
+            tokens = 0  # nothing was sent
+            raise
+        finally:
+            claim.settle(spent=spent, tokens=tokens)
+        return done
 
     async def _complete(self, stream: str, messages: tuple[Message, ...]) -> PooledCompletion:
         run = self._run

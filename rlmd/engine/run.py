@@ -11,7 +11,7 @@ import math
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -45,7 +45,10 @@ from rlmd.events import (
     digest_of,
 )
 from rlmd.pool import Candidate
-from rlmd.repl import CellReport, Final, Name
+from rlmd.repl import CellReport, ChildQuery, Final, Name
+
+if TYPE_CHECKING:
+    from rlmd.engine.children import ChildReport
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +68,7 @@ class Run:
     contexts: The pinned contexts.
     session: Whose REPL is used.
     recorder: Already holds ``run_started``.
-    purse: Of this run and its children.
+    purse: Of this run and its children, and part of its parent's if it has one.
     parts: The collaborators.
     egress: What the asking client reads may leave the machine.
     past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
@@ -99,7 +102,7 @@ class Run:
         self._left: str | None = None
         self._egress = egress
         self._cells = self._turns = 0
-        self._stopping: Literal["cancelled", "interrupted"] | None = None
+        self.stopping: Literal["cancelled", "interrupted"] | None = None
         self._why = ""
         self._deadline: asyncio.Timeout | None = None
         self.asking = Asking(
@@ -111,6 +114,7 @@ class Run:
             sub=request.sub,
             fresh=request.fresh,
             piece_chars=0,
+            children=self._ask_child,
             limit=self.past.limit("sub_queries"),
             past=self.past,
         )
@@ -149,9 +153,9 @@ class Run:
     def stop(self, how: Literal["cancelled", "interrupted"], why: str) -> bool:
         """Says how the run is to end. True the first time: then its task is to be cancelled, and never again, because
         a second time would hit it while it writes its last fact."""
-        if self._stopping is not None:
+        if self.stopping is not None:
             return False
-        self._stopping, self._why = how, why
+        self.stopping, self._why = how, why
         return True
 
     async def execute(self) -> None:
@@ -224,6 +228,9 @@ class Run:
         if not self.contexts:  # a cell run in a session goes on with what is loaded there
             self.contexts = self.session.contexts or await self.session.load(self.session.log.pins, self.parts)
             self.asking.contexts = self.contexts
+
+    async def _ask_child(self, child_id: str, query: ChildQuery) -> ChildReport:
+        return await self.parts.children.ask(self, child_id, query)
 
     def goes_on(self) -> None:
         """From here on the run does what it never did: its time counts."""
@@ -431,7 +438,7 @@ class Run:
         """The run's task was cancelled: by a client, or because the daemon stops."""
         if not self.recorder.record.active:
             return
-        if self._stopping == "interrupted" or self._stopping is None:
+        if self.stopping == "interrupted" or self.stopping is None:
             self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped", resumable=True)
             return
         error = RunCancelled(f"The run was cancelled: {self._why}.")

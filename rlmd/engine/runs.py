@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -18,10 +18,12 @@ import structlog
 from rlmd import __version__
 from rlmd.config import Settings
 from rlmd.engine.archive import Archive
+from rlmd.engine.children import Children
 from rlmd.engine.exports import ExportForm
 from rlmd.engine.feed import Feed, Subscription
 from rlmd.engine.journal import Journal
 from rlmd.engine.limits import Purse
+from rlmd.engine.live import Live
 from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
 from rlmd.engine.past import Past
 from rlmd.engine.prompts import PROMPTS
@@ -80,16 +82,6 @@ class EngineStatistics:
     draining: bool
 
 
-@dataclass(slots=True)
-class _Live:
-    """A run that has not ended."""
-
-    run: Run
-    recorder: Recorder
-    task: asyncio.Task[None]
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Engine:
     """Owns runs, sessions and journals.
 
@@ -117,8 +109,11 @@ class Engine:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
         self._archive = archive = Archive(state_folder / "runs", self._threads)
         waker = Waker(contexts, workers, self._threads, archive.of_session, archive.folder, settings.repl.memory_bytes)
-        self._parts = Parts(contexts, pool, workers, settings, self._threads, now, monotonic, self._make_room, waker)
-        self._live: dict[str, _Live] = {}
+        self._children = Children(archive)
+        self._parts = Parts(
+            contexts, pool, workers, settings, self._threads, now, monotonic, self._children, self._make_room, waker
+        )
+        self._live: dict[str, Live] = {}
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
         self._sessions = Sessions(self._parts.any_private, self._ends)
         self._starting = asyncio.Lock()
@@ -192,7 +187,7 @@ class Engine:
     async def wait(self, run_id: str, *, egress: bool = False) -> RunRecord:
         """The run once it has ended."""
         record = self._find(run_id, egress=egress)
-        live = self._live.get(run_id)
+        live = self._going(run_id)
         if live is not None:
             await live.ended.wait()
             record = self._find(run_id, egress=egress)  # it may have become private meanwhile
@@ -201,7 +196,7 @@ class Engine:
     async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
         """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
         self._find(run_id, egress=egress)
-        live = self._live.get(run_id)
+        live = self._going(run_id)
         if live is not None and live.recorder.record.active and live.run.stop("cancelled", why):
             live.task.cancel()
             live.recorder.add(CancelRequested, why=why)
@@ -213,14 +208,15 @@ class Engine:
 
     async def whole(self, run_id: str, *, egress: bool = False) -> RunRecord:
         """A run with its answer, citations and receipt, as far as there are any."""
+        await self.look_for(run_id)
         return await self._archive.whole(self._find(run_id, egress=egress))
 
     def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
-        """Runs, newest first, without answers."""
+        """Runs, newest first, without answers; child runs are left out."""
         shown = [
             record
             for record in map(self._current, self._archive.records.values())
-            if (state is None or record.state == state) and not (egress and record.private)
+            if record.parent is None and (state is None or record.state == state) and not (egress and record.private)
         ]
         return sorted(shown, key=lambda record: record.created, reverse=True)[:limit]
 
@@ -228,11 +224,13 @@ class Engine:
         self, run_id: str, from_seq: int = 1, to_seq: int | None = None, *, egress: bool = False
     ) -> list[AnyFact]:
         """Facts ``from_seq`` to ``to_seq`` inclusive, at most 5,000 at once."""
+        await self.look_for(run_id)
         self._find(run_id, egress=egress)
         return await self._archive.facts(run_id, from_seq, to_seq)
 
     async def value(self, run_id: str, digest: str, *, egress: bool = False) -> str:
         """The text named by a digest in one of the run's facts."""
+        await self.look_for(run_id)
         self._find(run_id, egress=egress)
         return await self._archive.value(run_id, digest)
 
@@ -254,7 +252,9 @@ class Engine:
 
     async def delete_run(self, run_id: str, *, egress: bool = False) -> None:
         """Takes a run off the disk, with all that is kept of it. Raises ``NotFound``, ``Busy`` while it goes on."""
-        self._find(run_id, egress=egress)
+        record = self._find(run_id, egress=egress)
+        if record.parent is not None:
+            raise Conflict(f"Run {run_id} is part of run {record.parent}.", hint=f"Delete {record.parent}.")
         if run_id in self._live:
             raise Busy(f"Run {run_id} goes on.", hint="Cancel it first.", run_id=run_id)
         for feed in list(self._feeds):
@@ -271,7 +271,7 @@ class Engine:
         def withdrawn() -> bool:
             return egress and self._current(record).private
 
-        live = self._live.get(run_id)
+        live = self._going(run_id)
         if live is not None:
             return live.recorder.feed.subscribe(sink, from_seq, deltas=deltas, withdrawn=withdrawn)
         folder = self._archive.folder(run_id)
@@ -347,7 +347,7 @@ class Engine:
 
     async def _begin(
         self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
-    ) -> _Live:
+    ) -> Live:
         """Opens the journal, writes the first fact, and sets the run going."""
         parts = self._parts
         folder = await self._archive.unused(request.run_id)
@@ -360,6 +360,7 @@ class Engine:
         sub = _names(parts.pool, "sub", private, request.sub)
         recorder = self._recorder(request.run_id, folder)
         limits = request.limits.over(parts.settings.limits)
+        parts.workers.deepen(limits.depth)
         started = recorder.add(
             RunStarted,
             question=await recorder.text(request.question),
@@ -391,10 +392,10 @@ class Engine:
             self._parts.now,
         )
 
-    def _set_going(self, run: Run) -> _Live:
+    def _set_going(self, run: Run) -> Live:
         recorder = run.recorder
         task = asyncio.create_task(run.execute(), name=f"run {recorder.run_id}")
-        live = _Live(run, recorder, task)
+        live = Live(run, recorder, task)
         self._archive.records[recorder.run_id] = recorder.record
         self._live[recorder.run_id] = live
         task.add_done_callback(lambda done: self._over(live, done))
@@ -431,7 +432,7 @@ class Engine:
         purse = Purse(started.limits, self._parts.monotonic)
         return Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
 
-    def _over(self, live: _Live, task: asyncio.Task[None]) -> None:
+    def _over(self, live: Live, task: asyncio.Task[None]) -> None:
         """A run's task is done: only its record stays in memory."""
         record = live.recorder.record
         error = None if task.cancelled() else task.exception()
@@ -445,6 +446,15 @@ class Engine:
         live.recorder.feed.end()
         live.ended.set()
 
+    def _going(self, run_id: str) -> Live | None:
+        """A run that has not ended, a child or not."""
+        return self._live.get(run_id) or self._children.live.get(run_id)
+
+    async def look_for(self, run_id: str) -> None:
+        """Children of runs of the past are not in memory: they are looked for when they are asked about."""
+        if run_id not in self._archive.records:
+            await self._archive.find_child(run_id)
+
     def _find(self, run_id: str, *, egress: bool) -> RunRecord:
         record = self._archive.records.get(run_id)
         if record is None or (egress and self._current(record).private):
@@ -453,7 +463,7 @@ class Engine:
 
     def _current(self, record: RunRecord) -> RunRecord:
         """As it stands: what was public when the run began may be private by now."""
-        live = self._live.get(record.run_id)
+        live = self._going(record.run_id)
         record = live.recorder.record if live is not None else record
         if not record.private and self._parts.any_private(record.held):
             return replace(record, private=True)

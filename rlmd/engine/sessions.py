@@ -66,6 +66,8 @@ class Session:
     stored: bool = False
     log: SessionLog = field(default_factory=SessionLog)
     had_worker: bool = False
+    #: How deep its run stands below the one that was asked for.
+    level: int = 0
     names: tuple[Name, ...] = ()
     exchanges: list[tuple[str, str]] = field(default_factory=list)
     held_by: str | None = None
@@ -106,11 +108,12 @@ class Session:
         repl = self.repl
         if repl is None or not repl.alive:
             await self.end_worker()
-            if parts.workers.full:  # sessions that are only kept must not hold up one that is used
+            if parts.workers.full(self.level):  # sessions that are only kept must not hold up one that is used
                 await parts.make_room()
             if self.log.empty:
                 seeds = {"hash_seed": self.log.hash_seed, "random_seed": self.log.random_seed}  # of a cell cut short
-                woken = Woken(await parts.workers.acquire(memory_bytes=parts.settings.repl.memory_bytes, **seeds))
+                memory = parts.settings.repl.memory_bytes
+                woken = Woken(await parts.workers.acquire(memory_bytes=memory, level=self.level, **seeds))
             else:
                 woken = await parts.waker.wake(self.log)
             self._started(woken, recorder)

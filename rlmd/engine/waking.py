@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from rlmd.engine.cells import passages_of
+from rlmd.engine.child_asking import answer_of, child_digest
 from rlmd.engine.journal import clean, read_facts, read_text
 from rlmd.engine.parts import ContextsPart, PinnedContext, ReplPart, WorkersPart
 from rlmd.engine.past import SubQueryEnd, without_stopped
@@ -27,6 +28,7 @@ from rlmd.events import (
     CellEnded,
     CellsOfRun,
     CellStarted,
+    ChildEnded,
     Pin,
     RunEnded,
     RunStarted,
@@ -35,7 +37,7 @@ from rlmd.events import (
     Text,
     digest_of,
 )
-from rlmd.repl import Name, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+from rlmd.repl import ChildQuery, Name, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 
 logger = structlog.get_logger(__name__)
 
@@ -226,7 +228,9 @@ class _PastHost:
     def output(self, text: str) -> None:
         """Was told then."""
 
-    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+    async def answer(self, query: SubQuery | ChildQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        if isinstance(query, ChildQuery):
+            return self._known(child_digest(query))
         if query.schema is None:
             return await self._ask(query)
         try:
@@ -235,7 +239,9 @@ class _PastHost:
             return SubQueryFailure(kind=error.kind, message=error.message)
 
     async def _ask(self, query: SubQuery) -> SubQueryReply | SubQueryFailure:
-        digest = digest_of(clean(query.prompt))
+        return self._known(digest_of(clean(query.prompt)))
+
+    def _known(self, digest: str) -> SubQueryReply | SubQueryFailure:
         self.occurrences[digest] += 1
         reply = self.cell.replies.get((digest, self.occurrences[digest]))
         if reply is None:
@@ -312,6 +318,9 @@ def _read_cells(run_id: str, folder: Path, wanted: set[CellOfRun], found: dict[C
                 started[fact.cell] = fact
             case SubQueryReplied() | SubQueryFailed() if (run_id, fact.cell) in wanted:
                 replies.setdefault(fact.cell, {})[fact.prompt_digest, fact.occurrence] = _reply(folder, fact)
+            case ChildEnded() if (run_id, fact.cell) in wanted:
+                answer = answer_of(fact, read_text(folder, fact.answer))
+                replies.setdefault(fact.cell, {})[fact.prompt_digest, fact.occurrence] = answer
             case CellEnded() if (run_id, fact.cell) in wanted and fact.cell in started:
                 begun = started[fact.cell]
                 found[run_id, fact.cell] = _PastCell(

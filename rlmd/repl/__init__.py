@@ -6,6 +6,7 @@
 from rlmd.repl.base import (
     CellHost,
     CellReport,
+    ChildQuery,
     ContextSource,
     Final,
     Name,
@@ -22,6 +23,7 @@ from rlmd.repl.workers import Workers
 __all__ = [
     "CellHost",
     "CellReport",
+    "ChildQuery",
     "ContextSource",
     "Final",
     "Name",

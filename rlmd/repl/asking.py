@@ -69,13 +69,12 @@ class Ticket:
 
 
 class Batch(Ticket):
-    """The prompts of one call, which the parent pulls in its own order."""
+    """The prompts of one call, which the parent pulls in its own order; ``more`` goes into the header of each, and
+    ``asked`` into that of the batch."""
 
-    def __init__(
-        self, prompts: list[str], spans: list[list[list[Any]]], model: str | None = None, schema: str | None = None
-    ) -> None:
+    def __init__(self, prompts: list[str], more: list[Header], asked: Header) -> None:
         super().__init__(len(prompts))
-        self.prompts, self.spans, self.model, self.schema = prompts, spans, model, schema
+        self.prompts, self.more, self.asked = prompts, more, asked
 
 
 class Parent:
@@ -93,7 +92,13 @@ class Parent:
 
     def ask(self, prompts: list[str], model: str | None = None, schema: str | None = None) -> list[Any]:
         """The replies, in order: texts, and a ``SubQueryError`` for each that failed."""
-        batch = self._batch(prompts, model, schema)
+        return self._ask(self._batch(prompts, model, schema))
+
+    def ask_runs(self, prompts: list[str], more: list[Header]) -> list[Any]:
+        """Asks child runs; ``more`` says how each prompt is made up."""
+        return self._ask(_runs(prompts, more))
+
+    def _ask(self, batch: Batch) -> list[Any]:
         number = self._open(batch)
         try:
             self._send(number, batch)
@@ -106,10 +111,16 @@ class Parent:
 
     async def ask_async(self, prompts: list[str], model: str | None = None, schema: str | None = None) -> list[Any]:
         """As ``ask``, for a coroutine: the loop goes on meanwhile."""
+        return await self._ask_async(self._batch(prompts, model, schema))
+
+    async def ask_runs_async(self, prompts: list[str], more: list[Header]) -> list[Any]:
+        """As ``ask_runs``, for a coroutine."""
+        return await self._ask_async(_runs(prompts, more))
+
+    async def _ask_async(self, batch: Batch) -> list[Any]:
         import asyncio  # 9 MB that most cells never need
 
         loop = asyncio.get_running_loop()
-        batch = self._batch(prompts, model, schema)
         settled = asyncio.Event()
         batch.when_settled = lambda: loop.call_soon_threadsafe(settled.set)
         number = self._open(batch)
@@ -140,17 +151,17 @@ class Parent:
 
     def _batch(self, prompts: list[str], model: str | None, schema: str | None) -> Batch:
         self._tracer.begin_batch()
-        spans = [
-            [[found.context, found.name, start, end] for found, start, end in self._tracer.trace(prompt)]
+        more: list[Header] = [
+            {"spans": [[found.context, found.name, start, end] for found, start, end in self._tracer.trace(prompt)]}
             for prompt in prompts
         ]
-        return Batch(prompts, spans, model, schema)
+        return Batch(prompts, more, {"model": model, "schema": schema})
 
     def _send(self, number: int, batch: Batch) -> None:
         prompts = batch.prompts
-        header = {"t": "batch", "id": number, "total": len(prompts), "model": batch.model, "schema": batch.schema}
+        header = {"t": "batch", "id": number, "total": len(prompts)} | batch.asked
         if len(prompts) == 1:  # a lone prompt rides along and saves a round trip
-            self.channel.send(header | {"spans": batch.spans[0]}, encode(prompts[0]))
+            self.channel.send(header | batch.more[0], encode(prompts[0]))
         else:
             self.channel.send(header, struct.pack(f">{len(prompts)}I", *map(len, prompts)))
 
@@ -213,7 +224,7 @@ class Parent:
         elif kind == "pull" and isinstance(ticket, Batch):
             for slot in header["slots"]:
                 self.channel.send(
-                    {"t": "prompt", "id": header["id"], "slot": slot, "spans": ticket.spans[slot]},
+                    {"t": "prompt", "id": header["id"], "slot": slot} | ticket.more[slot],
                     encode(ticket.prompts[slot]),
                 )
         elif kind == "reply" and ticket is not None:
@@ -222,3 +233,7 @@ class Parent:
             ticket.settle(slot, text if header["ok"] else SubQueryError.make(header["kind"], text, slot, total))
         elif kind == "hits" and ticket is not None:
             ticket.settle(0, header["error"] or header["hits"])
+
+
+def _runs(prompts: list[str], more: list[Header]) -> Batch:
+    return Batch(prompts, more, {"model": None, "schema": None, "kind": "run"})

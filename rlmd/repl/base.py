@@ -64,6 +64,15 @@ class SubQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildQuery:
+    """A question that a cell asked of a run of its own, about stretches of its contexts and texts that it made, in
+    this order; None: about the contexts themselves."""
+
+    question: str
+    given: tuple[Span | str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SubQueryReply:
     text: str
 
@@ -93,7 +102,7 @@ class CellHost(Protocol):
     def batch_started(self, batch: int, total: int) -> None:
         """A cell asks ``total`` sub-queries at once; ``batch`` counts from 1 within the cell."""
 
-    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+    async def answer(self, query: SubQuery | ChildQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
         """Answers one slot (from 0). Called concurrently, at most ``CREDIT`` at once. An exception ends the cell."""
 
     async def search(self, query: str, k: int) -> list[SearchPassage]:

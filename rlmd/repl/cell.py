@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 from rlmd.errors import SessionLost
 from rlmd.events import Span
 from rlmd.repl import channel as frames
-from rlmd.repl.base import CellHost, Final, Name, SubQuery, SubQueryReply
+from rlmd.repl.base import CellHost, ChildQuery, Final, Name, SubQuery, SubQueryReply
 from rlmd.repl.channel import Breach, Header
-from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_NAMES, MOST_SCHEMA, MOST_SLOTS
+from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_GIVEN, MOST_NAMES, MOST_SCHEMA, MOST_SLOTS
 
 #: Sub-queries of one session that are with the host at once.
 CREDIT = 128
@@ -66,8 +66,12 @@ class CellClock:
 class _Batch:
     """A batch of the worker: what was asked, pulled, answered."""
 
-    def __init__(self, number: int, sizes: Sequence[int], model: str | None, schema: str | None = None) -> None:
+    def __init__(
+        self, number: int, sizes: Sequence[int], model: str | None, schema: str | None = None, *, runs: bool = False
+    ) -> None:
         self.number, self.model, self.schema = number, model, schema  # number: from 1 in the cell, as the host counts
+        #: Whether child runs are asked.
+        self.runs = runs
         self.remaining = len(sizes)
         self.sizes = sizes
         #: Slots of the stretch that is being pulled, longest last; and the first slot after it.
@@ -159,9 +163,11 @@ class Cell:
         schema = frames.optional_text(header, "schema", MOST_SCHEMA)
         if len(self._batches) >= _MOST_BATCHES:
             raise Breach(f"more than {_MOST_BATCHES} batches at once")
+        runs = "kind" in header and frames.text(header, "kind", 10) == "run"
         self._counted += 1
-        lone = self._sub_query(header, body, model, schema) if total == 1 else None
-        batch = _Batch(self._counted, _sizes(body, total) if lone is None else [len(lone.prompt)], model, schema)
+        lone = self._query(header, body, model, schema, runs=runs) if total == 1 else None
+        sizes = _sizes(body, total) if lone is None else [_length(lone)]
+        batch = _Batch(self._counted, sizes, model, schema, runs=runs)
         if self._stopped:
             return
         self._batches[number] = batch
@@ -198,39 +204,57 @@ class Cell:
         if slot not in batch.pulled:
             raise Breach("a prompt that was not asked for")
         batch.pulled.discard(slot)
-        query = self._sub_query(header, body, batch.model, batch.schema)
-        if len(query.prompt) != batch.sizes[slot]:
+        query = self._query(header, body, batch.model, batch.schema, runs=batch.runs)
+        if _length(query) != batch.sizes[slot]:
             raise Breach("a prompt that is not as long as its batch said")
         self._answer(number, batch, slot, query)
 
-    def _sub_query(self, header: Header, body: bytes, model: str | None, schema: str | None) -> SubQuery:
+    def _query(
+        self, header: Header, body: bytes, model: str | None, schema: str | None, *, runs: bool
+    ) -> SubQuery | ChildQuery:
         prompt = frames.body_text(header, body)
         if len(prompt) > MOST_CHARS:
             raise Breach(f"a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} are taken")
-        return SubQuery(prompt, model, self._spans(frames.items(header, "spans", _MOST_SPANS)), schema)
+        if runs:
+            return self._child_query(header, prompt)
+        spans = map(self._span, frames.items(header, "spans", _MOST_SPANS))
+        return SubQuery(prompt, model, tuple(span for span in spans if span is not None), schema)
 
-    def _spans(self, spans: list[Any]) -> tuple[Span, ...]:
-        """The hints, with names that exist and positions that are inside; the engine checks the text itself."""
-        taken = []
-        for span in spans:
-            if not isinstance(span, list) or len(span) != 4 or not all(isinstance(part, str) for part in span[:2]):
-                raise Breach("prompt.spans is malformed")
-            context, document, start, end = span
-            length = self._documents.get((context, document), 0)
-            if type(start) is not int or type(end) is not int:
-                raise Breach("prompt.spans is malformed")
-            if 0 <= start < end <= length:
-                taken.append(Span(context=context, document=document, start=start, end=end))
-        return tuple(taken)
+    def _child_query(self, header: Header, text: str) -> ChildQuery:
+        """A question, and the texts behind it in the order in which they are given among stretches of documents."""
+        at = frames.integer(header, "question", 0, len(text))
+        question = text[:at]
+        given: list[Span | str] | None = None
+        if header.get("given") is not None:
+            given = []
+            for one in frames.items(header, "given", MOST_GIVEN):
+                if type(one) is int and 0 <= one <= len(text) - at:
+                    given.append(text[at : at + one])
+                    at += one
+                elif (span := self._span(one)) is not None:
+                    given.append(span)
+        if at != len(text):
+            raise Breach("prompt.given is malformed")
+        return ChildQuery(question, None if given is None else tuple(given))
 
-    def _answer(self, number: int, batch: _Batch, slot: int, query: SubQuery) -> None:
+    def _span(self, span: Any) -> Span | None:
+        """A hint, if its names exist and its positions are inside; the engine checks the text itself."""
+        if not isinstance(span, list) or len(span) != 4 or not all(isinstance(part, str) for part in span[:2]):
+            raise Breach("prompt.spans is malformed")
+        context, document, start, end = span
+        if type(start) is not int or type(end) is not int:
+            raise Breach("prompt.spans is malformed")
+        inside = 0 <= start < end <= self._documents.get((context, document), 0)
+        return Span(context=context, document=document, start=start, end=end) if inside else None
+
+    def _answer(self, number: int, batch: _Batch, slot: int, query: SubQuery | ChildQuery) -> None:
         task = asyncio.get_running_loop().create_task(
             self._answer_slot(number, batch, slot, query), name=f"sub-query {batch.number}.{slot}"
         )
         batch.tasks.add(task)
         task.add_done_callback(lambda ended: self._answered(number, batch, ended))
 
-    async def _answer_slot(self, number: int, batch: _Batch, slot: int, query: SubQuery) -> None:
+    async def _answer_slot(self, number: int, batch: _Batch, slot: int, query: SubQuery | ChildQuery) -> None:
         answer = await self._host.answer(query, batch=batch.number, slot=slot)
         if isinstance(answer, SubQueryReply):
             header, text = {"t": "reply", "id": number, "slot": slot, "ok": True, "kind": ""}, answer.text
@@ -327,6 +351,13 @@ class Cell:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _length(query: SubQuery | ChildQuery) -> int:
+    """Characters of a slot's text, as its batch said."""
+    if isinstance(query, SubQuery):
+        return len(query.prompt)
+    return len(query.question) + sum(len(one) for one in query.given or () if isinstance(one, str))
 
 
 def _sizes(body: bytes, total: int) -> Sequence[int]:

@@ -8,6 +8,8 @@ A frame is two big-endian 32-bit lengths, a header (a JSON object with its type 
     contexts  names in order: what is not named goes     loaded
     run       cell, echo; body: the source               batch     id, total, model, schema; body: sizes (32 bits each)
     pull      id, slots                                  prompt    id, slot, spans; body: the prompt
+                                                         a batch of kind "run" asks child runs; its prompts are a
+                                                         question and texts, with their lengths in question and given
     reply     id, slot, ok, kind; body: text or reason   cancel    id
     hits      id, hits                                   search    id, k; body: the query
     value     id, name                                   value     id, found; body: the text
@@ -39,6 +41,8 @@ MOST_CHARS = 1_900_000
 MOST_SLOTS = 100_000
 #: Characters of the JSON schema of a batch.
 MOST_SCHEMA = 20_000
+#: Stretches and texts that one child run is given.
+MOST_GIVEN = 1000
 #: Variables that are reported after a cell.
 MOST_NAMES = 200
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from rlmd.repl.base import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+from rlmd.repl.base import ChildQuery, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 from rlmd.repl.process import NEWEST, CagePlan, WorkerStartFailed
 from rlmd.repl.session import ReplSession
 
@@ -85,7 +85,7 @@ class _NoHost:
     def batch_started(self, batch: int, total: int) -> None:
         """Nothing is asked."""
 
-    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+    async def answer(self, query: SubQuery | ChildQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
         return SubQueryFailure("no_host", "no sub-queries while the cage is proved")
 
     async def search(self, query: str, k: int) -> list[SearchPassage]:

@@ -14,15 +14,15 @@ from typing import Any
 
 from rlmd.repl.asking import Parent, SubQueryError
 from rlmd.repl.cutting import chunks
-from rlmd.repl.link import MOST_CHARS, MOST_NAMES, MOST_SLOTS, Header
+from rlmd.repl.link import MOST_CHARS, MOST_GIVEN, MOST_NAMES, MOST_SLOTS, Header, encode
 from rlmd.repl.shapes import Shape, shape_of
 from rlmd.repl.spans import Tracer
 from rlmd.repl.texts import Document, Piece, grep, piece_of
 
 NAMES = (
     "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched",
-    "llm_query_async", "llm_query_batched_async", "ok", "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT",
-    "SHOW_VARS",
+    "llm_query_async", "llm_query_batched_async", "rlm_query", "rlm_query_batched", "rlm_query_async",
+    "rlm_query_batched_async", "ok", "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS",
 )  # fmt: skip
 
 
@@ -116,7 +116,9 @@ class Scaffold:
             "context": next(iter(contexts.values()), ""), "contexts": contexts, "documents": documents,
             "search": self.search, "grep": self.grep, "chunks": chunks, "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched, "llm_query_async": self.llm_query_async,
-            "llm_query_batched_async": self.llm_query_batched_async, "ok": ok, "SubQueryError": SubQueryError,
+            "llm_query_batched_async": self.llm_query_batched_async, "rlm_query": self.rlm_query,
+            "rlm_query_batched": self.rlm_query_batched, "rlm_query_async": self.rlm_query_async,
+            "rlm_query_batched_async": self.rlm_query_batched_async, "ok": ok, "SubQueryError": SubQueryError,
             "answer": self._answer, "FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SUBMIT": self.SUBMIT,
             "SHOW_VARS": self.SHOW_VARS,
         }  # fmt: skip
@@ -213,6 +215,63 @@ class Scaffold:
         asked = await self._parent.ask_async(ready, _model(model), _schema(shape)) if ready else []
         return _together(asked, shape)
 
+    def rlm_query(self, question: str, context: Any = None) -> Any:
+        """Asks a run of its own, with a REPL of its own, about a text, a piece or a list of them; without ``context``
+        about the contexts of this one. Raises ``SubQueryError`` when it fails."""
+        return _alone(self._parent.ask_runs(*self._asked_of_runs([question], [context]))[0], None)
+
+    async def rlm_query_async(self, question: str, context: Any = None) -> Any:
+        """``rlm_query`` to be awaited: other tasks of the cell go on meanwhile."""
+        [reply] = await self._parent.ask_runs_async(*self._asked_of_runs([question], [context]))
+        return _alone(reply, None)
+
+    def rlm_query_batched(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
+        """Asks one run for each question, or one question of each of ``contexts``; results in their order, a falsy
+        ``SubQueryError`` in each slot that failed."""
+        asked, given = _paired(questions, contexts)
+        return _together(self._parent.ask_runs(*self._asked_of_runs(asked, given)) if asked else [], None)
+
+    async def rlm_query_batched_async(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
+        """``rlm_query_batched`` to be awaited."""
+        asked, given = _paired(questions, contexts)
+        replies = await self._parent.ask_runs_async(*self._asked_of_runs(asked, given)) if asked else []
+        return _together(replies, None)
+
+    def _asked_of_runs(self, questions: list[Any], contexts: list[Any]) -> tuple[list[str], list[Header]]:
+        """What is sent of each: its question and texts, and how these are made up."""
+        prompts: list[str] = []
+        more: list[Header] = []
+        for question, context in zip(questions, contexts, strict=True):
+            asked = _prompt(question)
+            texts, given = ("", None) if context is None else self._given(context)
+            if len(asked) + len(texts) > MOST_CHARS:
+                raise ValueError(
+                    f"rlm_query: {len(texts):,} characters of text made by this cell; at most {MOST_CHARS:,} can be "
+                    "sent (pieces of the contexts may be longer)"
+                )
+            prompts.append(asked + texts)
+            more.append({"spans": [], "question": len(asked), "given": given})
+        return prompts, more
+
+    def _given(self, context: Any) -> tuple[str, list[Any]]:
+        """Texts to be sent, and in order their lengths, and places of what the parent has itself."""
+        texts: list[str] = []
+        given: list[Any] = []
+        parts = [context] if isinstance(context, str) else list(context)
+        if len(parts) > MOST_GIVEN:
+            raise ValueError(f"rlm_query: {len(parts):,} pieces; one run takes {MOST_GIVEN:,}: join them")
+        for part in parts:
+            if not isinstance(part, str):
+                raise TypeError(f"rlm_query: a context is text or a list of texts, not {type(part).__name__}")
+            document = getattr(part, "document", None)
+            if any(document is one for one in self._documents.get(getattr(document, "context", ""), ())):
+                given.append([document.context, document.name, part.start, part.end])  # type: ignore[union-attr,attr-defined]
+            else:
+                text = encode(str.__str__(part)).decode()
+                texts.append(text)
+                given.append(len(text))
+        return "".join(texts), given
+
     def FINAL(self, answer: Any) -> None:  # noqa: N802 -- the name that models were taught
         """Hands over the answer."""
         self._finish(answer, "FINAL", None)
@@ -242,6 +301,17 @@ class Scaffold:
     def SHOW_VARS(self) -> Shown:  # noqa: N802 -- as above
         """The variables that exist, one a line."""
         return Shown("\n".join(f"{n}: {kind} ({size})" for n, kind, size in self.variables()) or "no variables yet")
+
+
+def _paired(questions: Any, contexts: Iterable[Any] | None) -> tuple[list[Any], list[Any]]:
+    """Questions and the context of each, as many of the one as of the other."""
+    given = None if contexts is None else list(contexts)
+    asked = [questions] * (1 if given is None else len(given)) if isinstance(questions, str) else list(questions)
+    if given is not None and len(given) != len(asked):
+        raise ValueError(f"rlm_query_batched: {len(asked):,} questions and {len(given):,} contexts")
+    if len(asked) > MOST_SLOTS:
+        raise ValueError(f"rlm_query_batched: {len(asked):,} questions; one batch takes {MOST_SLOTS:,}")
+    return asked, given or [None] * len(asked)
 
 
 def ok(results: Iterable[Any]) -> list[Any]:

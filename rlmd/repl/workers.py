@@ -14,6 +14,7 @@ from rlmd.repl.cgroup import WorkerGroups
 from rlmd.repl.packages import Packages, packages_of
 from rlmd.repl.process import NEWEST, CagePlan, WorkerProcess, WorkerStartFailed, start_worker
 from rlmd.repl.proof import Proof, prove_alone, prove_together
+from rlmd.repl.room import Room
 from rlmd.repl.session import ReplSession
 from rlmd.repl.watch import most_for_all
 
@@ -41,6 +42,7 @@ class Workers:
 
     Args:
         max_workers: Sessions in use at once; ``acquire`` waits for one to be closed.
+        depth: Levels of child runs, for each of which a place is kept.
         spare_workers: Sealed workers kept ready beside those in use (11 MB each).
         memory_bytes: Address space of a worker at most; spares are born with it as their hard limit.
         total_bytes: Memory of all workers together at most; beyond it the one that has most is ended.
@@ -54,6 +56,7 @@ class Workers:
         self,
         *,
         max_workers: int = 16,
+        depth: int = 0,
         spare_workers: int = 1,
         memory_bytes: int = 4 << 30,
         total_bytes: int | None = None,
@@ -68,8 +71,7 @@ class Workers:
         self._plans = [plan for plan in plans if bubblewrap or not plan.bubblewrap]
         self._chosen: CagePlan | None = None
         self._choosing = asyncio.Lock()
-        self._slots = asyncio.Semaphore(max_workers)
-        self._waiting = 0
+        self._room = Room(max_workers, depth)
         self._spares: deque[ReplSession] = deque()
         self._sessions: set[ReplSession] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +88,7 @@ class Workers:
         environment: Mapping[str, str] | None = None,
         hash_seed: int | None = None,
         random_seed: int | None = None,
+        level: int = 0,
     ) -> ReplSession:
         """A fresh session; the caller closes it. Waits while ``max_workers`` are in use.
 
@@ -94,16 +97,13 @@ class Workers:
             environment: Variables for the worker, which gets none of the daemon's.
             hash_seed: For a replay: that of the recorded session.
             random_seed: The same for ``random``.
+            level: How deep the run stands below the one that was asked for.
 
         Raises:
             CageUnavailable: This machine offers too few layers to run model-written code.
             Draining: ``close`` was called.
         """
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
+        await self._room.take(level)
         try:
             if self._closed:
                 raise Draining("The daemon is stopping")
@@ -116,11 +116,11 @@ class Workers:
                 await session.close()
                 raise Draining("The daemon is stopping")
         except BaseException:
-            self._slots.release()
+            self._room.give_back(level)
             raise
         if memory_bytes is not None:
             session.allow_memory(memory_bytes)
-        session.when_ended(lambda _: self._slots.release())
+        session.when_ended(lambda _: self._room.give_back(level))
         self._warm()
         return session
 
@@ -143,15 +143,18 @@ class Workers:
         """Workers that live, spares included."""
         return sum(session.alive for session in self._sessions)
 
-    @property
-    def full(self) -> bool:
+    def full(self, level: int = 0) -> bool:
         """Whether ``acquire`` would wait now."""
-        return self._slots.locked()
+        return self._room.full(level)
+
+    def deepen(self, depth: int) -> None:
+        """Keeps places for so many levels of child runs from now on, if it were fewer."""
+        self._room.deepen(depth)
 
     @property
     def waited_for(self) -> bool:
         """Whether somebody waits in ``acquire`` for a worker to be closed."""
-        return self._waiting > 0
+        return self._room.waiting > 0
 
     async def close(self) -> None:
         """Ends all workers, in use or not."""

@@ -52,7 +52,7 @@ async def test_an_earlier_answer_is_none_to_the_next_question(house: House, fake
 async def test_sessions_that_are_only_kept_give_their_workers_away(house: House, fake: FakeOllama) -> None:
     """With as many named sessions as there may be workers, the next one waited for half an hour."""
     await house.workers.close()
-    house.workers = Workers(spare_workers=0, max_workers=2)
+    house.workers = Workers(spare_workers=0, max_workers=3)  # one is kept for child runs
     object.__setattr__(house.engine._parts, "workers", house.workers)
     try:
         for name in ("a", "b", "c", None):

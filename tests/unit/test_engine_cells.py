@@ -74,10 +74,12 @@ class Bench:
             limits=LIMITS, private=False, request_digest="d", rlmd="0", prompts="1",
         )  # fmt: skip
         self.purse = Purse(LIMITS, time.monotonic)
-        parts = Parts(None, self.pool, None, Settings(), threads, time.time, time.monotonic, None, None)  # type: ignore[arg-type]
+        parts = Parts(  # type: ignore[arg-type]
+            None, self.pool, None, Settings(), threads, time.time, time.monotonic, None, None, None
+        )
         self.asking = Asking(
             run_id="r", parts=parts, purse=self.purse, contexts=[Context()], private=lambda: True, sub=None,
-            fresh=False, piece_chars=900,
+            fresh=False, piece_chars=900, children=None,
         )  # type: ignore[list-item]  # fmt: skip
         self.host = RunCellHost(1, "cell-1/output", self.asking, self.recorder)
 

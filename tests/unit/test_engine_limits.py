@@ -27,13 +27,12 @@ def purse(clock: Clock | None = None, **limits: float) -> Purse:
 async def test_a_claim_beyond_the_limit_is_refused_and_takes_nothing() -> None:
     """The error names the limit and both numbers; one that cost nothing opens one place, not two."""
     p = purse()
-    await p.claim_sub_query()
-    await p.claim_sub_query()
-    p.settle_sub_query(spent=True)
-    p.settle_sub_query(spent=True)
+    for claim in [await p.claim_completion("sub_queries", 5), await p.claim_completion("sub_queries", 5)]:
+        claim.settle(spent=True)
+        claim.settle(spent=False)
     for _ in range(2):
         with pytest.raises(LimitReached) as caught:
-            await p.claim_sub_query()
+            await p.claim_completion("sub_queries", 5)
     assert caught.value.details == {"limit": "sub_queries", "allowed": 2, "used": 2}
     assert p.used("sub_queries") == 2
 
@@ -44,9 +43,9 @@ async def test_what_the_cache_answers_is_never_refused() -> None:
     done: list[int] = []
 
     async def ask(number: int, *, spent: bool) -> None:
-        await p.claim_sub_query()
+        claim = await p.claim_completion("sub_queries", 5)
         await asyncio.sleep(0)
-        p.settle_sub_query(spent=spent)
+        claim.settle(spent=spent)
         done.append(number)
 
     await asyncio.gather(*(ask(number, spent=False) for number in range(20)))
@@ -87,3 +86,79 @@ def test_errors_count_in_a_row() -> None:
     with pytest.raises(LimitReached) as caught:
         p.went_wrong()
     assert caught.value.details == {"limit": "consecutive_errors", "allowed": 2, "used": 2}
+
+
+# ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_tokens_are_claimed_at_their_worst_and_settled_by_the_count() -> None:
+    """A request that may take more than is left waits for what may be given back, and is refused when nothing is."""
+    p = purse(tokens=100, sub_queries=9)
+    first = await p.claim_completion("sub_queries", 80)
+    second = asyncio.create_task(p.claim_completion(None, 60))
+    await asyncio.sleep(0)
+    assert not second.done(), "80 of 100 are taken"
+    first.settle(spent=True, tokens=40)
+    await second
+    assert (p.used("tokens"), p.left("tokens")) == (100, 0)
+    second.result().settle(spent=True)
+    with pytest.raises(LimitReached, match="100 tokens"):
+        await p.claim_completion(None, 1)
+
+
+async def test_without_a_limit_tokens_are_counted_alone() -> None:
+    p = purse()
+    (await p.claim_completion(None, 10**9)).settle(spent=True, tokens=7)
+    assert p.used("tokens") == 7
+
+
+# ── a tree of runs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_children_claim_from_the_one_purse() -> None:
+    """Whole or not at all: what a child may not take, none of the purses loses."""
+    first = purse(turns=9, sub_queries=3, depth=2)
+    child, other = first.below(), first.below()
+    grandchild = child.below()
+    for one in (child, other, grandchild):
+        (await one.claim_completion("sub_queries", 10)).settle(spent=True, tokens=4)
+    for one in (first, child, other, grandchild):
+        with pytest.raises(LimitReached):
+            await one.claim_completion("sub_queries", 10)
+    assert [one.used("sub_queries") for one in (first, child, other, grandchild)] == [3, 2, 1, 1]
+    assert [one.used("tokens") for one in (first, child, other, grandchild)] == [12, 8, 4, 4]
+    assert [one.limits.depth for one in (first, child, grandchild)] == [2, 1, 0]
+
+
+async def test_a_child_waits_for_what_another_may_give_back() -> None:
+    first = purse(sub_queries=1)
+    one, other = first.below(), first.below()
+    claim = await one.claim_completion("sub_queries", 1)
+    waiting = asyncio.create_task(other.claim_completion("sub_queries", 1))
+    await asyncio.sleep(0)
+    claim.settle(spent=False)
+    (await waiting).settle(spent=True)
+    assert (first.used("sub_queries"), one.used("sub_queries"), other.used("sub_queries")) == (1, 0, 1)
+
+
+def test_a_child_may_take_half_the_turns_that_are_left() -> None:
+    """One that runs away leaves its parent enough to answer; there is always one."""
+    first = purse(turns=9)
+    first.claim("turns")
+    child = first.below()
+    assert (child.left("turns"), child.below().left("turns")) == (4, 2)
+    for _ in range(4):
+        child.claim("turns")
+    with pytest.raises(LimitReached):
+        child.claim("turns")
+    assert first.left("turns") == 4
+    assert purse(turns=1).below().left("turns") == 1
+
+
+def test_a_child_has_no_more_time_than_its_parent() -> None:
+    clock = Clock()
+    first = purse(clock)
+    clock.now += 4
+    child = first.below()
+    child.begin()
+    assert child.seconds_left == 6

@@ -23,7 +23,7 @@ class Box:
 def test_the_system_prompt_is_short() -> None:
     """1,200 tokens at 3.5 characters a token, with the longest numbers: a root may have 8K in all."""
     facts = SubFacts(piece_chars=1_000_000, slots=512, sub_queries=10_000_000)
-    assert len(system_prompt(facts, output_chars=100_000, cell_seconds=86_400.5)) / 3.5 <= 1200
+    assert len(system_prompt(facts, output_chars=100_000, cell_seconds=86_400.5, depth=8)) / 3.5 <= 1200
 
 
 def test_the_system_prompt_tells_the_numbers() -> None:
@@ -40,6 +40,12 @@ def test_without_sub_models_none_are_promised(facts: SubFacts | None) -> None:
     text = system_prompt(facts, output_chars=6144, cell_seconds=120)
     assert "llm_query" not in text
     assert "no other model" in text
+
+
+def test_child_runs_are_promised_where_there_may_be_some() -> None:
+    facts = SubFacts(1000, 1, 10)
+    assert "rlm_query" in system_prompt(facts, output_chars=6144, cell_seconds=120, depth=1)
+    assert "rlm_query" not in system_prompt(facts, output_chars=6144, cell_seconds=120, depth=0)
 
 
 def test_pieces_suit_most_slots() -> None:

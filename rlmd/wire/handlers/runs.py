@@ -68,6 +68,7 @@ class RunHandlers:
     # ── following ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def attach(self, client: Connection, params: m.AttachParams) -> m.RunInfo:
+        await self._engine.look_for(params.run_id)
         record = self._engine.run(params.run_id, egress=client.egress)
         if (before := client.following.get(params.run_id)) is not None:
             before.close()

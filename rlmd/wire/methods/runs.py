@@ -21,6 +21,8 @@ class LimitParams(Params):
     sub_queries: int | None = Field(None, ge=0, le=10_000_000)
     seconds: float | None = Field(None, gt=0)
     consecutive_errors: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, description="Of all prompts and replies, those of child runs included")
+    depth: int | None = Field(None, ge=0, le=8, description="Levels of child runs; 0 allows none")
 
 
 class RunParams(Params):
@@ -48,6 +50,8 @@ class RunParams(Params):
 
 
 class RunInfo(Result):
+    """``parent``: the run whose cell asked this one; a list of runs leaves such out."""
+
     run_id: str
     question: Text
     state: RunState
@@ -61,6 +65,7 @@ class RunInfo(Result):
     turns: int
     sub_queries: int
     last_seq: int
+    parent: str | None = None
     why: str | None = None
 
 

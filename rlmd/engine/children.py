@@ -1,0 +1,154 @@
+"""Child runs: a question that a cell asked of a run of its own.
+
+A child is a run like any other, with a journal inside its parent's folder, a worker one level deeper, and a purse that
+claims from its parent's. Its parent's cell waits for it; when that cell is stopped the child ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlmd import __version__
+from rlmd.engine.archive import Archive
+from rlmd.engine.feed import Feed
+from rlmd.engine.given import GivenContext, given_documents
+from rlmd.engine.journal import Journal
+from rlmd.engine.live import Live
+from rlmd.engine.parts import PinnedContext
+from rlmd.engine.prompts import PROMPTS
+from rlmd.engine.receipt import Tally, union
+from rlmd.engine.record import RunRecord
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.requests import RunRequest
+from rlmd.engine.run import Run
+from rlmd.engine.sessions import Session
+from rlmd.errors import TooLarge
+from rlmd.events import RunStarted, Span
+from rlmd.repl import ChildQuery
+
+#: Stretches that a child's end names as read, the first ones.
+_MOST_READ = 500
+_MOST_QUESTION = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReport:
+    """How a child ended; ``read`` are stretches of the parent's contexts that reached a model in it."""
+
+    record: RunRecord
+    answer: str
+    read: tuple[Span, ...]
+
+
+class Children:
+    """Args:
+    archive: Where journals are.
+
+    Attributes:
+        live: Those that go on, by id.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.live: dict[str, Live] = {}
+
+    async def ask(self, parent: Run, child_id: str, query: ChildQuery) -> ChildReport:
+        """Runs a child to its end. Cancelled, it ends the child first.
+
+        Raises:
+            TooLarge, NotFound: What it was to be given.
+        """
+        if len(query.question) > _MOST_QUESTION:
+            raise TooLarge(
+                f"The question of a child run has {len(query.question):,} characters; it may have {_MOST_QUESTION:,}.",
+                hint="Give the long part as its context.",
+            )
+        contexts = await self._contexts(parent, query)
+        run = await self._begin(parent, child_id, query.question, contexts)
+        task = asyncio.create_task(run.execute(), name=f"run {child_id}")
+        live = self.live[child_id] = Live(run, run.recorder, task)
+        self._archive.records[child_id] = run.recorder.record
+        try:
+            await _to_its_end(parent, live)
+        finally:
+            del self.live[child_id]
+            self._archive.records[child_id] = run.recorder.record.slim()
+            run.recorder.feed.end()
+            live.ended.set()
+        record = run.recorder.record
+        answer = await self._archive.text(child_id, record.answer) if record.answer is not None else ""
+        return ChildReport(record, answer, _read(run.recorder.tally, contexts))
+
+    async def _contexts(self, parent: Run, query: ChildQuery) -> Sequence[PinnedContext]:
+        if query.given is None:
+            return parent.contexts
+        given, loop = query.given, asyncio.get_running_loop()
+        threads = parent.parts.threads
+        documents = await loop.run_in_executor(threads, given_documents, given, parent.contexts)
+        return (GivenContext(documents, private=parent.private, threads=threads),)
+
+    async def _begin(self, parent: Run, child_id: str, question: str, contexts: Sequence[PinnedContext]) -> Run:
+        """Opens the journal inside the parent's and writes the first fact."""
+        parts, above = parent.parts, parent.request
+        request = RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
+        purse = parent.purse.below()
+        folder = self._archive.place_child(above.run_id, child_id)
+        recorder = Recorder(
+            child_id,
+            Journal(folder, parts.threads),
+            lambda made: Feed(child_id, folder, parts.threads, lambda: made.last_seq),
+            parts.now,
+        )
+        started = recorder.add(
+            RunStarted,
+            question=await recorder.text(question),
+            strategy=request.strategy,
+            contexts=tuple(context.pin for context in contexts),
+            session=None,
+            root=tuple(one.name for one in parent.candidates("root")),
+            sub=tuple(one.name for one in parent.candidates("sub")),
+            limits=purse.limits,
+            private=parent.private,
+            session_held=parent.recorder.record.held,
+            request_digest=request.digest,
+            rlmd=__version__,
+            prompts=PROMPTS.version,
+            parent=above.run_id,
+        )
+        session = Session(None, parts.now(), level=parent.session.level + 1)
+        session.log.apply(started)
+        return Run(request, contexts, session, recorder, purse, parts, egress=False)
+
+
+async def _to_its_end(parent: Run, live: Live) -> None:
+    """Waits for a child; cancelled, it sees it off before it lets go."""
+    await asyncio.sleep(0)  # its task has begun: one that is cancelled before would never write a last fact
+    cancelled: asyncio.CancelledError | None = None
+    while not live.task.done():
+        try:
+            await asyncio.shield(live.task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if live.run.stop(parent.stopping or "cancelled", "the cell that asked for it was stopped"):
+                live.task.cancel()
+    if cancelled is not None:
+        raise cancelled
+    live.task.result()
+
+
+def _read(tally: Tally, contexts: Sequence[PinnedContext]) -> tuple[Span, ...]:
+    """Stretches that reached a model, as places in the parent's contexts."""
+    found: list[Span] = []
+    for context in contexts:
+        read = [span for document in context.documents for span in _in_document(tally, context, document.name)]
+        found += context.sources(read) if isinstance(context, GivenContext) else read
+    return tuple(found[:_MOST_READ])
+
+
+def _in_document(tally: Tally, context: PinnedContext, name: str) -> list[Span]:
+    stretches = union(tally.read.get((context.pin.context, name), ()))
+    if tally.direct and tally.root_replied:
+        stretches = [(0, context.document(name).chars)]
+    return [Span(context=context.pin.context, document=name, start=start, end=end) for start, end in stretches]
