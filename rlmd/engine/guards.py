@@ -15,7 +15,7 @@ from rlmd.repl import CellReport
 UNRUNNABLE = 2
 #: How often outputs may come again before the root is told, and before the run is concluded.
 _TOLD_AFTER, _CONCLUDED_AFTER = 2, 5
-#: Outputs that say little and may well come again: nothing found, nothing printed.
+#: Outputs that say little and may well come again: nothing found, nothing printed. One that was cut is no checking.
 _LEAST_OUTPUT = 8
 _NEVER_COMPILED = ("SyntaxError", "IndentationError", "TabError")
 
@@ -33,7 +33,7 @@ class Guards:
         """One more reply, with the cells of it that were run."""
         for report in reports:
             self.ran = self.ran or report.ok
-            if report.ok and len(report.output.strip()) >= _LEAST_OUTPUT:
+            if report.ok and not report.cut and len(report.output.strip()) >= _LEAST_OUTPUT:
                 self._outputs[report.digest] += 1
                 self.repeats += self._outputs[report.digest] > 1
         could_run = any(not (report.error or "").startswith(_NEVER_COMPILED) for report in reports)
