@@ -18,10 +18,11 @@ from pathlib import Path
 from rlmd.client.client import Client
 from rlmd.client.follow import Event, Follower, UnknownFact
 from rlmd.client.start import start_daemon
+from rlmd.client.uploading import upload
 from rlmd.config import Paths
 from rlmd.events import Delta
 
-__all__ = ["Client", "Delta", "Event", "Follower", "UnknownFact", "connect"]
+__all__ = ["Client", "Delta", "Event", "Follower", "UnknownFact", "connect", "upload"]
 
 
 def connect(

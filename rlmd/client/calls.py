@@ -13,8 +13,11 @@ from pydantic import ValidationError
 from rlmd.errors import InternalError
 from rlmd.wire.methods import (
     METHODS,
+    AppendParams,
     AttachParams,
+    BeginParams,
     CancelParams,
+    CommitParams,
     ContextInfo,
     ContextInfoResult,
     ContextListResult,
@@ -56,6 +59,7 @@ from rlmd.wire.methods import (
     SessionListResult,
     StatusResult,
     UpdateParams,
+    UploadResult,
 )
 
 
@@ -70,6 +74,12 @@ class Calls:
     async def call(self, method: Literal["initialize"], params: InitializeParams) -> InitializeResult: ...
     @overload
     async def call(self, method: Literal["context/load"], params: LoadParams) -> LoadResult: ...
+    @overload
+    async def call(self, method: Literal["context/begin"], params: BeginParams) -> UploadResult: ...
+    @overload
+    async def call(self, method: Literal["context/append"], params: AppendParams) -> UploadResult: ...
+    @overload
+    async def call(self, method: Literal["context/commit"], params: CommitParams) -> LoadResult: ...
     @overload
     async def call(self, method: Literal["context/update"], params: UpdateParams) -> LoadResult: ...
     @overload

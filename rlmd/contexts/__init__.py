@@ -19,8 +19,11 @@ from rlmd.contexts.records import (
     SpoolSource,
 )
 from rlmd.contexts.store import ContextStore
+from rlmd.contexts.uploads import MAX_CHUNK, Announced
 
 __all__ = [
+    "MAX_CHUNK",
+    "Announced",
     "ContextInfo",
     "ContextStore",
     "Diff",

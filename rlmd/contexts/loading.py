@@ -25,7 +25,9 @@ from rlmd.contexts.records import (
     PinnedDocument,
     Skipped,
     SkipReason,
+    Source,
     SpoolSource,
+    UploadSource,
 )
 from rlmd.contexts.scanning import Scanner, Tally, printable
 from rlmd.contexts.text import CHUNK, SNIFF_BYTES, encode
@@ -75,11 +77,14 @@ class Loader:
         self._known = known
         self._spool = spool_folder
 
-    def load(self, source: InlineSource | PathSource | SpoolSource) -> Loaded:
+    def load(self, source: Source) -> Loaded:
         if isinstance(source, InlineSource):
             return self._inline(source)
         if isinstance(source, SpoolSource):
-            return self._spooled(source)
+            return self._handed_over(open_spool(self._spool, source.file), source.origin, raw=source.raw)
+        if isinstance(source, UploadSource):
+            file = os.path.basename(source.file)
+            return self._handed_over(open_spool(Path(source.file).parent, file), source.origin, raw=source.raw)
         return self._paths(source)
 
     def _inline(self, source: InlineSource) -> Loaded:
@@ -91,12 +96,11 @@ class Loader:
         self._settle(loaded, intake, name_of(source.origin), source.origin, None)
         return loaded
 
-    def _spooled(self, source: SpoolSource) -> Loaded:
-        """A spool file is taken as it is, mark and all: its offsets are those of the client's buffer."""
+    def _handed_over(self, fd: int, origin: str | None, *, raw: bool) -> Loaded:
+        """Raw, a text is taken as it is, mark and all: its offsets are those of the client's buffer."""
         loaded = Loaded("text")
-        fd = open_spool(self._spool, source.file)
         try:
-            self._read_file(loaded, fd, name_of(source.origin), source.origin, raw=True)
+            self._read_file(loaded, fd, name_of(origin), origin, raw=raw, handed=True)
         finally:
             os.close(fd)
         return loaded
@@ -151,9 +155,11 @@ class Loader:
             finally:
                 os.close(fd)
 
-    def _read_file(self, loaded: Loaded, fd: int, name: str, origin: str | None, *, raw: bool = False) -> None:
-        """Reads an open file unless its identity says that it is as it was."""
-        identity = None if raw else identity_of(os.fstat(fd))
+    def _read_file(
+        self, loaded: Loaded, fd: int, name: str, origin: str | None, *, raw: bool = False, handed: bool = False
+    ) -> None:
+        """Reads an open file unless its identity says that it is as it was; one that was handed over has none."""
+        identity = None if handed else identity_of(os.fstat(fd))
         known = self._known.get(name)
         if known and identity and (identity, origin) == (known.identity, known.document.origin):
             loaded.kept[name] = known
@@ -161,7 +167,7 @@ class Loader:
         intake, before = self._read_whole(fd, known, raw=raw)
         if intake.note:
             loaded.notes.append(f"{name}: {intake.note}")
-        self._settle(loaded, intake, name, origin, None if raw else identity_of(before))
+        self._settle(loaded, intake, name, origin, None if handed else identity_of(before))
 
     def _unmeant(self, fd: int, name: str) -> SkipReason | None:
         """Why a file that is new here is no document; one that is known was looked at when it was new."""

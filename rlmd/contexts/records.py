@@ -50,13 +50,26 @@ class PathSource:
 
 @dataclass(frozen=True, slots=True)
 class SpoolSource:
-    """A bare file name in the spool folder; the file is consumed once the load is durable."""
+    """A bare file name in the spool folder; the file is consumed once the load is durable.
+
+    ``raw``: taken as it is, so that offsets are the client's; else decoded and converted as a file is.
+    """
 
     file: str
     origin: str | None = None
+    raw: bool = True
 
 
-Source = InlineSource | PathSource | SpoolSource
+@dataclass(frozen=True, slots=True)
+class UploadSource:
+    """The file of a whole upload; ``raw`` as of a spool file."""
+
+    file: str
+    origin: str | None = None
+    raw: bool = True
+
+
+Source = InlineSource | PathSource | SpoolSource | UploadSource
 
 
 @dataclass(frozen=True, slots=True)

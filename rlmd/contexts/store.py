@@ -31,12 +31,16 @@ from rlmd.contexts.records import (
     SearchMode,
     Source,
     SpoolSource,
+    UploadSource,
 )
 from rlmd.contexts.threads import Threads
+from rlmd.contexts.uploads import Announced, Uploads
 from rlmd.contexts.vault import Vault
 from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound, RlmdError, SourceMissing
 
 MAX_PEEK_CHARS = 65_536
+#: How long an upload that nobody appends to is kept: a client's machine may sleep over a night.
+_UPLOAD_SECONDS = 86_400.0
 
 
 class ContextStore:
@@ -69,11 +73,14 @@ class ContextStore:
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
         self._lock: FolderLock | None = None
         self._vault: Vault | None = None
+        self._uploads: Uploads
 
     async def _start(self) -> None:
         for folder in (self._folder.parent, self._folder, self._cache_folder, self._spool_folder):
             make_private_folder(folder)
         self._lock = FolderLock(self._folder)
+        self._uploads = Uploads(self._folder / "uploads", _UPLOAD_SECONDS)
+        self._uploads.sweep()
         self._vault = await Vault.open(self._folder / "store", self._cache_folder / "index", self._threads)
         self.notices = self._vault.notices
 
@@ -229,6 +236,24 @@ class ContextStore:
                 "This client may not load into that context: what it reads may leave the machine.",
                 hint="Load it with rlmctl or from Emacs, or choose another name.",
             )
+
+    async def begin_upload(self, announced: Announced) -> tuple[str, int]:
+        """Begins an upload, or finds the one that was begun: its id, and the bytes that are there."""
+        return await self._threads.in_files(lambda: self._uploads.begin(announced))
+
+    async def append_upload(self, upload_id: str, offset: int, data: bytes) -> int:
+        """Adds a chunk; the bytes that are there now. Of one upload, one chunk after the other."""
+        async with self._name_locked(f"\0{upload_id}"):
+            return await self._threads.in_files(lambda: self._uploads.append(upload_id, offset, data))
+
+    async def commit_upload(self, upload_id: str) -> LoadReport:
+        """Makes a whole upload a context, as ``load`` does; it is gone then."""
+        async with self._name_locked(f"\0{upload_id}"):
+            announced, file = await self._threads.in_files(lambda: self._uploads.finished(upload_id))
+            source = UploadSource(str(file), announced.origin, announced.raw)
+            report = await self.load(source, name=announced.name, private=announced.private, egress=announced.egress)
+            await self._threads.in_files(lambda: self._uploads.forget(upload_id))
+            return report
 
     async def update(
         self, name: str, *, dry_run: bool = False, unless_empty: bool = False, egress: bool = False

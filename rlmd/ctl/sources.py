@@ -10,13 +10,14 @@ import errno
 import os
 import stat
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rlmd.client import Client
+from rlmd.client import Client, upload
 from rlmd.ctl.terminal import Output, count, size
 from rlmd.errors import DiskFull, InvalidParams, NotVisible, SourceMissing, SourceUnreadable
 from rlmd.wire.methods import (
@@ -92,20 +93,32 @@ async def _load_stdin(client: Client, options: LoadOptions) -> LoadResult:
 
 
 async def load_stream(
-    client: Client, stream: BinaryIO, origin: str, options: LoadOptions, *, head: bytes | None = None
+    client: Client,
+    stream: BinaryIO,
+    origin: str,
+    options: LoadOptions,
+    *,
+    head: bytes | None = None,
+    raw: bool = True,
 ) -> LoadResult:
-    """Loads what a stream gives until its end: inline when it is short and clean, else by the spool folder.
+    """Loads what a stream gives until its end: inline when it is short and clean, else by the spool folder, else in
+    chunks.
 
     Args:
         head: What was read of it already.
+        raw: Keep every byte; else it is decoded and converted as a file is.
     """
     head = stream.read(INLINE_BYTES + 1) if head is None else head
     if len(head) <= INLINE_BYTES and (text := _clean(head)) is not None:
         return await client.call("context/load", options.params(InlineSource(text=text, origin=origin)))
-    file = Path(client.server.spool_folder) / f"rlmctl-{uuid.uuid4().hex}"
+    file = _written(Path(client.server.spool_folder), head, stream)
     try:
-        _spool(file, head, stream)
-        return await client.call("context/load", options.params(SpoolSource(file=file.name, origin=origin)))
+        source = SpoolSource(file=file.name, origin=origin, raw=raw)
+        try:
+            return await client.call("context/load", options.params(source))
+        except (SourceMissing, SourceUnreadable):  # the daemon is elsewhere, behind a forwarded socket
+            with open(file, "rb") as written:  # noqa: ASYNC230  nothing else happens in this process meanwhile
+                return await upload(client, written, name=options.name, origin=origin, private=options.private, raw=raw)
     finally:
         file.unlink(missing_ok=True)  # the daemon consumes it; this is for when it did not come to that
 
@@ -163,7 +176,7 @@ def _speakable(path: str) -> bool:
 async def _load_opened(client: Client, path: str, options: LoadOptions) -> LoadResult:
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  nothing else happens in this process meanwhile
-            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options)
+            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options, raw=False)
     except OSError as error:
         raise SourceUnreadable(f"{path!a} cannot be read: {error.strerror}.", hint="See its owner and mode.") from None
 
@@ -178,7 +191,9 @@ def _clean(data: bytes) -> str | None:
         return None
 
 
-def _spool(file: Path, head: bytes, stream: BinaryIO) -> None:
+def _written(folder: Path, head: bytes, stream: BinaryIO) -> Path:
+    """A file with what the stream gives: in the spool folder, or in a temporary one where there is none."""
+    file = (folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())) / f"rlmctl-{uuid.uuid4().hex}"
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb", buffering=0) as target:
@@ -187,12 +202,14 @@ def _spool(file: Path, head: bytes, stream: BinaryIO) -> None:
                 _write_all(target, chunk)
                 chunk = stream.read(CHUNK)
     except OSError as error:
+        file.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
-                f"The spool folder {file.parent} is full.",
+                f"The folder {file.parent} is full.",
                 hint="It is in memory on most machines: save the text to a file and use -f.",
             ) from None
         raise SourceUnreadable(f"The text could not be handed over: {error.strerror}.") from None
+    return file
 
 
 def _write_all(target: BinaryIO, data: bytes) -> None:

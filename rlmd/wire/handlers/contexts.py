@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 
-from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
-from rlmd.errors import NotAllowed, TooLarge
+from rlmd.contexts import Announced, ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
+from rlmd.errors import InvalidParams, NotAllowed, TooLarge
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
@@ -18,6 +19,9 @@ class ContextHandlers:
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
             "context/load": self.load,
+            "context/begin": self.begin,
+            "context/append": self.append,
+            "context/commit": self.commit,
             "context/update": self.update,
             "context/flags": self.flags,
             "context/diff": self.diff,
@@ -38,6 +42,24 @@ class ContextHandlers:
             dry_run=params.dry_run,
             egress=client.egress,
         )
+        return m.LoadResult.model_validate(report, from_attributes=True)
+
+    async def begin(self, client: Connection, params: m.BeginParams) -> m.UploadResult:
+        if client.egress and params.private:
+            raise _hidden()
+        announced = Announced(
+            params.digest, params.bytes, params.name, params.origin, params.private, params.raw, client.egress
+        )
+        upload_id, received = await self._contexts.begin_upload(announced)
+        return m.UploadResult(upload_id=upload_id, received=received)
+
+    async def append(self, _: Connection, params: m.AppendParams) -> m.UploadResult:
+        received = await self._contexts.append_upload(params.upload_id, params.offset, _chunk(params))
+        return m.UploadResult(upload_id=params.upload_id, received=received)
+
+    async def commit(self, _: Connection, params: m.CommitParams) -> m.LoadResult:
+        """Who may was settled when it was begun."""
+        report = await self._contexts.commit_upload(params.upload_id)
         return m.LoadResult.model_validate(report, from_attributes=True)
 
     async def update(self, client: Connection, params: m.UpdateParams) -> m.LoadResult:
@@ -89,12 +111,28 @@ class ContextHandlers:
         return m.Done()
 
 
+def _chunk(params: m.AppendParams) -> bytes:
+    if (params.text is None) == (params.data is None):
+        raise InvalidParams("context/append: either text or data must be given.", hint="data is base64.")
+    try:
+        data = params.text.encode() if params.text is not None else base64.b64decode(params.data or "", validate=True)
+    except ValueError:
+        raise InvalidParams("context/append: data is not base64.", hint="RFC 4648, section 4.", field="data") from None
+    if len(data) > m.MAX_CHUNK:
+        raise TooLarge(
+            f"The chunk has {len(data)} bytes; {m.MAX_CHUNK} may be sent at once.",
+            hint="Send smaller chunks.",
+            limit=m.MAX_CHUNK,
+        )
+    return data
+
+
 def _source(source: m.Source) -> InlineSource | PathSource | SpoolSource:
     match source:
         case m.InlineSource():
             return _inline(source)
         case m.SpoolSource():
-            return SpoolSource(file=source.file, origin=source.origin)
+            return SpoolSource(file=source.file, origin=source.origin, raw=source.raw)
         case m.PathSource():
             return _path(source)
 

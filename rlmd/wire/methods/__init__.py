@@ -19,7 +19,11 @@ from rlmd.wire.methods.base import (
 )
 from rlmd.wire.methods.contexts import (
     INLINE_BYTES,
+    MAX_CHUNK,
     MAX_PEEK_CHARS,
+    AppendParams,
+    BeginParams,
+    CommitParams,
     ContextInfo,
     ContextInfoResult,
     ContextListResult,
@@ -44,6 +48,7 @@ from rlmd.wire.methods.contexts import (
     Source,
     SpoolSource,
     UpdateParams,
+    UploadResult,
 )
 from rlmd.wire.methods.daemon import (
     Check,
@@ -98,15 +103,19 @@ METHODS: dict[str, Method] = {
 
 __all__ = [
     "INLINE_BYTES",
+    "MAX_CHUNK",
     "MAX_FETCH_CHARS",
     "MAX_FETCH_FACTS",
     "MAX_PEEK_CHARS",
     "METHODS",
     "PROTOCOL",
+    "AppendParams",
     "AttachParams",
+    "BeginParams",
     "CancelParams",
     "Check",
     "ClientName",
+    "CommitParams",
     "ContextInfo",
     "ContextInfoResult",
     "ContextListResult",
@@ -165,4 +174,5 @@ __all__ = [
     "SpoolSource",
     "StatusResult",
     "UpdateParams",
+    "UploadResult",
 ]

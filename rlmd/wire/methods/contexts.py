@@ -11,6 +11,8 @@ from rlmd.wire.methods.base import Done, Method, NameParams, Nothing, Params, Re
 #: Above this a text goes by path or spool; Emacs blocks 5 s for 40 MB of JSON (measured).
 INLINE_BYTES = 256 * 1024
 MAX_PEEK_CHARS = 65_536
+#: Bytes of one chunk of an upload.
+MAX_CHUNK = 1 << 20
 
 
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,20}$")]
@@ -48,6 +50,7 @@ class SpoolSource(Params):
     kind: Literal["spool"] = "spool"
     file: str
     origin: str | None = Field(None, description="A label or path that citations show")
+    raw: bool = Field(True, description="Keep every byte, so that offsets are the client's; else decode and convert")
 
 
 Source = Annotated[InlineSource | PathSource | SpoolSource, Field(discriminator="kind")]
@@ -60,6 +63,40 @@ class LoadParams(Params):
     source: Source
     private: bool = False
     dry_run: bool = False
+
+
+class BeginParams(Params):
+    """What is going to be sent. Beginning the same again finds what was sent before, also after a restart."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes")
+    bytes: int = Field(ge=0, le=2**53 - 1)
+    name: str | None = Field(None, min_length=1, max_length=200)
+    origin: str | None = Field(None, description="A label or path that citations show")
+    private: bool = False
+    raw: bool = Field(True, description="Keep every byte, as of a spool file; else as of a file, decoded and converted")
+
+
+class UploadResult(Result):
+    """``received``: bytes that are there; the next chunk begins at that offset."""
+
+    upload_id: str
+    received: int
+    chunk_bytes: int = MAX_CHUNK
+
+
+class AppendParams(Params):
+    """A chunk, as ``text`` or as bytes in base64. One that is there already is passed over."""
+
+    upload_id: str
+    offset: int = Field(ge=0, le=2**53 - 1, description="Of its first byte")
+    text: str | None = None
+    data: str | None = Field(None, description="Base64")
+
+
+class CommitParams(Params):
+    """Makes the upload a context. The answer is that of ``context/load``."""
+
+    upload_id: str
 
 
 class Skipped(Result):
@@ -211,6 +248,9 @@ class SearchResult(Result):
 
 METHODS = (
     Method("context/load", LoadParams, LoadResult, "Loads or updates a context; durable when answered."),
+    Method("context/begin", BeginParams, UploadResult, "Begins an upload, or goes on with one."),
+    Method("context/append", AppendParams, UploadResult, "Adds a chunk to an upload."),
+    Method("context/commit", CommitParams, LoadResult, "Makes an upload a context; durable when answered."),
     Method("context/update", UpdateParams, LoadResult, "Looks through the paths that a context came from again."),
     Method("context/flags", FlagsParams, ContextInfo, "Marks a context private, or takes the mark away."),
     Method("context/diff", DiffParams, DiffResult, "What changed between two revisions, by document."),
