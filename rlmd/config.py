@@ -103,6 +103,15 @@ class CacheSettings(Section):
     bytes: int = Field(2 << 30, ge=1 << 20, description="Size at which the oldest are dropped")
 
 
+class PrivacySettings(Section):
+    """What is private without being marked by hand: `context load --private` and Emacs mark single texts."""
+
+    private: tuple[str, ...] = Field(
+        (),
+        description="Patterns of paths, as in .gitignore (`~/mail/`, `*.gpg`): a context with one of them is private",
+    )
+
+
 class LogSettings(Section):
     """Sizes, ids and names only, at every level: never text of yours, prompts or keys."""
 
@@ -115,6 +124,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     repl: ReplSettings = ReplSettings()
     cache: CacheSettings = CacheSettings()
+    privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()
 
 

@@ -63,7 +63,7 @@ async def run(paths: Paths, settings: Settings) -> None:
         listener = inherited_listener() or claim.bind()
         stack.callback(listener.close)
         threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="files"))
-        contexts = await ContextStore.open(paths.state, paths.cache, paths.spool)
+        contexts = await ContextStore.open(paths.state, paths.cache, paths.spool, settings.privacy.private)
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
         pool = Pool(settings, cache_folder=paths.cache / "completions")
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
@@ -146,7 +146,7 @@ def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) ->
 def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
     return {
         **GreetingHandlers(parts.paths).table(),
-        **ContextHandlers(parts.contexts).table(),
+        **ContextHandlers(parts.contexts, parts.engine).table(),
         **RunHandlers(parts.engine).table(),
         **SessionHandlers(parts.engine).table(),
         **HostHandlers(parts).table(),

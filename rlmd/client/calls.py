@@ -27,6 +27,7 @@ from rlmd.wire.methods import (
     DiscoverResult,
     DoctorResult,
     Done,
+    DropResult,
     ExecuteParams,
     ExecuteResult,
     ExportParams,
@@ -95,7 +96,7 @@ class Calls:
     @overload
     async def call(self, method: Literal["context/search"], params: SearchParams) -> SearchResult: ...
     @overload
-    async def call(self, method: Literal["context/drop"], params: NameParams) -> Done: ...
+    async def call(self, method: Literal["context/drop"], params: NameParams) -> DropResult: ...
     @overload
     async def call(self, method: Literal["run/start"], params: RunParams) -> RunInfo: ...
     @overload

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from threading import Event
 
+from rlmd.contexts.access import Access
 from rlmd.contexts.blobs import FolderLock, make_private_folder
 from rlmd.contexts.catalogue import ContextChange, ContextRow, KnownDocument
 from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, report
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.loading import Loaded, Loader
 from rlmd.contexts.pinned import PinnedContext
+from rlmd.contexts.privacy import PrivacyRules
 from rlmd.contexts.records import (
     Change,
     ContextInfo,
@@ -36,7 +38,7 @@ from rlmd.contexts.records import (
 from rlmd.contexts.threads import Threads
 from rlmd.contexts.uploads import Announced, Uploads
 from rlmd.contexts.vault import Vault
-from rlmd.errors import Conflict, InvalidParams, NotAllowed, NotFound, RlmdError, SourceMissing
+from rlmd.errors import Conflict, InvalidParams, NotFound, RlmdError, SourceMissing
 
 MAX_PEEK_CHARS = 65_536
 #: How long an upload that nobody appends to is kept: a client's machine may sleep over a night.
@@ -50,13 +52,15 @@ class ContextStore:
     notices: tuple[str, ...]
 
     @classmethod
-    async def open(cls, state_folder: Path, cache_folder: Path, spool_folder: Path) -> ContextStore:
-        """Opens the store, making what is missing.
+    async def open(
+        cls, state_folder: Path, cache_folder: Path, spool_folder: Path, private: Sequence[str] = ()
+    ) -> ContextStore:
+        """Opens the store, making what is missing. ``private`` are patterns of paths that are private by rule.
 
         Raises:
             Unavailable: Another daemon uses the folder, or it belongs to someone else.
         """
-        store = cls(state_folder, cache_folder, spool_folder)
+        store = cls(state_folder, cache_folder, spool_folder, PrivacyRules(private))
         try:
             await store._start()
         except BaseException:
@@ -64,16 +68,18 @@ class ContextStore:
             raise
         return store
 
-    def __init__(self, state_folder: Path, cache_folder: Path, spool_folder: Path) -> None:
+    def __init__(self, state_folder: Path, cache_folder: Path, spool_folder: Path, rules: PrivacyRules) -> None:
         self.notices = ()
         self._folder = state_folder / "contexts"
         self._cache_folder = cache_folder
         self._spool_folder = spool_folder
+        self._rules = rules
         self._threads = Threads()
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
         self._lock: FolderLock | None = None
         self._vault: Vault | None = None
         self._uploads: Uploads
+        self._access: Access
 
     async def _start(self) -> None:
         for folder in (self._folder.parent, self._folder, self._cache_folder, self._spool_folder):
@@ -82,7 +88,11 @@ class ContextStore:
         self._uploads = Uploads(self._folder / "uploads", _UPLOAD_SECONDS)
         self._uploads.sweep()
         self._vault = await Vault.open(self._folder / "store", self._cache_folder / "index", self._threads)
+        self._access = Access(self._vault.rows, self._rules)
         self.notices = self._vault.notices
+        for row in list(self._vault.rows.values()):  # a rule may be newer than what it covers
+            if not row.info.private and self._rules.cover(row.info.sources):
+                await self._vault.set_private(row, True)
 
     async def close(self) -> None:
         """Waits for what is being committed, ends the helpers, lets go of the folder."""
@@ -104,8 +114,11 @@ class ContextStore:
 
     def is_private(self, name: str) -> bool:
         """Whether there is a context of that name and it is private."""
-        row = self._kept.rows.get(name)
-        return row is not None and row.info.private
+        return self._access.is_private(name)
+
+    def real_name(self, name: str, *, egress: bool = False) -> str:
+        """The name under which a client's context is kept. Raises ``NotFound``."""
+        return self._row(name, egress).info.name
 
     def statistics(self) -> tuple[int, int]:
         """How many contexts, and the bytes of their texts."""
@@ -195,10 +208,11 @@ class ContextStore:
             private: Marks the context; a load never takes the mark away.
             dry_run: Reads and reports, keeps nothing.
             unless_empty: A source without a document is an error.
-            egress: What the asking client reads may leave the machine: it changes nothing private.
+            egress: What the asking client reads may leave the machine: it changes nothing private, and what it makes
+                is called ``egress/NAME``.
 
         Raises:
-            NotAllowed: The name, given or found, is that of a private context, and ``egress``.
+            NotAllowed: A path is private, and ``egress``.
             Conflict: The name is that of a context of the other kind.
             SourceMissing, SourceUnreadable, NotText, NotVisible: The source's fault.
             DiskFull: Nothing was kept.
@@ -206,18 +220,23 @@ class ContextStore:
         source = checked(source)
         implicit = implicit or name is None
         known_as = name or (implicit_path_name(source) if isinstance(source, PathSource) else None)
+        if egress:
+            self._access.check_paths(source)
+        known_as = known_as and self._access.name_to_load(known_as, egress)
         async with self._name_locked(known_as):
-            if egress and known_as is not None:
-                self._refuse_private(known_as)
             known = await self._kept.known(known_as)
             cancelled = Event()
             pack = Pack(self._kept.blobs, dry_run=dry_run, cancelled=cancelled)
             loader = Loader(pack, known, self._spool_folder)
             try:
                 loaded = await self._threads.until_let_go(lambda: loader.load(source), cancelled)
-                change = await self._described(known_as, loaded, known, source, private=private, implicit=implicit)
-                if egress:
-                    self._refuse_private(change.name)
+                ruled = await self._threads.in_files(lambda: self._access.ruled(source, loaded))
+                if egress and ruled:
+                    raise self._access.refused()
+                private = private or ruled
+                change = await self._described(
+                    known_as, loaded, known, source, private=private, implicit=implicit, egress=egress
+                )
                 if unless_empty and not change.documents:
                     raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
                 if dry_run:
@@ -229,13 +248,6 @@ class ContextStore:
             with contextlib.suppress(OSError):
                 (self._spool_folder / source.file).unlink()
         return report(verdict, row.info, change, loaded)
-
-    def _refuse_private(self, name: str) -> None:
-        if self.is_private(name):
-            raise NotAllowed(
-                "This client may not load into that context: what it reads may leave the machine.",
-                hint="Load it with rlmctl or from Emacs, or choose another name.",
-            )
 
     async def begin_upload(self, announced: Announced) -> tuple[str, int]:
         """Begins an upload, or finds the one that was begun: its id, and the bytes that are there."""
@@ -310,8 +322,20 @@ class ContextStore:
         return await self._kept.diff(row, before, after, limit)
 
     async def set_private(self, name: str, private: bool) -> ContextInfo:
-        """Marks a context private, or takes the mark away. Sessions and runs that held it stay private."""
-        return (await self._kept.set_private(self._row(name, False), private)).info
+        """Marks a context private, or takes the mark away. Sessions and runs that held it stay private.
+
+        Raises:
+            Conflict: It is private by rule.
+        """
+        row = self._row(name, False)
+        if not private:
+            known = await self._kept.known(name)
+            origins = [*row.info.sources, *(one.document.origin for one in known.values())]
+            if await self._threads.in_files(lambda: self._rules.cover(origins)):
+                raise Conflict(
+                    f"{name!r} is private by a rule of the settings.", hint="See private in [privacy] of the config."
+                )
+        return (await self._kept.set_private(row, private)).info
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""
@@ -326,9 +350,10 @@ class ContextStore:
         *,
         private: bool,
         implicit: bool,
+        egress: bool,
     ) -> ContextChange:
         def describe() -> ContextChange:
-            final = name or content_name(source, loaded)
+            final = name or self._access.name_to_load(content_name(source, loaded), egress)
             return change_of(final, loaded, known, source, private=private, implicit=implicit)
 
         change = await self._threads.in_files(describe)
@@ -353,10 +378,7 @@ class ContextStore:
         return self._vault
 
     def _row(self, name: str, egress: bool) -> ContextRow:
-        row = self._kept.rows.get(name)
-        if row is None or (egress and row.info.private):
-            raise NotFound(f"There is no context {name!r}.", hint="context/list shows those that there are.")
-        return row
+        return self._access.row(name, egress)
 
     @contextlib.asynccontextmanager
     async def _name_locked(self, name: str | None) -> AsyncIterator[None]:

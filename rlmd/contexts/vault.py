@@ -47,7 +47,7 @@ class Vault:
         """Opens the vault in ``folder``, making what is missing; one that cannot be read is set aside."""
         vault = cls(threads)
         store_id, rows = await threads.in_catalogue(vault._open, folder)
-        vault.rows = {row.info.name: row for row in rows}
+        vault.rows.update((row.info.name, row) for row in rows)
         vault.searcher = Searcher(folder, index_folder, store_id)
         vault.searcher.sweep({row.id for row in rows})
         return vault

@@ -111,6 +111,8 @@ class Asking:
     fresh: bool
     piece_chars: int
     children: AskChild
+    #: Contexts whose text prompts may hold: what is cached of them goes with them.
+    held: tuple[str, ...] = ()
     seen: Counter[str] = field(default_factory=Counter)
     limit: LimitReached | None = None
     #: None where cells may ask as they like: those of a person, and of programs.
@@ -269,6 +271,7 @@ class RunCellHost:
                     candidates=asking.sub,
                     model=query.model,
                     private=asking.private(),
+                    contexts=asking.held,
                     sample=sample if temperature > 0 else 1,
                     fresh=asking.fresh,
                     batch=self._batches.get(batch, 1) > 1,

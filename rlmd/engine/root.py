@@ -169,6 +169,7 @@ class Root:
             run_id=run.request.run_id,
             candidates=run.request.root,
             private=run.private,
+            contexts=run.recorder.record.held,
             fresh=run.request.fresh,
             prefix_group=run.request.run_id,
         )

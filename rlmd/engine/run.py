@@ -117,6 +117,7 @@ class Run:
             children=self._ask_child,
             limit=self.past.limit("sub_queries"),
             past=self.past,
+            held=recorder.record.held,
         )
         self.answer_type = AnswerType(request.schema) if request.schema is not None else None
 

@@ -75,6 +75,14 @@ class ExecuteReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """How many runs and sessions went with a context."""
+
+    runs: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     runs: int
     runs_active: int
@@ -323,6 +331,31 @@ class Engine:
     async def drop_session(self, name: str, *, egress: bool = False) -> None:
         """Ends a session and forgets its names. Raises ``NotFound``, ``Busy``."""
         await self._sessions.drop(name, egress=egress)
+
+    async def drop_context(self, name: str, *, egress: bool = False) -> Dropped:
+        """Erases a context and all that tells of it: runs that read it, sessions that held it, cached replies.
+
+        The context goes last: where this is cut short, it is still there to be dropped again.
+
+        Raises:
+            NotFound: There is none, or none that this client may know of.
+        """
+        name = self._parts.contexts.real_name(name, egress=egress)
+        async with self._starting:
+            telling = [run_id for run_id, record in self._archive.records.items() if name in self._held(record)]
+            for run_id in telling:
+                if run_id in self._live:
+                    await self.cancel(run_id, f"its context {name!r} was dropped")
+            sessions = await self._sessions.drop_holding(name)
+            for run_id in telling:
+                await self.delete_run(run_id)
+            await self._parts.pool.forget(name)
+            await self._parts.contexts.drop(name, egress=False)
+        return Dropped(len(telling), sessions)
+
+    def _held(self, record: RunRecord) -> tuple[str, ...]:
+        live = self._live.get(record.run_id)
+        return record.held if live is None else live.recorder.record.held
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────
 

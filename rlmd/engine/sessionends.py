@@ -65,6 +65,23 @@ class SessionEnds:
         """All of them, by the id of what ended."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
 
+    async def forget(self, context: str) -> None:
+        """Keeps of the ends that name a context no more than that they were. Raises ``Unavailable``."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._forget, context)
+
+    def _forget(self, context: str) -> None:
+        ends = self._read()
+        if not any(context in end.held for end in ends.values()):
+            return
+        kept = [SessionEnd(id=end.id) if context in end.held else end for end in ends.values()]
+        fresh = self._file.with_suffix(".new")
+        try:
+            fresh.write_text("".join(end.model_dump_json(exclude_defaults=True) + "\n" for end in kept))
+            fresh.chmod(0o600)
+            fresh.rename(self._file)
+        except OSError as error:
+            raise Unavailable(f"The sessions cannot be forgotten: {os.strerror(error.errno or 0)}.") from error
+
     def _add(self, end: SessionEnd) -> None:
         line = end.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:

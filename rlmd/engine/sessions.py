@@ -25,6 +25,8 @@ from rlmd.repl import Name
 #: Earlier questions that a continued session's root is told.
 _EXCHANGES_KEPT = 3
 _MOST_NAMES = 40
+#: Before the names of sessions of clients whose reading may leave the machine.
+_EGRESS = "egress/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +219,13 @@ class Sessions:
 
         Raises:
             Busy: It is held, and ``if_busy`` is ``refuse``.
-            NotFound: It is private and the client may not know of it.
         """
         if name is None:
             return Session(None, now)
-        session = self._named.get(name)
+        key = self._key(name, egress)
+        session = self._named.get(key)
         if session is None:
-            session = self._named[name] = Session(name, now)
-        if egress and self.private(session):
-            raise not_found(name)
+            session = self._named[key] = Session(key, now)
         if session.lock.locked():
             if if_busy == "refuse":
                 raise Busy(
@@ -240,7 +240,7 @@ class Sessions:
     async def drop(self, name: str, *, egress: bool) -> None:
         """Ends a session and forgets it. Raises ``NotFound``, ``Busy`` while a run holds it."""
         session = self._free(name, egress=egress)
-        del self._named[name]  # first: who asks meanwhile gets another
+        del self._named[session.name or ""]  # first: who asks meanwhile gets another
         await self._end(session, SessionEnd(id=session.id))
 
     async def reset(self, name: str, *, egress: bool) -> Session:
@@ -252,6 +252,7 @@ class Sessions:
         """
         old = self._free(name, egress=egress)
         pins = tuple(one.pin for one in old.contexts) or old.log.pins
+        name = old.name or ""
         fresh = Session(name, old.used, private=self.private(old), log=SessionLog(pins=pins))
         fresh.held.update(old.held)
         self._named[name] = fresh
@@ -271,8 +272,8 @@ class Sessions:
 
     def named(self, name: str, *, egress: bool) -> Session:
         """Raises ``NotFound`` when there is none, or none that this client may know of."""
-        session = self._named.get(name)
-        if session is None or (egress and self.private(session)):
+        session = self._named.get(self._key(name, egress))
+        if session is None:
             raise not_found(name)
         return session
 
@@ -283,6 +284,27 @@ class Sessions:
                 f"Session {name!r} is held by run {session.held_by}.", hint="Cancel that run first.", session=name
             )
         return session
+
+    def _key(self, name: str, egress: bool) -> str:
+        """The name under which a client's session is kept.
+
+        For a client whose reading may leave the machine that of a public session is that session. Any other leads to a
+        name of such clients' own, whether there is a private session of that name or none: no answer tells which.
+        """
+        while egress and (name not in self._named or self.private(self._named[name])):
+            if name.startswith(_EGRESS) and name not in self._named:
+                break
+            name = _EGRESS + name
+        return name
+
+    async def drop_holding(self, context: str) -> int:
+        """Ends the sessions that ever held a context, and forgets them; how many. No run may hold one any more."""
+        holding = [session for session in self._named.values() if context in session.held]
+        for session in holding:
+            del self._named[session.name or ""]
+            await self._end(session, SessionEnd(id=session.id))
+        await self._ends.forget(context)
+        return len(holding)
 
     async def make_room(self) -> None:
         """Ends the worker that was unused for longest, of those that no run holds; the session stays."""

@@ -47,9 +47,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CachedCompletion:
+    """``contexts``: those whose text the prompt may have held."""
+
     completion: Completion
     host: str
     model: str
+    contexts: tuple[str, ...] = ()
 
 
 class CompletionCache(Protocol):
@@ -61,6 +64,10 @@ class CompletionCache(Protocol):
 
     def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
         """Stores; a ``get`` that is asked later finds it. Who awaits it knows that a kill does not lose it."""
+        ...
+
+    async def forget(self, context: str) -> None:
+        """Erases what was stored of prompts that may have held a context's text."""
         ...
 
     def statistics(self) -> tuple[int, int]:
@@ -78,6 +85,9 @@ class NoCache:
 
     def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
         return _nothing()
+
+    async def forget(self, context: str) -> None:
+        return None
 
     def statistics(self) -> tuple[int, int]:
         return 0, 0
@@ -232,6 +242,10 @@ class DiskCache:
         if self._gathered and not self._storing:
             self._store_in(0 if self._waiting else GATHER_SECONDS)
 
+    async def forget(self, context: str) -> None:
+        self._store_gathered()
+        await self._call(lambda: self._forget(context))
+
     def statistics(self) -> tuple[int, int]:
         """As counted last; counting again, for the next who asks, if something was stored since."""
         if self._uncounted:
@@ -288,6 +302,7 @@ class DiskCache:
             disk=BytesDisk,
             size_limit=self._limit,
             eviction_policy="least-recently-stored",
+            sqlite_secure_delete=1,  # what was dropped is not left in free pages
             cull_limit=0,  # not within a transaction: the room that it frees counts only after, and all would go
         )
 
@@ -307,13 +322,24 @@ class DiskCache:
         if self._cache is not None:
             with self._cache.transact():
                 for key, value in lot.items():
-                    self._cache.set(key, _to_bytes(value))
+                    self._cache.set(key, _to_bytes(value), tag=json.dumps(value.contexts))
             self._pending.empty(file)
             if self._cache.volume() > self._limit:
                 self._cache.cull()
             self._uncounted = True
             if time.monotonic() - self._counted > COUNT_SECONDS:
                 self._count()
+
+    def _forget(self, context: str) -> None:
+        if self._cache is None:
+            return
+        # The one thing that diskcache does not tell: which tags there are.
+        tags = self._cache._sql("SELECT DISTINCT tag FROM Cache WHERE tag IS NOT NULL").fetchall()
+        for (tag,) in tags:
+            if context in json.loads(tag):
+                self._cache.evict(tag)
+        self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._count()
 
     def _count(self) -> None:
         if self._cache is not None:
@@ -333,6 +359,7 @@ def _to_bytes(value: CachedCompletion) -> bytes:
         "version": VERSION,
         "host": value.host,
         "model": value.model,
+        "contexts": value.contexts,
         "text": completion.text,
         "thinking": completion.thinking,
         "usage": [completion.usage.prompt_tokens, completion.usage.completion_tokens, completion.usage.estimated],
@@ -351,4 +378,4 @@ def _from_bytes(data: bytes) -> CachedCompletion | None:
     prompt, written, estimated = record["usage"]
     usage = Usage(prompt, written, estimated)
     completion = Completion(record["text"], record["thinking"], "stop", usage)
-    return CachedCompletion(completion, record["host"], record["model"])
+    return CachedCompletion(completion, record["host"], record["model"], tuple(record.get("contexts", ())))

@@ -37,6 +37,7 @@ class CompletionRequest:
     ``sample`` counts repeats of one prompt at temperature above 0; ``fresh`` does not read the cache; ``batch`` comes
     after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
     ``schema`` is the JSON schema (as JSON) that the reply is to fit.
+    ``contexts`` are those whose text the prompt may hold.
     """
 
     role: Role
@@ -46,6 +47,7 @@ class CompletionRequest:
     candidates: tuple[str, ...] | None = None
     model: str | None = None
     private: bool = False
+    contexts: tuple[str, ...] = ()
     sample: int = 1
     fresh: bool = False
     prefix_group: str = ""
@@ -117,6 +119,10 @@ class Pool:
         self._owner = asyncio.create_task(self._own(begun), name="pool")
         await begun.wait()
         await self._hosts.start(self._running(), wait=wait)
+
+    async def forget(self, context: str) -> None:
+        """Erases the cached replies to prompts that may have held a context's text."""
+        await self._cache.forget(context)
 
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""
@@ -234,7 +240,9 @@ class Pool:
         if is_cacheable(completion):
             key = next(key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target)
             # Before anyone is told: what was answered is never asked again, whatever is killed.
-            await self._cache.put(key, CachedCompletion(completion, won.target.host, won.target.model))
+            await self._cache.put(
+                key, CachedCompletion(completion, won.target.host, won.target.model, request.contexts)
+            )
         record = CompletionRecord(
             host=won.target.host,
             model=won.target.model,

@@ -223,9 +223,10 @@ async def test_private_runs_do_not_exist_for_egress_clients(house: House, fake: 
         await engine.cancel(later.run_id, "x", egress=True)
     with pytest.raises(NotFound):
         await engine.start_run(request, egress=True)
-    asked = RunRequest(run_id=new_id(), question="?", contexts=("lines",), session="s")
-    with pytest.raises(NotFound):
-        await engine.start_run(asked, egress=True)
+    fake.script("root", [cell("print(w)"), "FINAL(it is not here)"])
+    asked = RunRequest(run_id=new_id(), question="?", contexts=("lines",), session="s", strategy="rlm")
+    await engine.start_run(asked, egress=True)
+    assert not (await engine.wait(asked.run_id)).private, "the session of that name is another one"
 
 
 async def test_map_asks_every_piece_and_combines(house: House, fake: FakeOllama) -> None:

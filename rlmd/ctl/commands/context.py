@@ -268,13 +268,17 @@ def search(
 def drop(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_context)],
 ) -> None:
-    """Erase contexts with their index, and what was derived from them."""
+    """Erase contexts with all that tells of them: index, runs that read them, sessions, cached replies."""
 
     async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import count
         from rlmd.wire.methods import NameParams
 
         for one in name:
-            await client.call("context/drop", NameParams(name=one))
-            output.remark(f"{one} is erased", None)
+            done = await client.call("context/drop", NameParams(name=one))
+            with_it = [count(done.runs, "run")] * bool(done.runs) + [count(done.sessions, "session")] * bool(
+                done.sessions
+            )
+            output.remark(f"{one} is erased" + (f", with {' and '.join(with_it)}" if with_it else ""), None)
 
     with_daemon(work)

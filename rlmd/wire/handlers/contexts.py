@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 
 from rlmd.contexts import Announced, ContextStore, FileIdentity, InlineSource, PathSource, SpoolSource
+from rlmd.engine import Engine
 from rlmd.errors import InvalidParams, NotAllowed, TooLarge
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
@@ -13,8 +14,9 @@ from rlmd.wire.dispatch import Handler
 
 
 class ContextHandlers:
-    def __init__(self, contexts: ContextStore) -> None:
+    def __init__(self, contexts: ContextStore, engine: Engine) -> None:
         self._contexts = contexts
+        self._engine = engine
 
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
@@ -106,9 +108,9 @@ class ContextHandlers:
         )
         return m.SearchResult.model_validate({"hits": hits, "complete": complete}, from_attributes=True)
 
-    async def drop(self, client: Connection, params: m.NameParams) -> m.Done:
-        await self._contexts.drop(params.name, egress=client.egress)
-        return m.Done()
+    async def drop(self, client: Connection, params: m.NameParams) -> m.DropResult:
+        dropped = await self._engine.drop_context(params.name, egress=client.egress)
+        return m.DropResult(runs=dropped.runs, sessions=dropped.sessions)
 
 
 def _chunk(params: m.AppendParams) -> bytes:

@@ -246,6 +246,13 @@ class SearchResult(Result):
     complete: bool
 
 
+class DropResult(Done):
+    """How many runs and sessions went with it: those that had read it."""
+
+    runs: int = 0
+    sessions: int = 0
+
+
 METHODS = (
     Method("context/load", LoadParams, LoadResult, "Loads or updates a context; durable when answered."),
     Method("context/begin", BeginParams, UploadResult, "Begins an upload, or goes on with one."),
@@ -258,5 +265,5 @@ METHODS = (
     Method("context/info", ContextParams, ContextInfoResult, "Shows one context and its documents."),
     Method("context/peek", PeekParams, PeekResult, "Reads a stretch of a document."),
     Method("context/search", SearchParams, SearchResult, "Searches a context."),
-    Method("context/drop", NameParams, Done, "Erases a context and what was derived from it."),
+    Method("context/drop", NameParams, DropResult, "Erases a context and what was derived from it."),
 )
