@@ -7,13 +7,15 @@ An unknown key is refused with the nearest valid one. Only keys that do somethin
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rlmd.errors import ConfigInvalid
 from rlmd.validation import problems_of
@@ -97,6 +99,49 @@ class ReplSettings(Section):
     )
 
 
+class FamilySettings(Section):
+    """Models that need other words or more room than others; yours are looked at before the built-in ones."""
+
+    models: str = Field(description="Regular expression that is looked for in a model's name")
+    note: str = Field("", max_length=4000, description="Ends the system prompt of such a root")
+    room: float = Field(1.0, ge=1, le=64, description="A reply may take so many times the model's `max_tokens`")
+    share: float = Field(0.25, gt=0, le=0.6, description="But no more than this share of the window")
+
+    @field_validator("models")
+    @classmethod
+    def _is_pattern(cls, given: str) -> str:
+        try:
+            re.compile(given)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return given
+
+
+class PromptSettings(Section):
+    """What roots are told, where the built-in words do not suit yours. A journal names the version that was used."""
+
+    system: str | None = Field(
+        None,
+        min_length=1,
+        max_length=20_000,
+        description="Replaces the system prompt; `$subs`, `$whole`, `$output_chars`, `$cell_seconds` are filled in",
+    )
+    note: str = Field("", max_length=4000, description="Ends the system prompt of every root")
+    families: dict[str, FamilySettings] = Field(default_factory=dict, description="Families of models by name")
+
+    @field_validator("system")
+    @classmethod
+    def _is_template(cls, given: str | None) -> str | None:
+        names = dict.fromkeys(("subs", "whole", "output_chars", "cell_seconds"), "")
+        try:
+            Template(given or "").substitute(names)
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]!r} is not filled in; write $$ for a dollar sign") from None
+        except ValueError as error:
+            raise ValueError(f"{error}; write $$ for a dollar sign") from None
+        return given
+
+
 class CacheSettings(Section):
     """Finished sub-queries on disk; deleting the folder costs only time."""
 
@@ -125,6 +170,7 @@ class Settings(Section):
     repl: ReplSettings = ReplSettings()
     cache: CacheSettings = CacheSettings()
     privacy: PrivacySettings = PrivacySettings()
+    prompts: PromptSettings = PromptSettings()
     log: LogSettings = LogSettings()
 
 

@@ -17,7 +17,7 @@ from rlmd.engine.given import GivenContext, given_documents
 from rlmd.engine.journal import Journal
 from rlmd.engine.live import Live
 from rlmd.engine.parts import PinnedContext
-from rlmd.engine.prompts import PROMPTS
+from rlmd.engine.prompts import own_prompts
 from rlmd.engine.receipt import Tally, union
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
@@ -114,7 +114,7 @@ class Children:
             session_held=parent.recorder.record.held,
             request_digest=request.digest,
             rlmd=__version__,
-            prompts=PROMPTS.version,
+            prompts=own_prompts(parts.settings.prompts.system, parts.settings.prompts.note).version,
             parent=above.run_id,
         )
         session = Session(None, parts.now(), level=parent.session.level + 1)

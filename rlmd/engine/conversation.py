@@ -16,7 +16,7 @@ from rlmd.engine.finals import Accepted, Refused, judge, unread
 from rlmd.engine.guards import Guards
 from rlmd.engine.history import History, elide
 from rlmd.engine.parsing import Cell
-from rlmd.engine.prompts import PROMPTS, opening, system_prompt, turn_line
+from rlmd.engine.prompts import PROMPTS, opening, own_prompts, system_prompt, turn_line
 from rlmd.engine.root import Root, RootReply
 from rlmd.engine.tokens import CHARS_PER_TOKEN
 from rlmd.errors import CompletionCut, LimitReached, MalformedReply, PromptTooLong, TooLarge
@@ -77,12 +77,15 @@ class Conversation:
         self._output_chars = min(
             run.parts.settings.repl.output_chars, int(self.root.window * _OUTPUT_SHARE * CHARS_PER_TOKEN)
         )
+        own = run.parts.settings.prompts
         self.history = History(
             system_prompt(
                 run.sub_facts,
                 output_chars=self._output_chars,
                 cell_seconds=run.parts.settings.repl.cell_seconds,
                 depth=run.purse.limits.depth,
+                notes=(self.root.family.note, own.note),
+                prompts=own_prompts(own.system, own.note),
             ),
             opening(
                 run.request.question,

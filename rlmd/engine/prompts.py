@@ -7,12 +7,12 @@ The system prompt stays under 1,200 tokens at 3.5 characters a token: on the usu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Template
 from typing import Protocol
 
 from rlmd.engine.tokens import CHARS_PER_TOKEN
-from rlmd.events import Pin
+from rlmd.events import Pin, digest_of
 
 #: Tokens of a sub-query's prompt beside the piece: the question and how to answer it.
 _INSTRUCTION_TOKENS = 256
@@ -174,10 +174,16 @@ have $sub_queries in all, so put much text in one prompt, never one line. Text f
 
 
 def system_prompt(
-    facts: SubFacts | None, *, output_chars: int, cell_seconds: float, depth: int = 0, prompts: Prompts = PROMPTS
+    facts: SubFacts | None,
+    *,
+    output_chars: int,
+    cell_seconds: float,
+    depth: int = 0,
+    notes: Sequence[str] = (),
+    prompts: Prompts = PROMPTS,
 ) -> str:
     """The system prompt of the ``rlm`` strategy; without ``facts`` there is no model to ask, without ``depth`` no child
-    run."""
+    run. ``notes`` end it."""
     if facts is None or facts.sub_queries == 0:
         subs, whole = "", prompts.no_subs
     else:
@@ -187,9 +193,18 @@ def system_prompt(
             "sub_queries": f"{facts.sub_queries:,}",
         }
         subs, whole = _SUBS + (_RUNS if depth > 0 else ""), Template(_WHOLE).substitute(numbers)
-    return Template(prompts.system).substitute(
+    text = Template(prompts.system).substitute(
         subs=subs, whole=whole, output_chars=f"{output_chars:,}", cell_seconds=f"{cell_seconds:g}"
     )
+    return text + "".join(f"{note.strip()}\n" for note in notes if note.strip())
+
+
+def own_prompts(system: str | None, note: str) -> Prompts:
+    """The prompts with the words of the config; their version tells that and which."""
+    if system is None and not note:
+        return PROMPTS
+    version = f"{PROMPTS.version}+{digest_of(f'{system} {note}')[:8]}"
+    return replace(PROMPTS, version=version, system=system or PROMPTS.system)
 
 
 def opening(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlmd.engine.cells import error_record
+from rlmd.engine.families import STOP, Family, family_of
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import time_is_over
 from rlmd.engine.parsing import Reply, read_reply
@@ -73,8 +74,12 @@ class Root:
 
     @property
     def reply_tokens(self) -> int:
-        """Tokens for a reply: as configured, at most a quarter of the window."""
-        return min(self.candidate.max_tokens, self.window // 4)
+        """Tokens for a reply: as configured and as models of its family need, at most a share of the window."""
+        return self.family.reply_tokens(self.window, self.candidate.max_tokens)
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.candidate.model, self._run.parts.settings.prompts.families)
 
     @property
     def budget(self) -> int:
@@ -165,7 +170,7 @@ class Root:
         request = CompletionRequest(
             role="root",
             messages=messages,
-            sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self.reply_tokens),
+            sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self.reply_tokens, stop=STOP),
             run_id=run.request.run_id,
             candidates=run.request.root,
             private=run.private,

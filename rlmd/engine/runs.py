@@ -26,7 +26,7 @@ from rlmd.engine.limits import Purse
 from rlmd.engine.live import Live
 from rlmd.engine.parts import ContextsPart, Parts, PinnedContext, PoolPart, WorkersPart
 from rlmd.engine.past import Past
-from rlmd.engine.prompts import PROMPTS
+from rlmd.engine.prompts import own_prompts
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import ExecuteRequest, RunRequest, Sink, request_from, request_text
@@ -407,7 +407,7 @@ class Engine:
             session_held=held,
             request_digest=request.digest,
             rlmd=__version__,
-            prompts=PROMPTS.version,
+            prompts=own_prompts(parts.settings.prompts.system, parts.settings.prompts.note).version,
             answer_schema=await recorder.text(request.schema) if request.schema is not None else None,
             request=await recorder.text(request_text(request)),
             egress=egress,

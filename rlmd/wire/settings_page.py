@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from rlmd.config import HostSettings, ModelSettings, Settings
+from rlmd.config import FamilySettings, HostSettings, ModelSettings, Settings
 
 _HEAD = """\
 # Configuration
@@ -80,6 +80,8 @@ def _sections() -> Iterator[str]:
             yield from _section('hosts.NAME.models."MODEL"', ModelSettings)
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _section(name, field.annotation)
+        if name == "prompts":
+            yield from _section("prompts.families.NAME", FamilySettings)
 
 
 def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
@@ -88,8 +90,8 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | |\n|---|---|---|---|"
     properties: dict[str, Any] = model.model_json_schema()["properties"]
     for key, field in model.model_fields.items():
-        if key == "models":
-            continue
+        if key in ("models", "families") and model is not FamilySettings:
+            continue  # a table of its own
         yield f"| `{key}` | {_kind(properties[key])} | {_default(field)} | {field.description or ''} |"
     yield ""
 

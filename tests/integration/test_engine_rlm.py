@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import LimitSettings, ReplSettings, RoleSettings
+from rlmd.config import LimitSettings, PromptSettings, ReplSettings, RoleSettings
 from rlmd.engine import LimitRequest, RunRequest
 from rlmd.events import AnyFact
 from rlmd.pool import CompletionRequest, PooledCompletion
@@ -272,3 +272,30 @@ async def test_a_cut_reply_that_a_host_hands_over_is_not_run(
     assert await house.answer(record) == "whole"
     assert len(of_type(await house.facts(record), "cell_started")) == 1
     assert "Its last block was not run" in fake.seen[1].prompt
+
+
+# ── families ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_root_is_told_what_its_family_and_the_config_say(tmp_path: Path) -> None:
+    """A coder is warned, a thinker gets room, both stop before they invent an output; the journal has the version."""
+    async with FakeOllama(["coder-7b", "qwen3"]) as fake:
+        for name, room, words in (("coder-7b", 1024, "Careful with llm_query"), ("qwen3", 3276, "Think briefly")):
+            settings = settings_for(
+                ("box", fake),
+                roles=RoleSettings(root=(f"box/{name}",), sub=("box/qwen3",)),
+                prompts=PromptSettings(note="Answer in rhyme."),
+            )
+            folder = tmp_path / name
+            folder.mkdir()
+            async with House(folder, settings) as house:
+                await house.load("lines", LINES)
+                fake.script(name, [cell("print(1)"), "FINAL(done)"])
+                record = await house.ask("?", "lines", strategy="rlm")
+                assert await house.answer(record) == "done"
+                asked = fake.seen[-1]
+                assert (asked.options["num_predict"], asked.options["stop"]) == (room, ["\n[output of cell"])
+                system = asked.messages[0]["content"]
+                assert words in system
+                assert system.endswith("Answer in rhyme.\n")
+                assert (await house.facts(record))[0].prompts.startswith("2+")

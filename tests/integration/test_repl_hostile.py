@@ -185,6 +185,22 @@ FORGED = {
     ),
     "batch twice": forged(sizes(1, 1), t="batch", id=1, total=2, model=None) * 2,
     "spans that are none": forged(t="batch", id=1, total=1, model=None, spans=[[1, 2]]),
+    "child run that is given more than it sent": forged(
+        b"abc", t="batch", id=1, total=1, model=None, kind="run", question=1, given=[9]
+    ),
+    "child run with text that belongs to nothing": forged(
+        b"abc", t="batch", id=1, total=1, model=None, kind="run", question=1, given=[1]
+    ),
+    "child run with a question longer than its text": forged(
+        b"abc", t="batch", id=1, total=1, model=None, kind="run", question=4, given=None
+    ),
+    "child run given what is no place": forged(
+        b"abc", t="batch", id=1, total=1, model=None, kind="run", question=3, given=[["c", "d", 0]]
+    ),
+    "child run given more than it may": forged(
+        b"abc", t="batch", id=1, total=1, model=None, kind="run", question=3, given=[0] * 1001
+    ),
+    "batch of a kind that is none": forged(b"a", t="batch", id=1, total=1, model=None, kind=5, spans=[]),
     "surrogate in a name": frame(r"""b'{"t":"batch","id":1,"total":2,"model":"\\ud800"}'"""),
     "body that is no UTF-8": frame("b'{\"t\":\"search\",\"id\":1,\"k\":3}'", r"b'\xff'"),
     "end of another cell": end(cell=99),
