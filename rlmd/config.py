@@ -148,6 +148,15 @@ class CacheSettings(Section):
     bytes: int = Field(2 << 30, ge=1 << 20, description="Size at which the oldest are dropped")
 
 
+class ConverterSettings(Section):
+    """A command that makes text of a format: it reads the file from standard input and writes UTF-8."""
+
+    suffixes: tuple[str, ...] = Field(description="Of the files that it is for, such as `.docx`")
+    command: tuple[str, ...] = Field(
+        min_length=1, description='Program and arguments, such as `["pandoc", "-f", "docx", "-t", "plain"]`'
+    )
+
+
 class PrivacySettings(Section):
     """What is private without being marked by hand: `context load --private` and Emacs mark single texts."""
 
@@ -169,6 +178,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     repl: ReplSettings = ReplSettings()
     cache: CacheSettings = CacheSettings()
+    converters: dict[str, ConverterSettings] = Field(default_factory=dict)
     privacy: PrivacySettings = PrivacySettings()
     prompts: PromptSettings = PromptSettings()
     log: LogSettings = LogSettings()

@@ -21,7 +21,7 @@ import structlog
 from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
-from rlmd.contexts import ContextStore
+from rlmd.contexts import ContextStore, Converters
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
 from rlmd.pool import Pool
@@ -63,7 +63,9 @@ async def run(paths: Paths, settings: Settings) -> None:
         listener = inherited_listener() or claim.bind()
         stack.callback(listener.close)
         threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="files"))
-        contexts = await ContextStore.open(paths.state, paths.cache, paths.spool, settings.privacy.private)
+        contexts = await ContextStore.open(
+            paths.state, paths.cache, paths.spool, settings.privacy.private, _converters(settings)
+        )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
         pool = Pool(settings, cache_folder=paths.cache / "completions")
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
@@ -128,6 +130,10 @@ async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float
         log.error("stopping failed", step=name, exception=type(error).__name__)
     else:
         log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
+
+
+def _converters(settings: Settings) -> Converters:
+    return Converters({name: (one.suffixes, one.command) for name, one in settings.converters.items()})
 
 
 def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) -> Workers:

@@ -81,6 +81,8 @@ class Locator(Model):
     label: str
     path: str | None = None
     line: int | None = None
+    page: int | None = None
+    heading: str = ""
 
 
 class Citation(Model):

@@ -1,5 +1,6 @@
 """Named, versioned texts that survive crashes: stored as blobs, read by code point, searched in helper processes."""
 
+from rlmd.contexts.converting import Converters
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
     ContextInfo,
@@ -26,6 +27,7 @@ __all__ = [
     "Announced",
     "ContextInfo",
     "ContextStore",
+    "Converters",
     "Diff",
     "DocumentChange",
     "DocumentInfo",

@@ -311,12 +311,14 @@ def _roots_text(roots: PathSource | None) -> str | None:
     if roots is None:
         return None
     told = {"paths": roots.paths, "include": roots.include, "exclude": roots.exclude, "everything": roots.everything}
+    told["convert"] = roots.convert
     return json.dumps(told)
 
 
 def _roots(text: str) -> PathSource:
     told = json.loads(text)
-    return PathSource(tuple(told["paths"]), tuple(told["include"]), tuple(told["exclude"]), told["everything"])
+    patterns = tuple(told["include"]), tuple(told["exclude"])
+    return PathSource(tuple(told["paths"]), *patterns, told["everything"], told["convert"])
 
 
 def _identity_text(identity: FileIdentity | None) -> str | None:

@@ -21,6 +21,9 @@ from rlmd.contexts.records import (
 )
 from rlmd.errors import InvalidParams
 
+#: Notes of a load that are told one by one.
+_NOTES = 20
+
 
 def change_of(
     name: str,
@@ -75,7 +78,7 @@ def implicit_path_name(source: PathSource) -> str:
     """By the paths, not the content: asked again, the same folder is an update of the same context."""
     kind = "collection" if len(source.paths) > 1 or os.path.isdir(source.paths[0]) else "text"
     key = "\0".join([kind, *sorted(source.paths), "\1", *source.include, "\1", *source.exclude])
-    key += "\1everything" * source.everything
+    key += "\1everything" * source.everything + "\1convert" * source.convert
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
     base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
     return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"
@@ -103,4 +106,9 @@ def placed(loaded: LoadedDocument, blob: str) -> LoadedDocument:
 
 
 def report(verdict: Change, info: ContextInfo | None, change: ContextChange, loaded: Loaded) -> LoadReport:
-    return LoadReport(verdict, info, change.documents, change.chars, change.bytes, loaded.skipped, tuple(loaded.notes))
+    return LoadReport(verdict, info, change.documents, change.chars, change.bytes, loaded.skipped, _few(loaded.notes))
+
+
+def _few(notes: list[str]) -> tuple[str, ...]:
+    left = len(notes) - _NOTES
+    return tuple(notes) if left <= 1 else (*notes[:_NOTES], f"and {left} more notes like these")

@@ -8,7 +8,11 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import itertools
 import os
+import sys
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -113,20 +117,42 @@ class Intake:
         self._grown = grown
         self._there = grown.bytes if grown else 0
         self.note = ""
+        self.encoding = "utf-8"
+        self.format = "text"
+        self.paged = False
+        #: Nothing but white space so far.
+        self.blank = True
         self._pack = pack
         self._meter = Meter()
         self._stored = hashlib.sha256()
         self._origin: hashlib._Hash | None = None  # equal to that of the stored bytes unless a mark or encoding differs
         self._decoder: codecs.IncrementalDecoder | None = None
 
+    @property
+    def first_stray(self) -> int | None:
+        """Where in the stored text the first byte is that is no UTF-8."""
+        return self._meter.first_stray
+
+    def decode_from(self, encoding: str, head: bytes) -> None:
+        """Takes what comes for text of this encoding; ``head`` are the bytes that come first."""
+        self._origin = hashlib.sha256(head)
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+        self.encoding = encoding
+        self.note = f"converted from {encoding.upper()}"
+
+    def came_from(self, form: str, origin: hashlib._Hash, *, paged: bool) -> None:
+        """The text was made from bytes of this hash, in another format."""
+        self.format, self._origin, self.paged = form, origin, paged
+
     def begin(self, head: bytes) -> bytes:
         """Looks at a file's first bytes; returns what of them is text."""
+        if self._decoder is not None:
+            return head
         wide = wide_encoding(head)
         if wide is not None:
             encoding, skip = wide
-            self._origin = hashlib.sha256(head)
-            self._decoder = codecs.getincrementaldecoder(encoding)("replace")
-            self.note = f"converted from {encoding.upper()[:-3]}"
+            self.decode_from(encoding, head)
+            self.note = self.note[:-3]  # the mark has told the order of the bytes
             return head[skip:]
         if head.startswith(BOM_UTF8):
             self._origin = hashlib.sha256(head)
@@ -155,6 +181,7 @@ class Intake:
             self._pack.write(data)
 
     def _measure(self, data: bytes) -> None:
+        self.blank = self.blank and not data.strip()
         self._stored.update(data)
         self._meter.feed(data)
 
@@ -180,11 +207,24 @@ class Intake:
             segments=(self._grown.segments if self._grown else ()) + new,
             origin_digest=self.origin_digest,
             marks=self._meter.marks,
+            encoding=self.encoding,
+            format=self.format,
+            pages=self._pages(),
         )
 
+    def _pages(self) -> bytes:
+        if not self.paged:
+            return b""
+        pages = array("Q", [start for start in self._meter.pages if start < self._meter.chars or not start])
+        if sys.byteorder == "big":  # pragma: no cover
+            pages.byteswap()
+        return pages.tobytes()
 
-def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: PinnedDocument | None = None) -> Intake:
-    """Reads the ``st_size`` bytes that the file had when it was opened.
+
+def read_once(
+    pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: PinnedDocument | None = None, encoding: str = ""
+) -> Intake:
+    """Reads the ``st_size`` bytes that the file had when it was opened, as text of an encoding if one is given.
 
     Raises:
         NotGrown: It does not begin with the text of ``grown``.
@@ -194,7 +234,7 @@ def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: 
     intake = Intake(pack, grown)
     try:
         head = os.pread(fd, SNIFF_BYTES, 0)
-        binary = is_binary(head) and (raw or wide_encoding(head) is None)
+        binary = not encoding and is_binary(head) and (raw or wide_encoding(head) is None)
         if binary:
             raise NotText("The file is binary, not text.", hint="Convert it to text first.")
         position = 0
@@ -202,6 +242,8 @@ def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: 
             data = os.pread(fd, min(CHUNK, before.st_size - position), position)
             if not data:
                 raise ChangedWhileRead
+            if encoding and not position:
+                intake.decode_from(encoding, data)
             rest = intake.begin(data) if not position and not raw else data
             intake.feed(rest, first=not position)
             position += len(data)
@@ -215,19 +257,46 @@ def read_once(pack: Pack, fd: int, before: os.stat_result, *, raw: bool, grown: 
     return intake
 
 
+def read_converted(
+    pack: Pack, fd: int, before: os.stat_result, pieces: Iterator[bytes], form: str, *, paged: bool
+) -> Intake:
+    """Takes what a converter makes of a file.
+
+    Raises:
+        NotText: It is binary all the same.
+        ChangedWhileRead: The file was written to meanwhile.
+    """
+    intake = Intake(pack)
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= SNIFF_BYTES:
+            break
+    if is_binary(head):
+        raise NotText(f"What is in the {form} file is no text.", hint="Unpack it, and load the parts that are.")
+    head = head.removeprefix(BOM_UTF8)
+    for data in itertools.chain([head], pieces):
+        for at in range(0, len(data), CHUNK):
+            intake.verbatim(data[at : at + CHUNK])
+    if _state(os.fstat(fd)) != _state(before):
+        raise ChangedWhileRead
+    intake.came_from(form, _hash_of(fd, before.st_size, pack), paged=paged)
+    return intake
+
+
+def _hash_of(fd: int, size: int, pack: Pack) -> hashlib._Hash:
+    total, position = hashlib.sha256(), 0
+    while position < size and (data := os.pread(fd, min(CHUNK, size - position), position)):
+        pack.check()
+        total.update(data)
+        position += len(data)
+    return total
+
+
 def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _still_begins(fd: int, size: int, digest: str, pack: Pack) -> bool:
     """Whether the first ``size`` bytes have this digest: a log that is only appended to is whole as far as we read."""
-    total = hashlib.sha256()
-    position = 0
-    while position < size:
-        pack.check()
-        data = os.pread(fd, min(CHUNK, size - position), position)
-        if not data:
-            return False
-        total.update(data)
-        position += len(data)
-    return total.hexdigest() == digest
+    return _hash_of(fd, size, pack).hexdigest() == digest

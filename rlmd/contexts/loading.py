@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlmd.contexts import sorting
+from rlmd.contexts import encodings, sorting
 from rlmd.contexts.catalogue import KnownDocument
-from rlmd.contexts.intake import ChangedWhileRead, Intake, NotGrown, Pack, read_once
+from rlmd.contexts.converting import Converters, Unconvertible, converted
+from rlmd.contexts.intake import ChangedWhileRead, Intake, NotGrown, Pack, read_converted, read_once
 from rlmd.contexts.opening import identity_of, name_of, open_named, open_spool
 from rlmd.contexts.records import (
     FileIdentity,
@@ -30,8 +31,8 @@ from rlmd.contexts.records import (
     UploadSource,
 )
 from rlmd.contexts.scanning import Scanner, Tally, printable
-from rlmd.contexts.text import CHUNK, SNIFF_BYTES, encode
-from rlmd.errors import NotText, SourceUnreadable
+from rlmd.contexts.text import CHUNK, SNIFF_BYTES, encode, wide_encoding
+from rlmd.errors import CageUnavailable, NotText, SourceUnreadable, TooLarge
 
 #: A file in a directory above this is skipped: it is data, not a document. Given by name, it is loaded.
 MAX_DOCUMENT_BYTES = 1 << 30
@@ -70,9 +71,14 @@ class Loader:
         pack: Takes the text of new and changed documents. Their segments name the blob ``""`` until it is published.
         known: The documents of the context's newest revision, by name.
         spool_folder: Where spool files lie.
+        converters: Make text of other formats.
     """
 
-    def __init__(self, pack: Pack, known: Mapping[str, KnownDocument], spool_folder: Path) -> None:
+    def __init__(
+        self, pack: Pack, known: Mapping[str, KnownDocument], spool_folder: Path, converters: Converters
+    ) -> None:
+        self._converters = converters
+        self._convert = False
         self._pack = pack
         self._known = known
         self._spool = spool_folder
@@ -85,6 +91,7 @@ class Loader:
         if isinstance(source, UploadSource):
             file = os.path.basename(source.file)
             return self._handed_over(open_spool(Path(source.file).parent, file), source.origin, raw=source.raw)
+        self._convert = source.convert
         return self._paths(source)
 
     def _inline(self, source: InlineSource) -> Loaded:
@@ -99,6 +106,7 @@ class Loader:
     def _handed_over(self, fd: int, origin: str | None, *, raw: bool) -> Loaded:
         """Raw, a text is taken as it is, mark and all: its offsets are those of the client's buffer."""
         loaded = Loaded("text")
+        self._convert = not raw
         try:
             self._read_file(loaded, fd, name_of(origin), origin, raw=raw, handed=True)
         finally:
@@ -148,8 +156,13 @@ class Loader:
                     tally.skip(reason, name)
                     continue
                 self._read_file(loaded, fd, name, printable(found.path))
+            except (Unconvertible, CageUnavailable) as error:
+                tally.skip("unconverted", name)
+                loaded.notes.append(f"{name}: {error.message} {error.hint}")
             except NotText:
                 tally.skip("binary", name)
+            except TooLarge:
+                tally.skip("too_large", name)
             except SourceUnreadable:
                 tally.skip("unreadable", name)
             finally:
@@ -164,7 +177,7 @@ class Loader:
         if known and identity and (identity, origin) == (known.identity, known.document.origin):
             loaded.kept[name] = known
             return
-        intake, before = self._read_whole(fd, known, raw=raw)
+        intake, before = self._read_whole(fd, name, known, raw=raw)
         if intake.note:
             loaded.notes.append(f"{name}: {intake.note}")
         self._settle(loaded, intake, name, origin, None if handed else identity_of(before))
@@ -175,14 +188,16 @@ class Loader:
             return None
         return sorting.of_head(os.path.basename(name), os.pread(fd, SNIFF_BYTES, 0))
 
-    def _read_whole(self, fd: int, known: KnownDocument | None, *, raw: bool) -> tuple[Intake, os.stat_result]:
+    def _read_whole(
+        self, fd: int, name: str, known: KnownDocument | None, *, raw: bool
+    ) -> tuple[Intake, os.stat_result]:
         """Reads a file, again if it changes meanwhile; of one that only grew, what is new is stored."""
         start = self._pack.begin()
         grown = known.document if known and _may_have_grown(known.document, os.fstat(fd).st_size) else None
         for attempt in range(1, _ATTEMPTS + 1):
             before = os.fstat(fd)
             try:
-                return _read_grown(self._pack, fd, before, raw, grown), before
+                return self._read(fd, name, before, raw, grown), before
             except ChangedWhileRead as error:
                 self._pack.rewind(start)
                 if attempt == _ATTEMPTS:
@@ -193,6 +208,34 @@ class Loader:
                 self._pack.rewind(start)
                 raise
         raise AssertionError("unreachable")
+
+    def _read(self, fd: int, name: str, before: os.stat_result, raw: bool, grown: PinnedDocument | None) -> Intake:
+        """Reads a file as what it is: text, text of another encoding, or what a converter makes text of."""
+        if raw:
+            return _read_grown(self._pack, fd, before, raw, grown)
+        head = os.pread(fd, SNIFF_BYTES, 0)
+        converter = self._converters.of(name, head, convert=self._convert)
+        if converter is not None:
+            pieces = converted(converter, fd, self._pack.check)
+            intake = read_converted(self._pack, fd, before, pieces, converter.name, paged=converter.pages)
+            if converter.pages and intake.blank:
+                raise Unconvertible(
+                    "It is a scan: its pages have no text.", hint="ocrmypdf IN OUT recognises it; then load OUT."
+                )
+            return intake
+        start = self._pack.begin()
+        encoding = (encodings.without_mark(head) or "") if self._convert and wide_encoding(head) is None else ""
+        if encoding:
+            return read_once(self._pack, fd, before, raw=False, encoding=encoding)
+        intake = _read_grown(self._pack, fd, before, raw, grown)
+        if self._convert and intake.first_stray is not None and intake.encoding == "utf-8":
+            sample = os.pread(fd, encodings.SAMPLE_BYTES, encodings.sample_around(intake.first_stray))
+            found = encodings.of_sample(sample)
+            if found is not None:
+                self._pack.rewind(start)
+                return read_once(self._pack, fd, before, raw=False, encoding=found)
+            intake.note = intake.note or "some bytes are no UTF-8; they are kept as they are"
+        return intake
 
     def _settle(
         self, loaded: Loaded, intake: Intake, name: str, origin: str | None, identity: FileIdentity | None

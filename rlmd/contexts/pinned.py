@@ -6,6 +6,10 @@ Reading goes to the blobs directly; finding goes to the helper process.
 from __future__ import annotations
 
 import os
+import re
+import sys
+from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +19,10 @@ from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.text import Ruler
 from rlmd.errors import NotFound
 from rlmd.events import Pin, Span
+
+_HEADING = re.compile(r"^#{1,6} (.{1,200})", re.MULTILINE)
+#: How far above a heading is looked for.
+_HEADING_CHARS = 50_000
 
 
 class Finder(Protocol):
@@ -62,6 +70,19 @@ class PinnedContext:
     def line_of(self, document: str, start: int) -> int:
         """The line (from 1) of a code point. Some 50 µs, wherever it lies."""
         return self._ruler(self.document(document)).line_of(start)
+
+    def part_of(self, document: str, start: int) -> tuple[int | None, str | None]:
+        """The page (from 1) of a code point, if there are pages; and the heading above it, where lines are not those of
+        the file: empty if there is none."""
+        known = self.document(document)
+        pages = array("Q", known.pages)
+        if sys.byteorder == "big":  # pragma: no cover
+            pages.byteswap()
+        page = bisect_right(pages, start) or None
+        if known.format not in ("html", "notebook"):
+            return page, None
+        found = _HEADING.findall(self.read(document, max(0, start - _HEADING_CHARS), start + 1))
+        return page, str(found[-1]).strip() if found else ""
 
     async def find(self, quote: str, *, hint: Span | None = None, limit: int = 3) -> list[Span]:
         """Places whose text is the quote; those nearest to ``hint`` first."""

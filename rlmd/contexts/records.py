@@ -13,7 +13,16 @@ from typing import Literal
 Kind = Literal["text", "collection"]
 Change = Literal["created", "updated", "unchanged"]
 SkipReason = Literal[
-    "binary", "ignored", "excluded", "unreadable", "too_large", "special", "generated", "vendored", "minified"
+    "binary",
+    "ignored",
+    "excluded",
+    "unreadable",
+    "too_large",
+    "special",
+    "generated",
+    "vendored",
+    "minified",
+    "unconverted",
 ]
 SearchMode = Literal["bm25", "regex"]
 
@@ -38,13 +47,15 @@ class InlineSource:
 class PathSource:
     """Absolute paths of files or directories; ``include`` and ``exclude`` are gitignore patterns.
 
-    ``everything``: also what is generated, vendored or minified.
+    ``everything``: also what is generated, vendored or minified. ``convert``: text of other encodings becomes UTF-8,
+    HTML and notebooks plain text; else offsets are those of the file.
     """
 
     paths: tuple[str, ...]
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     everything: bool = False
+    convert: bool = False
     identity: FileIdentity | None = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ from rlmd.contexts.access import Access
 from rlmd.contexts.blobs import FolderLock, make_private_folder
 from rlmd.contexts.catalogue import ContextChange, ContextRow, KnownDocument
 from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, report
+from rlmd.contexts.converting import Converters
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.loading import Loaded, Loader
 from rlmd.contexts.pinned import PinnedContext
@@ -53,14 +55,19 @@ class ContextStore:
 
     @classmethod
     async def open(
-        cls, state_folder: Path, cache_folder: Path, spool_folder: Path, private: Sequence[str] = ()
+        cls,
+        state_folder: Path,
+        cache_folder: Path,
+        spool_folder: Path,
+        private: Sequence[str] = (),
+        converters: Converters | None = None,
     ) -> ContextStore:
         """Opens the store, making what is missing. ``private`` are patterns of paths that are private by rule.
 
         Raises:
             Unavailable: Another daemon uses the folder, or it belongs to someone else.
         """
-        store = cls(state_folder, cache_folder, spool_folder, PrivacyRules(private))
+        store = cls(state_folder, cache_folder, spool_folder, PrivacyRules(private), converters or Converters())
         try:
             await store._start()
         except BaseException:
@@ -68,12 +75,15 @@ class ContextStore:
             raise
         return store
 
-    def __init__(self, state_folder: Path, cache_folder: Path, spool_folder: Path, rules: PrivacyRules) -> None:
+    def __init__(
+        self, state_folder: Path, cache_folder: Path, spool_folder: Path, rules: PrivacyRules, converters: Converters
+    ) -> None:
         self.notices = ()
         self._folder = state_folder / "contexts"
         self._cache_folder = cache_folder
         self._spool_folder = spool_folder
         self._rules = rules
+        self._converters = converters
         self._threads = Threads()
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
         self._lock: FolderLock | None = None
@@ -224,10 +234,10 @@ class ContextStore:
             self._access.check_paths(source)
         known_as = known_as and self._access.name_to_load(known_as, egress)
         async with self._name_locked(known_as):
-            known = await self._kept.known(known_as)
+            known = await self._comparable(known_as, source)
             cancelled = Event()
             pack = Pack(self._kept.blobs, dry_run=dry_run, cancelled=cancelled)
-            loader = Loader(pack, known, self._spool_folder)
+            loader = Loader(pack, known, self._spool_folder, self._converters)
             try:
                 loaded = await self._threads.until_let_go(lambda: loader.load(source), cancelled)
                 ruled = await self._threads.in_files(lambda: self._access.ruled(source, loaded))
@@ -340,6 +350,17 @@ class ContextStore:
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""
         await self._kept.drop(self._row(name, egress))
+
+    async def _comparable(self, name: str | None, source: Source) -> dict[str, KnownDocument]:
+        """What is known, to be kept where a file is as it was; another way of reading it makes another text."""
+        known = await self._kept.known(name)
+        row = self._kept.rows.get(name) if name is not None else None
+        if row is None or not row.info.roots or not isinstance(source, PathSource):
+            return known
+        before = await self._kept.roots(row)
+        if before is None or before.convert == source.convert:
+            return known
+        return {name: dataclasses.replace(one, identity=None) for name, one in known.items()}
 
     async def _described(
         self,

@@ -7,6 +7,7 @@ UTF-8 is one code point, as in Emacs. Nothing here knows files, blobs or SQLite.
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from array import array
 from bisect import bisect_right
@@ -20,6 +21,7 @@ CHUNK = 256 * 1024
 #: How much of a file is looked at to tell text from binary.
 SNIFF_BYTES = 8192
 
+_PAGE_END, _PAGE_END_BYTES = re.compile("\f"), re.compile(b"\f")
 BOM_UTF8 = codecs.BOM_UTF8
 #: UTF-32 first: its little-endian mark begins with that of UTF-16.
 _WIDE_BOMS = (
@@ -85,6 +87,10 @@ class Meter:
         self.chars = 0
         self.newlines = 0
         self.max_codepoint = 0x7F
+        #: Where the first byte is that is no UTF-8.
+        self.first_stray: int | None = None
+        #: After a form feed a page begins; the first one does at 0.
+        self.pages = array("Q", [0])
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._pending = 0
         self._marks = array("Q")
@@ -112,6 +118,8 @@ class Meter:
         return marks.tobytes()
 
     def _advance_ascii(self, data: bytes) -> None:
+        if b"\f" in data:
+            self.pages.extend(self.chars + found.end() for found in _PAGE_END_BYTES.finditer(data))
         counted = 0
         for at in range(STEP - self.chars % STEP, len(data) + 1, STEP):
             self.newlines += data.count(b"\n", counted, at)
@@ -124,6 +132,10 @@ class Meter:
         if not text:
             return
         self._widen(text)
+        if "\f" in text:
+            self.pages.extend(self.chars + found.end() for found in _PAGE_END.finditer(text))
+        if self.first_stray is None:
+            self._look_for_stray(text, base)
         counted, offset = 0, base
         for at in range(STEP - self.chars % STEP, len(text) + 1, STEP):
             piece = text[counted:at]
@@ -133,6 +145,12 @@ class Meter:
             self._marks.extend((offset, self.newlines))
         self.newlines += text.count("\n", counted)
         self.chars += len(text)
+
+    def _look_for_stray(self, text: str, base: int) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            self.first_stray = base + len(text[: error.start].encode("utf-8", "surrogateescape"))
 
     def _widen(self, text: str) -> None:
         if self.max_codepoint == sys.maxunicode or text.isascii():

@@ -86,6 +86,9 @@ Exclude = Annotated[
 Everything = Annotated[
     bool, typer.Option("--everything", help="Of directories, also what is generated, vendored or minified.")
 ]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Take files as they are: HTML and notebooks with their markup, no decoding.")
+]
 Contexts = Annotated[
     list[str] | None,
     typer.Option("--context", "-c", metavar="NAME", help="A loaded context.", autocompletion=complete_context),

@@ -44,6 +44,7 @@ class LoadOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     everything: bool = False
+    raw: bool = False
     private: bool = False
     dry_run: bool = False
 
@@ -66,7 +67,7 @@ async def load_source(client: Client, named: str, options: LoadOptions) -> LoadR
         return await load_paths(client, (named,), options)
     if not stat.S_ISREG(status.st_mode) or not _speakable(path):
         return await _load_opened(client, path, options)
-    source = PathSource(paths=(path,), identity=_identity(status))
+    source = PathSource(paths=(path,), convert=not options.raw, identity=_identity(status))
     try:
         return await client.call("context/load", options.params(source))
     except (NotVisible, SourceUnreadable, SourceMissing):  # we see it: the daemon lives in another namespace
@@ -80,7 +81,13 @@ async def load_paths(client: Client, named: tuple[str, ...], options: LoadOption
         _status(path, name)
         if not _speakable(path):
             raise InvalidParams(f"The name {path!a} is not UTF-8.", hint="Rename it, or load its files one by one.")
-    source = PathSource(paths=paths, include=options.include, exclude=options.exclude, everything=options.everything)
+    source = PathSource(
+        paths=paths,
+        include=options.include,
+        exclude=options.exclude,
+        everything=options.everything,
+        convert=not options.raw,
+    )
     return await client.call("context/load", options.params(source))
 
 
@@ -176,7 +183,7 @@ def _speakable(path: str) -> bool:
 async def _load_opened(client: Client, path: str, options: LoadOptions) -> LoadResult:
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  nothing else happens in this process meanwhile
-            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options, raw=False)
+            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options, raw=options.raw)
     except OSError as error:
         raise SourceUnreadable(f"{path!a} cannot be read: {error.strerror}.", hint="See its owner and mode.") from None
 

@@ -174,13 +174,19 @@ class Finder:
 
 
 def locate(context: PinnedContext, span: Span) -> Locator:
-    """``path:line`` where the document came from a file, else ``document:line``."""
-    line = context.line_of(span.document, span.start)
+    """``path:line`` where the document came from a file, else ``document:line``; page or heading where lines are not
+    those of the file."""
     origin = context.document(span.document).origin
-    path = origin if origin is not None and os.path.isabs(origin) else None
-    return Locator(
-        label=clean(f"{_shown(origin or span.document)}:{line}"), path=clean(path) if path else None, line=line
-    )
+    path = clean(origin) if origin is not None and os.path.isabs(origin) else None
+    shown = _shown(origin or span.document)
+    page, heading = context.part_of(span.document, span.start)
+    if page is not None:
+        return Locator(label=clean(f"{shown}, page {page}"), path=path, page=page)
+    if heading is not None:
+        label = f"{shown} ({heading})" if heading else shown
+        return Locator(label=clean(label), path=path, heading=clean(heading))
+    line = context.line_of(span.document, span.start)
+    return Locator(label=clean(f"{shown}:{line}"), path=path, line=line)
 
 
 def _shown(origin: str) -> str:

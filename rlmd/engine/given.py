@@ -145,6 +145,9 @@ class GivenContext:
     def line_of(self, document: str, start: int) -> int:
         return max(1, bisect_right(self.document(document).lines, start))
 
+    def part_of(self, document: str, start: int) -> tuple[int | None, str | None]:
+        return None, None
+
     async def find(self, quote: str, *, hint: Span | None = None, limit: int = 3) -> list[Span]:
         found = ((one, one.text.find(quote)) for one in self.documents)
         return [self._span(one, at, at + len(quote)) for one, at in found if at >= 0][:limit]

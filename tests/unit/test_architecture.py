@@ -45,6 +45,8 @@ BELOW: dict[str, frozenset[str]] = {
     "repl.awaiting": frozenset({"repl.scaffold"}),
     "repl.worker": frozenset(f"repl.{name}" for name in CHILD if name != "worker"),
     "contexts": VOCABULARY,
+    # The child's side: it is sealed as a worker is.
+    "contexts.converter_child": frozenset({"repl.cage"}),
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
     "wire": VOCABULARY | {"tomltext", "providers", "pool", "repl", "contexts", "engine"},

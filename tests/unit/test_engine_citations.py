@@ -56,6 +56,9 @@ class Context:
     def read(self, document: str, start: int, end: int) -> str:
         return self.document(document).text[start:end]
 
+    def part_of(self, document: str, start: int) -> tuple[int | None, str | None]:
+        return None, None
+
     def line_of(self, document: str, start: int) -> int:
         return self.document(document).text.count("\n", 0, start) + 1
 

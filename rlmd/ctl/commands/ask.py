@@ -64,6 +64,7 @@ def ask(
     include: options.Include = None,
     exclude: options.Exclude = None,
     everything: options.Everything = False,
+    raw: options.Raw = False,
     strategy: Annotated[Strategy, typer.Option(help="How to go about it; quote needs no model.")] = "auto",
     model: Annotated[
         list[str] | None, typer.Option("--model", metavar="HOST/MODEL", help="Use only this one; can be repeated.")
@@ -106,7 +107,7 @@ def ask(
         raise options.usage_error("Standard input can be read only once.")
     limits = options.parse_limits(limit)
     load = LoadOptions(
-        include=tuple(include or ()), exclude=tuple(exclude or ()), everything=everything, private=private
+        include=tuple(include or ()), exclude=tuple(exclude or ()), everything=everything, raw=raw, private=private
     )
     sources = Sources(tuple(files), tuple(context or ()), session, load)
     wanted = _schema(schema) if schema is not None else None

@@ -35,6 +35,7 @@ def load(
     include: options.Include = None,
     exclude: options.Exclude = None,
     everything: options.Everything = False,
+    raw: options.Raw = False,
     private: options.Private = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be loaded.")] = False,
     json: options.Json = False,
@@ -44,7 +45,7 @@ def load(
 
     if STDIN in path and len(path) > 1:
         raise options.usage_error("Standard input is a context of its own: load it alone.")
-    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), everything, private, dry_run)
+    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), everything, raw, private, dry_run)
 
     async def work(client: Client, output: Output) -> None:
         several = len(path) > 1

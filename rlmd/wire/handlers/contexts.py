@@ -159,6 +159,7 @@ def _path(source: m.PathSource) -> PathSource:
         include=source.include,
         exclude=source.exclude,
         everything=source.everything,
+        convert=source.convert,
         identity=identity,
     )
 

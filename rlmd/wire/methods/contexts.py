@@ -41,6 +41,10 @@ class PathSource(Params):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     everything: bool = Field(False, description="Also what is generated, vendored or minified")
+    convert: bool = Field(
+        False,
+        description="Text of other encodings becomes UTF-8, HTML and notebooks plain text; offsets are then of that",
+    )
     identity: FileIdentity | None = Field(None, description="Of the one file in paths")
 
 
@@ -102,7 +106,7 @@ class CommitParams(Params):
 class Skipped(Result):
     reason: Literal[
         "binary", "ignored", "excluded", "unreadable", "too_large", "special",
-        "generated", "vendored", "minified",
+        "generated", "vendored", "minified", "unconverted",
     ]  # fmt: skip
     count: int
     examples: tuple[str, ...]
