@@ -287,9 +287,8 @@ class Conversation:
     # ── what the root is told ───────────────────────────────────────────────────────────────────────────────
 
     def _tell_what_is_lost(self) -> None:
-        """Before the first reply that is not of the past: the earlier ones knew nothing of it."""
-        first = self._turn > 1 and self._run.past.reply(f"turn-{self._turn}/root") is None
-        if first and (lost := self._run.take_lost()):
+        """Before the reply that comes next: the earlier ones knew nothing of it. Before the first the opening tells."""
+        if self._turn > 1 and (lost := self._run.take_lost(self._turn)):
             self._tell(lost)
 
     def _tell(self, text: str) -> None:
@@ -335,7 +334,7 @@ class Conversation:
         lines = [
             f'Earlier in this session: "{question}" — answered: {answer}' for question, answer in session.exchanges
         ]
-        if not self._run.past.replied and (lost := self._run.take_lost()):
+        if lost := self._run.take_lost(1):
             lines.append(lost)
         if session.alive and session.names:
             names = ", ".join(f"{one.name} ({one.size or one.type})" for one in session.names[-_MOST_NAMES:])

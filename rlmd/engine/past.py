@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from rlmd.engine.journal import read_text
+from rlmd.engine.sessionlog import told_as_lost
 from rlmd.errors import InternalError, LimitReached, RlmdError
 from rlmd.events import (
     AnyFact,
@@ -96,6 +97,8 @@ class Past:
         self._searches: dict[int, list[Searched]] = defaultdict(list)
         self._refused: dict[int, str] = {}
         self._limits: dict[str, LimitHit] = {}
+        self._lost: dict[int, str] = {}
+        self._untold: list[str] = []
         self._told: dict[Place, deque[AnyFact]] = defaultdict(deque)
         self.any = bool(facts)
         #: Who asked that the run be cancelled, if somebody did before its last fact.
@@ -111,8 +114,12 @@ class Past:
         match fact:
             case StrategyChosen() if self._strategy is None:
                 self._strategy = fact
+            case SessionStarted() if told_as_lost(fact):
+                self._untold.append(told_as_lost(fact))
             case RootReplied() | RootFailed():
                 self._replies[fact.stream] = fact
+                self._lost[fact.turn] = "\n".join([*filter(None, [self._lost.get(fact.turn)]), *self._untold])
+                self._untold = []
             case CellStarted():
                 self._started[fact.cell] = fact
             case CellEnded():
@@ -164,6 +171,14 @@ class Past:
         """Why a final of that turn was not accepted."""
         return self._refused.get(turn)
 
+    def lost_before(self, turn: int) -> str:
+        """What the root was told before that turn of names that are gone; before the first that is of no past, what it
+        was not told yet."""
+        if turn <= self.last_turn:
+            return self._lost.get(turn, "")
+        untold, self._untold = "\n".join(self._untold), []
+        return untold
+
     def limit(self, name: str) -> LimitReached | None:
         """The limit, if it was reached."""
         hit = self._limits.get(name)
@@ -172,9 +187,9 @@ class Past:
     # ── replies and outputs ─────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def replied(self) -> bool:
-        """Whether the root has said anything."""
-        return bool(self._replies)
+    def last_turn(self) -> int:
+        """The last turn in which the root was heard; 0 before the first."""
+        return max((reply.turn for reply in self._replies.values()), default=0)
 
     def reply(self, stream: str) -> RootReplied | RootFailed | None:
         return self._replies.get(stream)

@@ -248,10 +248,13 @@ class Run:
         if not self.session.alive and not self.session.log.empty:
             await self.session.worker(self.contexts, self.parts, self.recorder)
 
-    def take_lost(self) -> str:
-        """What the root is to be told of names that are gone; once."""
-        lost, self.session.lost = self.session.lost, ""
-        return lost
+    def take_lost(self, turn: int) -> str:
+        """What the root is to be told before a turn of names that are gone; of what has just gone once."""
+        lost = self.past.lost_before(turn)
+        if turn <= self.past.last_turn:
+            return lost
+        just, self.session.lost = self.session.lost, ""
+        return "\n".join(filter(None, (lost, just)))
 
     # ── what strategies use ─────────────────────────────────────────────────────────────────────────────────
 

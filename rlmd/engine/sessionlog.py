@@ -21,6 +21,8 @@ from rlmd.events import (
     SessionStarted,
 )
 
+_MOST_NAMES = 40
+
 #: A cell of a run, by its number there.
 CellOfRun = tuple[str, int]
 
@@ -97,3 +99,24 @@ def by_run(cells: Sequence[CellOfRun]) -> tuple[CellsOfRun, ...]:
         CellsOfRun(run_id=run_id, cells=tuple(cell for _, cell in several))
         for run_id, several in groupby(cells, key=lambda one: one[0])
     )
+
+
+def what_is_lost(fact: SessionStarted) -> str:
+    """What a woken worker does not have as it was; empty when it has it all."""
+    said = [fact.why] if fact.why else []
+    if fact.names_lost:
+        said.append(f"Variables that are gone: {_listed(fact.names_lost)}.")
+    if fact.names_older:
+        said.append(f"Variables with an earlier value than their last: {_listed(fact.names_older)}.")
+    return " ".join(said)
+
+
+def told_as_lost(fact: SessionStarted) -> str:
+    """The same for the root."""
+    said = what_is_lost(fact)
+    return f"The REPL was made anew, and not all of it came back. {said} Define again what you need." if said else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

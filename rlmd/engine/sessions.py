@@ -16,7 +16,7 @@ from rlmd.engine.parts import Parts, PinnedContext, ReplPart
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.sessionends import SessionEnd, SessionEnds
-from rlmd.engine.sessionlog import SessionLog
+from rlmd.engine.sessionlog import SessionLog, told_as_lost, what_is_lost
 from rlmd.engine.waking import Woken, pinned_again
 from rlmd.errors import Busy, NotFound, SessionLost
 from rlmd.events import Note, Pin, RunStarted, SessionStarted
@@ -24,7 +24,6 @@ from rlmd.repl import Name
 
 #: Earlier questions that a continued session's root is told.
 _EXCHANGES_KEPT = 3
-_MOST_NAMES = 40
 #: Before the names of sessions of clients whose reading may leave the machine.
 _EGRESS = "egress/"
 
@@ -142,9 +141,9 @@ class Session:
         )
         self.log.apply(fact)
         self.had_worker = True
-        if said := _what_is_lost(woken):
+        if said := what_is_lost(fact):
             recorder.add(Note, text=f"The session was woken, but not all of it. {said}")
-            self.lost = f"The REPL was made anew, and not all of it came back. {said} Define again what you need."
+        self.lost = told_as_lost(fact)
 
     async def load(self, pins: Sequence[Pin], parts: Parts) -> tuple[PinnedContext, ...]:
         """The contexts that a cell goes on with when it names none."""
@@ -324,21 +323,6 @@ class Sessions:
     async def close(self) -> None:
         for session in list(self._named.values()):
             await session.end_worker()
-
-
-def _what_is_lost(woken: Woken) -> str:
-    """What a woken worker does not have as it was; empty when it has it all."""
-    said = [woken.why] if woken.why else []
-    if woken.lost:
-        said.append(f"Variables that are gone: {_listed(woken.lost)}.")
-    if woken.older:
-        said.append(f"Variables with an earlier value than their last: {_listed(woken.older)}.")
-    return " ".join(said)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMES])
-    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
 
 
 def not_found(name: str) -> NotFound:

@@ -365,7 +365,7 @@ def _woken(
 
 
 def _why(cell: _PastCell, differs: str) -> str:
-    return f"Cell {cell.cell[1]} did not come to what it had come to when it was run again: {differs.rstrip('.')}."
+    return f"Cell {cell.cell[1]} was run again and came out otherwise: {differs.rstrip('.')}."
 
 
 def _cells(count: int) -> str:

@@ -249,6 +249,15 @@ async def test_a_cell_that_comes_out_otherwise_is_told(tmp_path: Path, fake: Fak
     assert "gone: later" in prompt
     assert "thing" in prompt
     assert any(fact.type == "note" and "thing" in fact.text for fact in told_again)
+    # Killed again before and after the root was told: it is told all the same, and goes on knowing.
+    for kind, turn in (("note", 4), ("root_replied", 5)):
+        number = next(fact.seq for fact in told_again if fact.type == kind and fact.seq > woken.seq)
+        twice = killed_after(tmp_path / "again", tmp_path / kind, record.run_id, number)
+        fake.seen.clear()
+        final, answer, _, _ = await resumed(twice, fake, record.run_id)
+        assert (final.outcome, answer) == ("answered", "kept kept")
+        messages = next(seen.messages for seen in fake.seen if f"Turn {turn} of" in seen.prompt)
+        assert sum("gone: later" in str(message["content"]) for message in messages) == 1
 
 
 async def test_a_cell_that_was_stopped_is_never_run_again(tmp_path: Path, fake: FakeOllama) -> None:
