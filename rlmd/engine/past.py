@@ -120,6 +120,19 @@ class Past:
                 self._replies[fact.stream] = fact
                 self._lost[fact.turn] = "\n".join([*filter(None, [self._lost.get(fact.turn)]), *self._untold])
                 self._untold = []
+            case FinalRefused():
+                self._refused[fact.turn] = fact.why
+            case LimitHit():
+                self._limits[fact.limit] = fact
+            case CancelRequested():
+                self.cancelled = fact
+            case _:
+                self._note_cell(fact)
+        if self._is_over(fact):
+            self._told[_place(fact)].append(fact)
+
+    def _note_cell(self, fact: AnyFact) -> None:
+        match fact:
             case CellStarted():
                 self._started[fact.cell] = fact
             case CellEnded():
@@ -130,14 +143,6 @@ class Past:
                 self._children[fact.cell, fact.prompt_digest, fact.occurrence] = fact
             case Searched():
                 self._searches[fact.cell].append(fact)
-            case FinalRefused():
-                self._refused[fact.turn] = fact.why
-            case LimitHit():
-                self._limits[fact.limit] = fact
-            case CancelRequested():
-                self.cancelled = fact
-        if self._is_over(fact):
-            self._told[_place(fact)].append(fact)
 
     def _is_over(self, fact: AnyFact) -> bool:
         """Whether it need not be told again. The beginning of what is begun anew is."""
