@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlmd.contexts import comparing, matching, ranking
+from rlmd.contexts.index import Index
 from rlmd.contexts.shelf import Shelf
 from rlmd.errors import RlmdError
 
@@ -53,7 +54,7 @@ class Operations:
     def index(self, *, context: int, revision: int) -> dict[str, int]:
         """Brings the context's index up to a revision; says how far it is."""
         volume = self._shelf.volume(context, revision)
-        index = ranking.Index(self._index_path(context))
+        index = Index(self._index_path(context))
         try:
             missing = index.missing(volume)
             total = sum(d.bytes for d in missing)
@@ -64,7 +65,7 @@ class Operations:
 
     def rank(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
         volume = self._shelf.volume(context, revision)
-        index = ranking.Index(self._index_path(context))
+        index = Index(self._index_path(context))
         try:
             ranked = ranking.rank(index, self._shelf, volume, query, limit)
         finally:

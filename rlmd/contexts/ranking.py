@@ -1,178 +1,24 @@
-"""The ranked search: an inverted index of passages in SQLite's FTS5, one file a context, in the cache folder.
+"""The ranked search: which passages of an index answer a question best, by its words and by their meaning.
 
-Runs in the helper. The index is derived: it may be deleted at any time, and is rebuilt when damaged. It is contentless
-(it holds no text) and knows documents by name and digest, so that an update indexes only what is new.
+Runs in the helper. Words count by BM25, with related terms (``thesaurus``); where no passage has most of a question's
+words, nearness in meaning (``word_vectors``) counts as well.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import math
-import os
-import sqlite3
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from statistics import median
 
-from rlmd.contexts.passages import passages, syntax_of
+from rlmd.contexts import word_vectors
+from rlmd.contexts.index import Index
 from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
-from rlmd.contexts.text import CHUNK, decode
 from rlmd.contexts.thesaurus import LONGEST, related
-from rlmd.contexts.words import WORD, query_words, spelled_out, storable
-
-INDEX_VERSION = 4
-_SCHEMA = """
-CREATE TABLE documents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, UNIQUE (name, digest));
-CREATE TABLE passages (id INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
-    line INTEGER NOT NULL, heading TEXT NOT NULL);
-CREATE INDEX passages_by_document ON passages (document);
-CREATE VIRTUAL TABLE words USING fts5 (body, heading, title, name, content='',
-    tokenize="porter unicode61 remove_diacritics 2");
-"""
-_BATCH_BYTES = 8 << 20
-_ROWS = 500
-#: Words are gathered in memory up to this size before they are written as one sorted run: few runs, little merging.
-_GATHERED_BYTES = 32 << 20
-
-
-class Index:
-    """The index file of one context.
-
-    Args:
-        path: Where it is, or will be.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._owners: list[int] | None = None
-        try:
-            self.db = self._open(path)
-        except sqlite3.DatabaseError:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self.db = self._open(path)
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, INDEX_VERSION):
-                raise sqlite3.DatabaseError("another version")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {INDEX_VERSION}; COMMIT;")
-            path.chmod(0o600)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def close(self) -> None:
-        self.db.close()
-
-    def owners(self) -> list[int]:
-        """The document of each passage, by the passage's number."""
-        if self._owners is None:
-            last = self.db.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()[0]
-            self._owners = [0] * (last + 1)
-            for passage, document in self.db.execute("SELECT id, document FROM passages"):
-                self._owners[passage] = document
-        return self._owners
-
-    def documents(self) -> list[tuple[int, str, str]]:
-        """Number, name and digest of each document."""
-        return self.db.execute("SELECT id, name, digest FROM documents").fetchall()
-
-    def missing(self, volume: Volume) -> list[PinnedDocument]:
-        known = set(self.db.execute("SELECT name, digest FROM documents"))
-        return [d for d in volume.documents if (d.name, d.digest) not in known]
-
-    def add(self, shelf: Shelf, documents: list[PinnedDocument], progress: Callable[[int], None]) -> None:
-        """Indexes documents, some megabytes a transaction; ``progress`` takes the bytes done."""
-        done = pending = 0
-        self.db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (_GATHERED_BYTES,))
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            for document in documents:
-                self._add_document(shelf, document)
-                pending += document.bytes
-                if pending >= _BATCH_BYTES:
-                    self.db.execute("COMMIT")
-                    done, pending = done + pending, 0
-                    progress(done)
-                    self.db.execute("BEGIN IMMEDIATE")
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise
-
-    def _add_document(self, shelf: Shelf, document: PinnedDocument) -> None:
-        cursor = self.db.execute(
-            "INSERT OR IGNORE INTO documents (name, digest) VALUES (?, ?)", (document.name, document.digest)
-        )
-        if not cursor.rowcount:
-            return
-        number = cursor.lastrowid
-        name = spelled_out(document.name)
-        title = ""
-        spelled = lru_cache(64)(spelled_out)  # many passages lie under the same headings
-        last = self.db.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()[0]
-        places, texts = [], []
-        for row, p in enumerate(passages(_lines(shelf, document), syntax_of(document.name)), last + 1):
-            title = title or (p.trail[0] if p.trail else "")
-            places.append((row, number, p.start, p.end, p.line, storable(p.heading)[:200]))
-            texts.append((row, spelled_out(p.text), spelled(" / ".join(p.trail)), spelled(title), name))
-            if len(places) == _ROWS:
-                self._add_rows(places, texts)
-        self._add_rows(places, texts)
-
-    def _add_rows(self, places: list[tuple[Any, ...]], texts: list[tuple[Any, ...]]) -> None:
-        """Writes passages, and forgets them here: one document may be as large as a disk."""
-        self.db.executemany(
-            "INSERT INTO passages (id, document, start, end, line, heading) VALUES (?, ?, ?, ?, ?, ?)", places
-        )
-        self.db.executemany("INSERT INTO words (rowid, body, heading, title, name) VALUES (?, ?, ?, ?, ?)", texts)
-        places.clear()
-        texts.clear()
-
-
-def _lines(shelf: Shelf, document: PinnedDocument) -> Iterator[str]:
-    """A document's lines, read some at a time; a line beyond a chunk comes in parts."""
-    position, rest = 0, b""
-    while position < document.bytes:
-        data = rest + shelf.bytes_of(document, position, position + CHUNK)
-        position += CHUNK
-        cut = data.rfind(b"\n") + 1
-        if not cut and len(data) > 4 * CHUNK:
-            cut = _character_border(data)
-        rest = data[cut:]
-        yield from _keepends(decode(data[:cut]))
-    yield from _keepends(decode(rest))
-
-
-def _character_border(data: bytes) -> int:
-    """The last place at which a UTF-8 sequence may begin."""
-    cut = len(data) - 1
-    while cut > len(data) - 4 and data[cut] & 0xC0 == 0x80:
-        cut -= 1
-    return cut
-
-
-def _keepends(text: str) -> Iterator[str]:
-    """Lines end with LF alone, as in Emacs; ``str.splitlines`` knows too many ends."""
-    start = 0
-    while (end := text.find("\n", start)) >= 0:
-        yield text[start : end + 1]
-        start = end + 1
-    if start < len(text):
-        yield text[start:]
+from rlmd.contexts.word_vectors import cosine
+from rlmd.contexts.words import WORD, query_words, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +34,14 @@ class Ranked:
 
 @dataclass(slots=True)
 class Concept:
-    """One thing that a question names: match expressions for it, each with a weight; the best one counts."""
+    """One thing that a question names: match expressions for it, each with a weight; the best one counts.
+
+    ``word`` is the expression of the question's own word, where there is one.
+    """
 
     terms: dict[str, float]
     weight: float = 1.0
+    word: str | None = None
 
 
 # Tuned on questions over the kernel's documentation; each is at a plateau, where a third more or less changes little.
@@ -208,6 +58,9 @@ _POWER = 0.5
 #: BM25 prefers short passages; one of no length loses this share, one of ``_FULL_CHARS`` nothing.
 _SHORT_PENALTY = 0.15
 _FULL_CHARS = 800
+#: What the nearest passage in meaning gets on top of the best one's worth by words, when these have none of the
+#: question's own words. Questions in the text's words find two thirds of them and more, those in other words a third.
+_NEARNESS_WEIGHT = 1.5
 #: Weights of body, heading, title, name.
 _FIELDS = "1.0, 2.0, 1.0, 1.0"
 _MAX_CONCEPTS = 80
@@ -221,7 +74,7 @@ def concepts(query: str) -> list[Concept]:
         terms = {quoted(word): 1.0}
         for term in related((word,)):
             terms.setdefault(quoted(term), _SYNONYM_WEIGHT)
-        found[word] = Concept(terms)
+        found[word] = Concept(terms, word=quoted(word))
     for size in range(2, LONGEST + 1):
         for at in range(len(everything) - size + 1):
             phrase = tuple(everything[at : at + size])
@@ -246,7 +99,10 @@ def rank(index: Index, shelf: Shelf, volume: Volume, query: str, limit: int) -> 
     tally = _Tally(index, {row for row, *key in index.documents() if tuple(key) in live})
     for concept in concepts(query):
         tally.add(concept)
-    return _chosen(index, shelf, live, tally.best(200 + 4 * limit), limit)
+    worth = tally.best(200 + 4 * limit)
+    candidates = _read(index, shelf, live, worth)
+    nearness = _NEARNESS_WEIGHT * (1 - max((tally.share_of_words(c.passage) for c in candidates[:3]), default=1.0))
+    return _chosen(by_meaning(candidates, query, nearness), limit)
 
 
 class _Tally:
@@ -258,6 +114,8 @@ class _Tally:
         self._documents = documents
         self._passages: dict[int, float] = {}
         self._by_document: dict[int, float] = {}
+        #: For each of the question's own words: how rare it is, and the passages that have it.
+        self._words: list[tuple[float, set[int]]] = []
 
     def add(self, concept: Concept) -> None:
         """Adds a concept: to a passage by its best term, to its neighbours and its document a share of that."""
@@ -276,6 +134,11 @@ class _Tally:
             for key, score in scores.items():
                 totals[key] = totals.get(key, 0.0) + concept.weight * score
 
+    def share_of_words(self, passage: int) -> float:
+        """Of the question's own words, by their rarity, the share that a passage has."""
+        everything = sum(rare for rare, _ in self._words)
+        return sum(rare for rare, having in self._words if passage in having) / everything if everything else 1.0
+
     def best(self, count: int) -> dict[int, float]:
         """The passages worth most, with their document's share."""
         owners, documents = self._owners, self._by_document
@@ -284,9 +147,13 @@ class _Tally:
 
     def _worth(self, concept: Concept) -> dict[int, float]:
         """What each passage that has the concept gets for it. Its terms are as rare as all of them together."""
-        lists = [(rows, weight) for term, weight in concept.terms.items() if (rows := self._rows(term))]
+        found = {term: self._rows(term) for term in concept.terms}
+        lists = [(rows, concept.terms[term]) for term, rows in found.items() if rows]
         holding = len({passage for rows, _ in lists for passage, _ in rows})
         total = len(self._owners)
+        if concept.word is not None:
+            own = {passage for passage, _ in found[concept.word]}
+            self._words.append((rarity(total, len(own)), own))
         worth: dict[int, float] = {}
         for rows, weight in lists:
             scale = weight * rarity(total, holding) / rarity(total, len(rows))
@@ -314,31 +181,72 @@ def rarity(total: int, holding: int) -> float:
     return max(math.log((total - holding + 0.5) / (holding + 0.5)), 1e-6)
 
 
-def _chosen(
-    index: Index,
-    shelf: Shelf,
-    live: dict[tuple[str, str], PinnedDocument],
-    worth: dict[int, float],
-    limit: int,
-) -> list[Ranked]:
-    """The first of the candidates, without those that say what a better one says."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that has something of what a question names, and what that is worth."""
+
+    passage: int
+    worth: float
+    hit: Ranked
+
+
+def _read(
+    index: Index, shelf: Shelf, live: dict[tuple[str, str], PinnedDocument], worth: dict[int, float]
+) -> list[Candidate]:
+    """The candidates with their texts, those worth most first."""
     marks = ",".join("?" * len(worth))
     rows = index.db.execute(
         "SELECT p.id, p.start, p.end, p.line, p.heading, d.name, d.digest FROM passages p"  # noqa: S608
         f" JOIN documents d ON d.id = p.document WHERE p.id IN ({marks})",
         list(worth),
     )
-    scored = [(worth[row[0]] * _fullness(row[2] - row[1]), row) for row in rows]
+    found = []
+    for passage, start, end, line, heading, name, digest in rows:
+        document = live[name, digest]
+        score = worth[passage] * _fullness(end - start)
+        text = shelf.ruler(document).text(start, end)
+        found.append(Candidate(passage, score, Ranked(document, start, end, line, heading, score, text)))
+    return sorted(found, key=lambda c: (-c.worth, c.passage))
+
+
+def by_meaning(candidates: list[Candidate], question: str, weight: float) -> list[Ranked]:
+    """Puts the candidates in order by words and by meaning.
+
+    Both are brought to a scale on which the best candidate has 1: of words, what it is worth above nine tenths of the
+    last one's; of meaning, how much nearer it is than the middle one. ``weight`` is that of meaning.
+    """
+    if weight <= 0 or len(candidates) < _FEWEST:
+        return [candidate.hit for candidate in candidates]
+    vectors = word_vectors.load()
+    asked = vectors.vector(question)
+    near = [cosine(asked, vectors.vector(f"{c.hit.heading}. {c.hit.text}")) for c in candidates]
+    middle, nearest = median(near), max(near)
+    best, floor = candidates[0].worth, 0.9 * candidates[-1].worth
+    if nearest <= middle or best <= floor:
+        return [candidate.hit for candidate in candidates]
+    scores = [
+        (c.worth - floor) / (best - floor) + weight * (nearness - middle) / (nearest - middle)
+        for c, nearness in zip(candidates, near, strict=True)
+    ]
+    # Told on the scale of words, so that scores of different questions compare as before.
+    order = sorted(range(len(candidates)), key=lambda at: -scores[at])
+    return [replace(candidates[at].hit, score=best * scores[at] / scores[order[0]]) for at in order]
+
+
+#: With fewer candidates there is no middle to compare with.
+_FEWEST = 10
+
+
+def _chosen(ranked: list[Ranked], limit: int) -> list[Ranked]:
+    """The first ones, without those that say what a better one says."""
     hits: list[Ranked] = []
     seen: list[set[str]] = []
-    for score, (_, start, end, line, heading, name, digest) in sorted(scored, key=lambda s: (-s[0], s[1][0])):
-        document = live[name, digest]
-        text = shelf.ruler(document).text(start, end)
-        words = set(WORD.findall(text))
+    for hit in ranked:
+        words = set(WORD.findall(hit.text))
         if any(len(words & other) > _SAME * len(words | other) for other in seen):
             continue
         seen.append(words)
-        hits.append(Ranked(document, start, end, line, heading, score, text))
+        hits.append(hit)
         if len(hits) >= limit:
             break
     return hits
@@ -350,10 +258,3 @@ _SAME = 0.85
 
 def _fullness(chars: int) -> float:
     return 1 - _SHORT_PENALTY * (1 - min(1.0, chars / _FULL_CHARS))
-
-
-def remove(path: Path) -> None:
-    """Erases an index file."""
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path.with_name(path.name + suffix))

@@ -166,6 +166,23 @@ async def test_ranked_search_follows_updates_and_pins(store: ContextStore, tmp_p
     assert (await store.search("d", "?!"))[0] == []
 
 
+async def test_a_question_in_other_words_finds_its_passage_by_meaning(store: ContextStore, tmp_path: Path) -> None:
+    """The words are those of other passages; a question in a passage's own words is answered by words alone."""
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    rooms = ("kitchen", "garden", "office", "library", "workshop", "garage", "cellar", "attic", "studio", "stable")
+    for number, room in enumerate(rooms):
+        (folder / f"{room}.txt").write_text(
+            f"The people in the {room} of the building have a meeting at {number} on the budget.\n"
+        )
+    (folder / "alarm.txt").write_text("In case of fire, evacuate the building by the emergency exit.\n")
+    await store.load(PathSource((str(folder),)), name="handbook")
+    hits, _ = await store.search("handbook", "How do people escape from flames in the building?")
+    assert hits[0].document == "alarm.txt"
+    hits, _ = await store.search("handbook", "When do the people in the attic meet?")
+    assert hits[0].document == "attic.txt"
+
+
 async def test_an_index_is_kept_and_a_damaged_one_rebuilt(tmp_path: Path) -> None:
     for round_number in range(3):
         store = await ContextStore.open(tmp_path / "state", tmp_path / "cache", tmp_path / "spool")
