@@ -207,6 +207,12 @@
   (cl-incf (rlm-run-pieces-done run))
   (cl-incf (rlm-run-pieces-failed run)))
 
+(defun rlm--fold-child-ended (run fact)
+  "Fold child_ended FACT into RUN: a run below it, which a cell asked, is over."
+  (cl-incf (rlm-run-pieces-done run))
+  (unless (equal "answered" (plist-get fact :outcome))
+    (cl-incf (rlm-run-pieces-failed run))))
+
 (defun rlm--fold-note (run fact)
   "Fold note FACT into RUN."
   (push (plist-get fact :text) (rlm-run-notes run)))
@@ -297,6 +303,7 @@ SOFAR the list of those that came, last first."
     ("batch_started" . rlm--fold-batch)
     ("subquery_replied" . rlm--fold-piece)
     ("subquery_failed" . rlm--fold-piece-failed)
+    ("child_ended" . rlm--fold-child-ended)
     ("note" . rlm--fold-note)
     ("limit_hit" . rlm--fold-limit)
     ("cancel_requested" . rlm--fold-cancel)

@@ -15,6 +15,8 @@ from rlmd.events import (
     CancelRequested,
     CellEnded,
     CellStarted,
+    ChildEnded,
+    ChildStarted,
     Delta,
     FinalRefused,
     LimitHit,
@@ -66,6 +68,8 @@ class Progress:
                 return counted if saved else counted._with_host(event.completion.host)
             case SubQueryFailed():
                 return replace(self, done=self.done + 1, failed=self.failed + 1)
+            case ChildEnded():
+                return replace(self, done=self.done + 1, failed=self.failed + (event.outcome != "answered"))
             case _:
                 return self
 
@@ -78,6 +82,9 @@ class Progress:
             case CellStarted():
                 code = event.code.text or event.code.preview or ""
                 return replace(self, step=_first_line(code), stream=event.stream, tail="")
+            case ChildStarted():
+                asked = event.question.text or event.question.preview or ""
+                return replace(self, step=f"a run below: {asked}", tail="")
             case Searched():
                 return replace(self, step=f"searched {count(event.chars, 'character')}", tail="")
             case CellEnded():

@@ -119,7 +119,7 @@ class Children:
         )
         session = Session(None, parts.now(), level=parent.session.level + 1)
         session.log.apply(started)
-        return Run(request, contexts, session, recorder, purse, parts, egress=False)
+        return Run(request, contexts, session, recorder, purse, parts, egress=False, tree=parent.tree)
 
 
 async def _to_its_end(parent: Run, live: Live) -> None:

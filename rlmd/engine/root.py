@@ -171,7 +171,7 @@ class Root:
             role="root",
             messages=messages,
             sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self.reply_tokens, stop=STOP),
-            run_id=run.request.run_id,
+            run_id=run.tree,
             candidates=run.request.root,
             private=run.private,
             contexts=run.recorder.record.held,

@@ -71,6 +71,8 @@ class Run:
     purse: Of this run and its children, and part of its parent's if it has one.
     parts: The collaborators.
     egress: What the asking client reads may leave the machine.
+    tree: The run at whose asking this one runs, by default itself: the pool shares its slots among those, and takes
+        private work of one away from others' hosts at once.
     past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
     """
 
@@ -85,9 +87,11 @@ class Run:
         *,
         egress: bool,
         past: Past | None = None,
+        tree: str | None = None,
     ) -> None:
         self.past = past or Past()
         self.request = request
+        self.tree = tree or request.run_id
         self.contexts = tuple(contexts)
         self.session = session
         self.recorder = recorder
@@ -106,7 +110,7 @@ class Run:
         self._why = ""
         self._deadline: asyncio.Timeout | None = None
         self.asking = Asking(
-            run_id=request.run_id,
+            run_id=self.tree,
             parts=parts,
             purse=purse,
             contexts=self.contexts,

@@ -13,6 +13,7 @@ from rlmd.config import LimitSettings, ReplSettings, RoleSettings
 from rlmd.engine import LimitRequest, RunRecord, RunRequest
 from rlmd.errors import NotFound
 from rlmd.events import AnyFact, ChildEnded, ChildStarted
+from rlmd.pool import CompletionRequest, PooledCompletion
 from tests.fakes.ollama import FakeOllama, Scripted, Seen
 from tests.house import Ear, House, new_id, settings_for
 
@@ -355,6 +356,28 @@ async def test_a_child_is_as_private_as_its_parent(house: House, fake: FakeOllam
     with pytest.raises(NotFound):
         house.engine.run(child, egress=True)
     assert house.engine.run(child).private
+
+
+async def test_to_the_pool_a_tree_is_one_run(house: House, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one share of the slots, however many children; and what is marked private is so for all of them."""
+    runs: list[str] = []
+    real = house.pool.complete
+
+    async def complete(request: CompletionRequest, *rest: object) -> PooledCompletion:
+        runs.append(request.run_id)
+        return await real(request, *rest)
+
+    monkeypatch.setattr(house.pool, "complete", complete)
+    Roots(
+        fake,
+        {
+            "top": [cell("r = rlm_query('child')"), "FINAL_VAR(r)"],
+            "child": [cell("r = llm_query('sub')"), "FINAL_VAR(r)"],
+        },
+    )
+    record = await house.ask("top", "lines", strategy="rlm")
+    assert record.outcome == "answered"
+    assert runs == [record.run_id] * 5
 
 
 async def test_children_of_the_past_are_found_again(tmp_path: Path, fake: FakeOllama) -> None:

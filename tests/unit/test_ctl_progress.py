@@ -10,6 +10,8 @@ from rlmd.ctl.progress import TAIL, Progress
 from rlmd.events import (
     BatchStarted,
     CellStarted,
+    ChildEnded,
+    ChildStarted,
     CompletionRecord,
     Delta,
     ErrorRecord,
@@ -63,6 +65,19 @@ def test_turns_pieces_hosts_and_time() -> None:
     )
     assert progress.headline(125) == "rlm · turn 1 · 4/5 pieces (1 cached, 1 failed) · rtx 2, m40 1 · 2:05"
     assert progress.detail(80) == "hits = search('a')"
+
+
+def test_runs_below_count_as_pieces() -> None:
+    """A batch of them is done when they are; one without an answer has failed."""
+    child = {"cell": 1, "batch": 1, "child": "c", "prompt_digest": "d", "occurrence": 1}
+    progress = fold(
+        BatchStarted(**FACT, cell=1, batch=1, total=2),
+        ChildStarted(**FACT, **child, slot=0, question=text("Which?")),
+        ChildEnded(**FACT, **child, slot=0, outcome="answered", answer=text("this")),
+        ChildEnded(**FACT, **child, slot=1, outcome="none", answer=text("")),
+    )
+    assert (progress.asked, progress.done, progress.failed) == (2, 2, 1)
+    assert progress.detail(80) == "a run below: Which?"
 
 
 def test_the_line_that_is_being_written_is_shown() -> None:
