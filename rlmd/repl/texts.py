@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, SupportsIndex
+
+TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
+else:
+    Any = object
 
 #: Called with (document, start, end) for each piece handed out, so that prompts can be traced back to their text.
 Watcher = Callable[["Document", int, int], None]

@@ -8,7 +8,8 @@ The frames are described in ``link.py``.
 
 from __future__ import annotations
 
-import ast
+import _ast  # ast itself takes 4 ms of a worker's start
+import ctypes
 import linecache
 import os
 import random
@@ -17,7 +18,6 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, TextIO
 
 from rlmd.repl import asking, awaiting, cage, cutting, link, scaffold, shapes, spans, texts
 from rlmd.repl.asking import Parent
@@ -25,6 +25,12 @@ from rlmd.repl.awaiting import CellLoop
 from rlmd.repl.link import Channel, Frame, Header, Interrupts, encode
 from rlmd.repl.scaffold import Scaffold, Shown, tell
 from rlmd.repl.spans import Tracer
+
+TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+else:
+    Any = object
 
 #: Where the last expression of a cell is kept until it is echoed.
 ECHO = "__rlmd_last__"
@@ -49,6 +55,7 @@ class Repl:
         self.parent = Parent(channel, self._tracer)
         self.scaffold = Scaffold(self.module.__dict__, self.parent, self._tracer)
         self._streams = open_streams()
+        _attempt(flush_c_by_line)
         self._loop = CellLoop()
 
     def run_cell(self, number: int, source: str, echo: int) -> Frame:
@@ -150,12 +157,13 @@ class Repl:
 
 def compile_cell(source: str, filename: str) -> types.CodeType:
     """Compiles a cell, with top-level ``await``; a last expression is bound to ``ECHO``."""
-    tree = ast.parse(source, filename)
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = tree.body[-1]
-        target = ast.copy_location(ast.Name(ECHO, ast.Store()), last)
-        tree.body[-1] = ast.copy_location(ast.Assign([target], last.value), last)
-    code: types.CodeType = compile(tree, filename, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    tree: Any = compile(source, filename, "exec", _ast.PyCF_ONLY_AST)
+    if tree.body and isinstance(tree.body[-1], _ast.Expr):
+        last: Any = tree.body[-1]
+        place = {name: getattr(last, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
+        target = _ast.Name(ECHO, _ast.Store(), **place)
+        tree.body[-1] = _ast.Assign([target], last.value, **place)
+    code: types.CodeType = compile(tree, filename, "exec", flags=_ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     return code
 
 
@@ -243,6 +251,13 @@ def open_streams() -> tuple[TextIO, TextIO]:
     options: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     stdout, stderr = (open(number, "w", closefd=False, **options) for number in (1, 2))  # noqa: SIM115
     return stdout, stderr
+
+
+def flush_c_by_line() -> None:
+    """What C code prints comes with its line, as Python's does, and not when the process ends."""
+    libc = ctypes.CDLL(None)
+    by_line = 1  # _IOLBF
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, by_line, 0)
 
 
 def _settle_descriptors(descriptor: int) -> None:

@@ -71,6 +71,28 @@ async def test_a_cell_is_ordinary_python(run: Run, source: str, output: str | No
         assert report.output == output
 
 
+async def test_output_of_c_of_threads_and_of_python_comes_in_its_order(run: Run) -> None:
+    report = await run(
+        "import ctypes, os, sys, threading\nlibc = ctypes.CDLL(None)\n"
+        "print('one')\nlibc.puts(b'two')\nsys.stderr.write('three\\n')\n"
+        "t = threading.Thread(target=print, args=('four',))\nt.start(); t.join()\n"
+        "os.write(2, b'five\\n')\n_ = libc.printf(b'six\\n')"
+    )
+    assert report.output == "one\ntwo\nthree\nfour\nfive\nsix\n"
+
+
+async def test_sessions_side_by_side_see_their_own_output_alone() -> None:
+    """Eight at once, each printing its own id: in a REPL that shares its process none came out right."""
+    workers = Workers(spare_workers=0)
+    sessions = [await workers.acquire() for _ in range(8)]
+    source = "import time\nfor _ in range(10):\n    print('kid{0}'); time.sleep(0.002)"
+    reports = await asyncio.gather(
+        *(one.run_cell(source.format(n), Host(), seconds=20, output_chars=4000) for n, one in enumerate(sessions))
+    )
+    await workers.close()
+    assert [report.output for report in reports] == [f"kid{n}\n" * 10 for n in range(8)]
+
+
 async def test_names_stay_also_those_bound_before_an_exception(run: Run) -> None:
     failed = await run("kept = 1\n_private = 2\ndef f(): return kept\n1/0\nnever = 3")
     assert failed.error == "ZeroDivisionError: division by zero"
