@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 
 from rlmd.contexts import word_vectors
@@ -61,6 +62,10 @@ _FULL_CHARS = 800
 #: What the nearest passage in meaning gets on top of the best one's worth by words, when these have none of the
 #: question's own words. Questions in the text's words find two thirds of them and more, those in other words a third.
 _NEARNESS_WEIGHT = 1.5
+#: What the nearness of a passage's heading, and that of its document's name, counts of that of its text.
+_LABEL_WEIGHT = 0.25
+#: So many passages, the best by words, are compared in meaning: 0.2 ms each.
+_CANDIDATES = 500
 #: Weights of body, heading, title, name.
 _FIELDS = "1.0, 2.0, 1.0, 1.0"
 _MAX_CONCEPTS = 80
@@ -99,10 +104,10 @@ def rank(index: Index, shelf: Shelf, volume: Volume, query: str, limit: int) -> 
     tally = _Tally(index, {row for row, *key in index.documents() if tuple(key) in live})
     for concept in concepts(query):
         tally.add(concept)
-    worth = tally.best(200 + 4 * limit)
+    worth = tally.best(_CANDIDATES + 4 * limit)
     candidates = _read(index, shelf, live, worth)
-    nearness = _NEARNESS_WEIGHT * (1 - max((tally.share_of_words(c.passage) for c in candidates[:3]), default=1.0))
-    return _chosen(by_meaning(candidates, query, nearness), limit)
+    weight = _NEARNESS_WEIGHT * (1 - max((tally.share_of_words(c.passage) for c in candidates[:3]), default=1.0))
+    return _chosen(by_meaning(candidates, query, weight), limit)
 
 
 class _Tally:
@@ -217,20 +222,33 @@ def by_meaning(candidates: list[Candidate], question: str, weight: float) -> lis
     """
     if weight <= 0 or len(candidates) < _FEWEST:
         return [candidate.hit for candidate in candidates]
-    vectors = word_vectors.load()
-    asked = vectors.vector(question)
-    near = [cosine(asked, vectors.vector(f"{c.hit.heading}. {c.hit.text}")) for c in candidates]
+    near = nearness(question, [candidate.hit for candidate in candidates])
     middle, nearest = median(near), max(near)
     best, floor = candidates[0].worth, 0.9 * candidates[-1].worth
     if nearest <= middle or best <= floor:
         return [candidate.hit for candidate in candidates]
     scores = [
-        (c.worth - floor) / (best - floor) + weight * (nearness - middle) / (nearest - middle)
-        for c, nearness in zip(candidates, near, strict=True)
+        (c.worth - floor) / (best - floor) + weight * (how_near - middle) / (nearest - middle)
+        for c, how_near in zip(candidates, near, strict=True)
     ]
     # Told on the scale of words, so that scores of different questions compare as before.
     order = sorted(range(len(candidates)), key=lambda at: -scores[at])
     return [replace(candidates[at].hit, score=best * scores[at] / scores[order[0]]) for at in order]
+
+
+def nearness(question: str, hits: list[Ranked]) -> list[float]:
+    """How near each passage is to the question in meaning: its text, and a share of its heading and its name."""
+    vectors = word_vectors.load()
+    asked = vectors.vector(question)
+
+    @cache
+    def near(label: str) -> float:  # many passages have the same
+        return cosine(asked, vectors.vector(label))
+
+    return [
+        cosine(asked, vectors.vector(hit.text)) + _LABEL_WEIGHT * (near(hit.heading) + near(hit.document.name))
+        for hit in hits
+    ]
 
 
 #: With fewer candidates there is no middle to compare with.
