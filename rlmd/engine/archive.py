@@ -115,6 +115,18 @@ class Archive:
             del self._marks[next(iter(self._marks))]
         return reading.facts
 
+    async def reopened(self, run_id: str) -> list[AnyFact]:
+        """The facts of a run that is to go on, a torn last line cut; none where nothing was written yet."""
+        folder = self.folder(run_id)
+
+        def read() -> list[AnyFact]:
+            if not (folder / "journal.jsonl").exists():
+                return []
+            journals.mend(folder)
+            return journals.read_facts(folder).facts
+
+        return await self._in_thread(read)
+
     async def all_facts(self, run_id: str) -> list[AnyFact]:
         """Every fact of a run, for whoever takes it up again."""
         return await self._in_thread(lambda: journals.read_facts(self.folder(run_id)).facts)

@@ -44,7 +44,8 @@ class ChildAsking:
         known = self._past.child(self._cell, digest, self._occurrences[digest])
         if known is not None:
             return await self._as_it_was(known)
-        child_id = str(uuid.uuid4())
+        begun = self._past.child_begun(self._cell, digest, self._occurrences[digest])
+        child_id = begun or str(uuid.uuid4())
         which = {
             "cell": self._cell,
             "batch": batch,

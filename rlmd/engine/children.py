@@ -15,17 +15,20 @@ from rlmd.engine.archive import Archive
 from rlmd.engine.feed import Feed
 from rlmd.engine.given import GivenContext, given_documents
 from rlmd.engine.journal import Journal
+from rlmd.engine.limits import Purse
 from rlmd.engine.live import Live
 from rlmd.engine.parts import PinnedContext
+from rlmd.engine.past import Past
 from rlmd.engine.prompts import own_prompts
 from rlmd.engine.receipt import Tally, union
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.run import Run
+from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session
-from rlmd.errors import TooLarge
-from rlmd.events import RunStarted, Span
+from rlmd.errors import InternalError, TooLarge
+from rlmd.events import AnyFact, RunResumed, RunStarted, Span
 from rlmd.repl import ChildQuery
 
 #: Stretches that a child's end names as read, the first ones.
@@ -66,7 +69,22 @@ class Children:
                 hint="Give the long part as its context.",
             )
         contexts = await self._contexts(parent, query)
-        run = await self._begin(parent, child_id, query.question, contexts)
+        self._archive.place_child(parent.request.run_id, child_id)
+        facts = await self._archive.reopened(child_id)
+        if facts:
+            run = self._taken_up(parent, query.question, facts, contexts)
+        else:
+            run = await self._begin(parent, child_id, query.question, contexts)
+        if run.recorder.record.outcome is None:
+            await self._to_its_end(parent, run)
+        else:
+            await run.recorder.finish()
+        record = run.recorder.record
+        answer = await self._archive.text(child_id, record.answer) if record.answer is not None else ""
+        return ChildReport(record, answer, _read(run.recorder.tally, contexts))
+
+    async def _to_its_end(self, parent: Run, run: Run) -> None:
+        child_id = run.recorder.run_id
         task = asyncio.create_task(run.execute(), name=f"run {child_id}")
         live = self.live[child_id] = Live(run, run.recorder, task)
         self._archive.records[child_id] = run.recorder.record
@@ -77,9 +95,6 @@ class Children:
             self._archive.records[child_id] = run.recorder.record.slim()
             run.recorder.feed.end()
             live.ended.set()
-        record = run.recorder.record
-        answer = await self._archive.text(child_id, record.answer) if record.answer is not None else ""
-        return ChildReport(record, answer, _read(run.recorder.tally, contexts))
 
     async def _contexts(self, parent: Run, query: ChildQuery) -> Sequence[PinnedContext]:
         if query.given is None:
@@ -94,13 +109,7 @@ class Children:
         parts, above = parent.parts, parent.request
         request = RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
         purse = parent.purse.below()
-        folder = self._archive.place_child(above.run_id, child_id)
-        recorder = Recorder(
-            child_id,
-            Journal(folder, parts.threads),
-            lambda made: Feed(child_id, folder, parts.threads, lambda: made.last_seq),
-            parts.now,
-        )
+        recorder = self._recorder(parent, child_id)
         started = recorder.add(
             RunStarted,
             question=await recorder.text(question),
@@ -120,6 +129,34 @@ class Children:
         session = Session(None, parts.now(), level=parent.session.level + 1)
         session.log.apply(started)
         return Run(request, contexts, session, recorder, purse, parts, egress=False, tree=parent.tree)
+
+    def _taken_up(self, parent: Run, question: str, facts: Sequence[AnyFact], contexts: Sequence[PinnedContext]) -> Run:
+        """A child that an earlier daemon could not end goes on with its parent; one that it did is as it was."""
+        parts, above, started = parent.parts, parent.request, facts[0]
+        if not isinstance(started, RunStarted):
+            raise InternalError("A journal does not begin with run_started.")
+        child_id = started.run_id
+        past = Past(facts, self._archive.folder(child_id), parts.threads)
+        recorder = self._recorder(parent, child_id)
+        recorder.restore(facts, past)
+        request = RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
+        session = Session(None, parts.now(), level=parent.session.level + 1, log=folded(facts))
+        purse = Purse(started.limits, parts.monotonic, parent.purse)
+        receipt = recorder.record.receipt
+        if receipt is not None:
+            purse.restore({"turns": receipt.turns, "sub_queries": receipt.sub_queries - receipt.sub_queries_cached})
+        else:
+            session.log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))
+        return Run(request, contexts, session, recorder, purse, parts, egress=False, past=past)
+
+    def _recorder(self, parent: Run, child_id: str) -> Recorder:
+        parts, folder = parent.parts, self._archive.folder(child_id)
+        return Recorder(
+            child_id,
+            Journal(folder, parts.threads),
+            lambda made: Feed(child_id, folder, parts.threads, lambda: made.last_seq),
+            parts.now,
+        )
 
 
 async def _to_its_end(parent: Run, live: Live) -> None:

@@ -25,6 +25,7 @@ from rlmd.events import (
     CellEnded,
     CellStarted,
     ChildEnded,
+    ChildStarted,
     ErrorRecord,
     FinalRefused,
     LimitHit,
@@ -60,6 +61,8 @@ _PLACES: Mapping[type, tuple[str, tuple[str, ...]]] = {
     BatchStarted: ("batch", ("cell", "batch")),
     SubQueryReplied: ("sub-query", ("cell", "prompt_digest", "occurrence")),
     SubQueryFailed: ("sub-query", ("cell", "prompt_digest", "occurrence")),
+    ChildStarted: ("child", ("child",)),
+    ChildEnded: ("child's end", ("child",)),
     Searched: ("search", ("cell", "contexts")),
     FinalRefused: ("refused", ("turn",)),
     LimitHit: ("limit", ("limit",)),
@@ -94,6 +97,7 @@ class Past:
         self._ended: dict[int, CellEnded] = {}
         self._sub_queries: dict[int, dict[tuple[str, int], SubQueryEnd]] = defaultdict(dict)
         self._children: dict[tuple[int, str, int], ChildEnded] = {}
+        self._begun: dict[tuple[int, str, int], str] = {}
         self._searches: dict[int, list[Searched]] = defaultdict(list)
         self._refused: dict[int, str] = {}
         self._limits: dict[str, LimitHit] = {}
@@ -139,6 +143,8 @@ class Past:
                 self._ended[fact.cell] = fact
             case SubQueryReplied() | SubQueryFailed():
                 self._sub_queries[fact.cell][fact.prompt_digest, fact.occurrence] = fact
+            case ChildStarted():
+                self._begun[fact.cell, fact.prompt_digest, fact.occurrence] = fact.child
             case ChildEnded():
                 self._children[fact.cell, fact.prompt_digest, fact.occurrence] = fact
             case Searched():
@@ -209,6 +215,10 @@ class Past:
 
     def sub_query(self, cell: int, digest: str, occurrence: int) -> SubQueryEnd | None:
         return self._sub_queries[cell].get((digest, occurrence))
+
+    def child_begun(self, cell: int, digest: str, occurrence: int) -> str | None:
+        """The id of a child run that a cell asked, whether it came to its end or not."""
+        return self._begun.get((cell, digest, occurrence))
 
     def child(self, cell: int, digest: str, occurrence: int) -> ChildEnded | None:
         """How a child run ended that a cell asked."""

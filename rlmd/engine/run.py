@@ -222,6 +222,8 @@ class Run:
     async def _take_up(self) -> None:
         """What a run that begins brings along: the daemon has just started, and knows it from the journal alone."""
         await self.parts.pool.find_default_host()
+        if self.contexts:
+            return  # a child's, by its parent
         pins = self.recorder.record.contexts
         self.contexts = tuple([await pinned_again(self.parts.contexts, pin) for pin in pins])
         self.asking.contexts = self.contexts

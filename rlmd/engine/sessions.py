@@ -116,7 +116,7 @@ class Session:
                 memory = parts.settings.repl.memory_bytes
                 woken = Woken(await parts.workers.acquire(memory_bytes=memory, level=self.level, **seeds))
             else:
-                woken = await parts.waker.wake(self.log)
+                woken = await parts.waker.wake(self.log, contexts, self.level)
             self._started(woken, recorder)
             repl = woken.repl
         wanted = tuple(contexts)

@@ -120,8 +120,13 @@ class Waker:
         folders = self._runs(session_id)
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: _recalled(folders))
 
-    async def wake(self, log: SessionLog) -> Woken:
+    async def wake(self, log: SessionLog, known: Sequence[PinnedContext] = (), level: int = 0) -> Woken:
         """A worker with the names that the log's cells made, as far as they come to what they came to.
+
+        Args:
+            log: Of the session.
+            known: Contexts at hand, such as those that a child run was given and nobody can pin again.
+            level: How deep its run stands below the one that was asked for.
 
         Raises:
             CageUnavailable: No cell can run here.
@@ -130,8 +135,8 @@ class Waker:
         cells = await loop.run_in_executor(self._threads, lambda: _past_cells(log, self._folder))
         keep, why = len(cells), ""
         for attempt in range(_MOST_ATTEMPTS):
-            repl = await self._worker(log)
-            replaying = _Replaying(repl, self._contexts, self._threads, skipped=bool(log.stopped))
+            repl = await self._worker(log, level)
+            replaying = _Replaying(repl, self._contexts, self._threads, tuple(known), skipped=bool(log.stopped))
             try:
                 at, differs = await replaying.run(cells[:keep])
             except BaseException:
@@ -144,9 +149,9 @@ class Waker:
             why = why or _why(cells[at], differs)
         raise AssertionError("unreachable: without cells nothing differs")
 
-    async def _worker(self, log: SessionLog) -> ReplPart:
+    async def _worker(self, log: SessionLog, level: int) -> ReplPart:
         return await self._workers.acquire(
-            memory_bytes=self._memory_bytes, hash_seed=log.hash_seed, random_seed=log.random_seed
+            memory_bytes=self._memory_bytes, hash_seed=log.hash_seed, random_seed=log.random_seed, level=level
         )
 
 
@@ -157,6 +162,7 @@ class _Replaying:
     repl: ReplPart
     contexts: ContextsPart
     threads: Executor
+    known: tuple[PinnedContext, ...]
     skipped: bool
     loaded: tuple[PinnedContext, ...] = ()
     names: tuple[Name, ...] = ()
@@ -176,7 +182,8 @@ class _Replaying:
     async def _load(self, cell: _PastCell) -> None:
         if list(cell.pins) == [one.pin for one in self.loaded]:
             return
-        pinned = [await pinned_again(self.contexts, pin) for pin in cell.pins]
+        at_hand = {one.pin.context: one for one in self.known if one.pin in cell.pins}
+        pinned = [at_hand.get(pin.context) or await pinned_again(self.contexts, pin) for pin in cell.pins]
         await self.repl.load_contexts(pinned)  # type: ignore[arg-type]  # the real one is both Protocols
         self.loaded = tuple(pinned)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import ReplSettings, RoleSettings
+from rlmd.config import LimitSettings, ReplSettings, RoleSettings
 from rlmd.engine import RunRecord, RunRequest
 from rlmd.engine.requests import LimitRequest
 from rlmd.events import AnyFact
-from tests.fakes.ollama import FakeOllama, Scripted
+from tests.fakes.ollama import FakeOllama, Scripted, Seen
 from tests.house import House, new_id, settings_for
 
 ROLES = RoleSettings(root=("box/root",), sub=("box/sub",))
@@ -339,3 +339,64 @@ async def test_a_run_whose_text_is_gone(tmp_path: Path, fake: FakeOllama, change
     else:
         assert again.outcome in ("failed", "partial")
         assert "'lines'" in (again.why or "")
+
+
+async def test_child_runs_are_taken_up_with_their_parent(tmp_path: Path, fake: FakeOllama) -> None:
+    """Killed after any fact of a child: the child goes on where it was, and what was said in it is not asked again."""
+    turns = {
+        "top": (
+            cell("got = rlm_query('first child', context[:200_000])\nprint(got)"),
+            cell("two = rlm_query('second child')\nprint(two)"),
+            cell("both = got + ' / ' + two") + "\nFINAL_VAR(both)",
+        ),
+        "first child": (
+            cell("import random\nmine = llm_query('of the first') + str(random.random())\nprint(len(context))"),
+            cell("more = llm_query('of the first, again')") + "\nFINAL_VAR(mine)",
+        ),
+        "second child": (cell("theirs = llm_query('of the second')"), "FINAL_VAR(theirs)"),
+    }
+
+    def root(seen: Seen) -> str:
+        whole = "\n".join(message["content"] for message in seen.messages if message["role"] == "user")
+        asked = re.search(r"Question: (.*)", whole)
+        assert asked
+        return turns[asked[1].strip()][sum(message["role"] == "assistant" for message in seen.messages)]
+
+    fake.answer = lambda prompt: f"reply to {prompt}"
+    settings = settings_for(
+        ("box", fake), roles=ROLES, repl=ReplSettings(spare_workers=0), limits=LimitSettings(turns=100, depth=1)
+    )
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    fake.script("root", [root] * 1000)
+    async with House(folder, settings) as house:
+        await house.load("lines", LINES * 4)
+        record = await house.ask("top", "lines", strategy="rlm")
+        assert record.outcome == "answered", record
+        answer, facts = await house.answer(record), await house.facts(record)
+    began, ended = (next(f for f in facts if f.type == kind) for kind in ("child_started", "child_ended"))
+    child = Path("state") / "runs" / record.run_id / "children" / began.child / "journal.jsonl"
+    lines = (folder / child).read_bytes().splitlines(keepends=True)
+    for number in (1, len(lines) // 3, len(lines) // 2, len(lines) - 1, len(lines)):
+        copy = killed_after(folder, tmp_path / f"after-{number}", record.run_id, ended.seq - 1)
+        (copy / child).write_bytes(b"".join(lines[:number]))
+        before = len(fake.seen)
+        async with House(copy, settings) as house:
+            again = await house.engine.wait(record.run_id)
+            same, told_again = await house.answer(again), await house.facts(again)
+            nested = await house.engine.facts(began.child)
+        where = f"killed after fact {number} of the child, {json.loads(lines[number - 1])['type']}"
+        assert again.outcome == "answered", where
+        if any(json.loads(line)["type"] == "session_started" for line in lines[:number]):
+            assert same == answer, where
+        assert next(f.child for f in told_again if f.type == "child_started") == began.child, where
+        assert len([f for f in told_again if f.type == "child_started"]) == 2, where
+        assert nested[-1].type == "run_ended", where
+        prompts = fake.prompts()[before:]
+        kept = [json.loads(line) for line in lines[:number]]
+        for fact in kept:
+            if fact["type"] == "subquery_replied":
+                assert fact["prompt_preview"] not in prompts, where
+        replied = sum(fact["type"] == "root_replied" for fact in kept)
+        asked_again = [one for one in fake.seen[before:] if "Question: first child" in str(one.messages)]
+        assert len(asked_again) == 2 - replied, where
