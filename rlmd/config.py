@@ -148,6 +148,15 @@ class CacheSettings(Section):
     bytes: int = Field(2 << 30, ge=1 << 20, description="Size at which the oldest are dropped")
 
 
+class RetentionSettings(Section):
+    """How long what nobody uses is kept. A named context stays until it is dropped."""
+
+    implicit_days: float = Field(30.0, gt=0, description="A context without a name of its own goes when unused so long")
+    revisions: int = Field(
+        10, ge=1, description="Revisions of a context that are kept; older ones while a run names them"
+    )
+
+
 class ConverterSettings(Section):
     """A command that makes text of a format: it reads the file from standard input and writes UTF-8."""
 
@@ -179,6 +188,7 @@ class Settings(Section):
     repl: ReplSettings = ReplSettings()
     cache: CacheSettings = CacheSettings()
     converters: dict[str, ConverterSettings] = Field(default_factory=dict)
+    retention: RetentionSettings = RetentionSettings()
     privacy: PrivacySettings = PrivacySettings()
     prompts: PromptSettings = PromptSettings()
     log: LogSettings = LogSettings()

@@ -21,7 +21,7 @@ import structlog
 from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
-from rlmd.contexts import ContextStore, Converters
+from rlmd.contexts import ContextStore, Converters, Retention
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
 from rlmd.pool import Pool
@@ -64,7 +64,12 @@ async def run(paths: Paths, settings: Settings) -> None:
         stack.callback(listener.close)
         threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="files"))
         contexts = await ContextStore.open(
-            paths.state, paths.cache, paths.spool, settings.privacy.private, _converters(settings)
+            paths.state,
+            paths.cache,
+            paths.spool,
+            settings.privacy.private,
+            _converters(settings),
+            Retention(settings.retention.implicit_days, settings.retention.revisions),
         )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
         pool = Pool(settings, cache_folder=paths.cache / "completions")

@@ -35,6 +35,8 @@ from rlmd.wire.methods import (
     FetchParams,
     FetchResult,
     FlagsParams,
+    GcParams,
+    GcResult,
     HostAddParams,
     HostAddResult,
     HostListResult,
@@ -137,6 +139,8 @@ class Calls:
     async def call(self, method: Literal["daemon/status"], params: Nothing = ...) -> StatusResult: ...
     @overload
     async def call(self, method: Literal["rpc.discover"], params: Nothing = ...) -> DiscoverResult: ...
+    @overload
+    async def call(self, method: Literal["daemon/gc"], params: GcParams) -> GcResult: ...
     @overload
     async def call(self, method: Literal["daemon/doctor"], params: Nothing = ...) -> DoctorResult: ...
     async def call(self, method: str, params: Params | None = None) -> Result:

@@ -3,6 +3,7 @@
 from rlmd.contexts.converting import Converters
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
+    Collected,
     ContextInfo,
     Diff,
     DocumentChange,
@@ -19,12 +20,14 @@ from rlmd.contexts.records import (
     Source,
     SpoolSource,
 )
+from rlmd.contexts.retention import Retention
 from rlmd.contexts.store import ContextStore
 from rlmd.contexts.uploads import MAX_CHUNK, Announced
 
 __all__ = [
     "MAX_CHUNK",
     "Announced",
+    "Collected",
     "ContextInfo",
     "ContextStore",
     "Converters",
@@ -39,6 +42,7 @@ __all__ = [
     "Peek",
     "PinnedContext",
     "PinnedDocument",
+    "Retention",
     "Segment",
     "Skipped",
     "Source",

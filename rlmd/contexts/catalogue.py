@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,37 @@ class Catalogue:
         """Marks a context, or takes the mark away."""
         self._db.execute("UPDATE contexts SET private = ? WHERE id = ?", (private, context))
         return _context(self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone())
+
+    def prune(self, context: int, keep: Collection[int], *, dry_run: bool) -> tuple[int, dict[str, int]]:
+        """Forgets the revisions that are not to be kept: how many, and the blobs (with bytes) that are free then."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            known = {row[0] for row in self._db.execute("SELECT revision FROM revisions WHERE context = ?", (context,))}
+            gone = sorted(known.difference(keep))
+            for revision in gone:
+                self._db.execute("DELETE FROM revisions WHERE context = ? AND revision = ?", (context, revision))
+            orphans = self._prune_documents(context, sorted(known.intersection(keep))) if gone else {}
+            self._db.execute("ROLLBACK" if dry_run else "COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return len(gone), orphans
+
+    def _prune_documents(self, context: int, kept: Sequence[int]) -> dict[str, int]:
+        needed: set[str] = set()
+        rows = self._db.execute("SELECT id, first, past, segments FROM documents WHERE context = ?", (context,))
+        for row, first, past, segments in rows.fetchall():
+            if any(first <= revision and (past is None or revision < past) for revision in kept):
+                needed.update(segment[0] for segment in json.loads(segments))
+            else:
+                self._db.execute("DELETE FROM documents WHERE id = ?", (row,))
+        blobs = dict(self._db.execute("SELECT digest, bytes FROM blobs WHERE context = ?", (context,)))
+        orphans = {digest: size for digest, size in blobs.items() if digest not in needed}
+        for digest in orphans:
+            self._db.execute("DELETE FROM blobs WHERE context = ? AND digest = ?", (context, digest))
+        others = {row[0] for row in self._db.execute("SELECT digest FROM blobs")} if orphans else set()
+        return {digest: size for digest, size in orphans.items() if digest not in others}
 
     def drop(self, context: int) -> list[str]:
         """Forgets a context; returns the blobs that no other context is made of."""

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 
-from rlmd.contexts.catalogue import ContextChange, KnownDocument
+from rlmd.contexts.catalogue import ContextChange, ContextRow, KnownDocument
 from rlmd.contexts.loading import Loaded
 from rlmd.contexts.records import (
     Change,
@@ -19,7 +19,7 @@ from rlmd.contexts.records import (
     Segment,
     Source,
 )
-from rlmd.errors import InvalidParams
+from rlmd.errors import Conflict, InvalidParams
 
 #: Notes of a load that are told one by one.
 _NOTES = 20
@@ -82,6 +82,28 @@ def implicit_path_name(source: PathSource) -> str:
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
     base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
     return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"
+
+
+def comparable(known: dict[str, KnownDocument], before: PathSource | None, source: Source) -> dict[str, KnownDocument]:
+    """What is known, to be kept where a file is as it was; another way of reading it makes another text."""
+    if before is None or not isinstance(source, PathSource) or before.convert == source.convert:
+        return known
+    return {name: dataclasses.replace(one, identity=None) for name, one in known.items()}
+
+
+def check_kind(change: ContextChange, before: ContextRow | None) -> None:
+    """The kind of a context is fixed when it is made. Raises ``Conflict``."""
+    if before is not None and before.info.kind != change.kind:
+        raise Conflict(
+            f"{change.name!r} is a {before.info.kind}, the source a {change.kind}.",
+            hint="Choose another name, or drop it.",
+        )
+
+
+def forecast(before: ContextRow | None, change: ContextChange, loaded: Loaded) -> LoadReport:
+    """What a load would report."""
+    verdict: Change = "created" if before is None else "updated" if change.fresh or change.gone else "unchanged"
+    return report(verdict, None, change, loaded)
 
 
 def content_name(source: Source, loaded: Loaded) -> str:

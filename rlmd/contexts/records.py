@@ -185,6 +185,16 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """Something that was, or would be, removed: ``bytes`` of text are free then. ``name`` is the context's, if any."""
+
+    what: Literal["context", "revisions", "uploads"]
+    name: str
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadReport:
     """``context`` is None after a dry run; ``change`` is then what would happen."""
 

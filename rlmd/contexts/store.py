@@ -9,22 +9,31 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import dataclasses
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from threading import Event
 
 from rlmd.contexts.access import Access
 from rlmd.contexts.blobs import FolderLock, make_private_folder
 from rlmd.contexts.catalogue import ContextChange, ContextRow, KnownDocument
-from rlmd.contexts.changes import change_of, checked, content_name, implicit_path_name, report
+from rlmd.contexts.changes import (
+    change_of,
+    check_kind,
+    checked,
+    comparable,
+    content_name,
+    forecast,
+    implicit_path_name,
+    report,
+)
 from rlmd.contexts.converting import Converters
 from rlmd.contexts.intake import Pack
-from rlmd.contexts.loading import Loaded, Loader
+from rlmd.contexts.loading import Loader
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.privacy import PrivacyRules
 from rlmd.contexts.records import (
-    Change,
+    Collected,
     ContextInfo,
     Diff,
     DocumentInfo,
@@ -37,6 +46,7 @@ from rlmd.contexts.records import (
     SpoolSource,
     UploadSource,
 )
+from rlmd.contexts.retention import Retention, collect
 from rlmd.contexts.threads import Threads
 from rlmd.contexts.uploads import Announced, Uploads
 from rlmd.contexts.vault import Vault
@@ -61,13 +71,21 @@ class ContextStore:
         spool_folder: Path,
         private: Sequence[str] = (),
         converters: Converters | None = None,
+        retention: Retention | None = None,
     ) -> ContextStore:
         """Opens the store, making what is missing. ``private`` are patterns of paths that are private by rule.
 
         Raises:
             Unavailable: Another daemon uses the folder, or it belongs to someone else.
         """
-        store = cls(state_folder, cache_folder, spool_folder, PrivacyRules(private), converters or Converters())
+        store = cls(
+            state_folder,
+            cache_folder,
+            spool_folder,
+            PrivacyRules(private),
+            converters or Converters(),
+            retention or Retention(),
+        )
         try:
             await store._start()
         except BaseException:
@@ -76,7 +94,13 @@ class ContextStore:
         return store
 
     def __init__(
-        self, state_folder: Path, cache_folder: Path, spool_folder: Path, rules: PrivacyRules, converters: Converters
+        self,
+        state_folder: Path,
+        cache_folder: Path,
+        spool_folder: Path,
+        rules: PrivacyRules,
+        converters: Converters,
+        retention: Retention,
     ) -> None:
         self.notices = ()
         self._folder = state_folder / "contexts"
@@ -84,6 +108,7 @@ class ContextStore:
         self._spool_folder = spool_folder
         self._rules = rules
         self._converters = converters
+        self._retention = retention
         self._threads = Threads()
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
         self._lock: FolderLock | None = None
@@ -243,14 +268,18 @@ class ContextStore:
                 ruled = await self._threads.in_files(lambda: self._access.ruled(source, loaded))
                 if egress and ruled:
                     raise self._access.refused()
-                private = private or ruled
-                change = await self._described(
-                    known_as, loaded, known, source, private=private, implicit=implicit, egress=egress
-                )
+
+                def described() -> ContextChange:
+                    final = known_as or self._access.name_to_load(content_name(source, loaded), egress)
+                    return change_of(final, loaded, known, source, private=private or ruled, implicit=implicit)
+
+                change = await self._threads.in_files(described)
+                before = self._kept.rows.get(change.name)
+                check_kind(change, before)
                 if unless_empty and not change.documents:
                     raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
                 if dry_run:
-                    return self._forecast(change, loaded)
+                    return forecast(before, change, loaded)
                 row, verdict = await self._kept.publish(pack, change)
             finally:
                 pack.close()
@@ -347,49 +376,21 @@ class ContextStore:
                 )
         return (await self._kept.set_private(row, private)).info
 
+    async def collect(
+        self, held: Collection[str], pins: Collection[tuple[str, int]], *, dry_run: bool = False
+    ) -> builtins.list[Collected]:
+        """Removes what has expired, or says what would be: see ``retention.collect``."""
+        return await collect(self._kept, self._uploads, self._retention, held, pins, time.time(), dry_run=dry_run)
+
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""
         await self._kept.drop(self._row(name, egress))
 
     async def _comparable(self, name: str | None, source: Source) -> dict[str, KnownDocument]:
-        """What is known, to be kept where a file is as it was; another way of reading it makes another text."""
         known = await self._kept.known(name)
         row = self._kept.rows.get(name) if name is not None else None
-        if row is None or not row.info.roots or not isinstance(source, PathSource):
-            return known
-        before = await self._kept.roots(row)
-        if before is None or before.convert == source.convert:
-            return known
-        return {name: dataclasses.replace(one, identity=None) for name, one in known.items()}
-
-    async def _described(
-        self,
-        name: str | None,
-        loaded: Loaded,
-        known: dict[str, KnownDocument],
-        source: Source,
-        *,
-        private: bool,
-        implicit: bool,
-        egress: bool,
-    ) -> ContextChange:
-        def describe() -> ContextChange:
-            final = name or self._access.name_to_load(content_name(source, loaded), egress)
-            return change_of(final, loaded, known, source, private=private, implicit=implicit)
-
-        change = await self._threads.in_files(describe)
-        before = self._kept.rows.get(change.name)
-        if before is not None and before.info.kind != loaded.kind:
-            raise Conflict(
-                f"{change.name!r} is a {before.info.kind}, the source a {loaded.kind}.",
-                hint="Choose another name, or drop it.",
-            )
-        return change
-
-    def _forecast(self, change: ContextChange, loaded: Loaded) -> LoadReport:
-        before = self._kept.rows.get(change.name)
-        verdict: Change = "created" if before is None else "updated" if change.fresh or change.gone else "unchanged"
-        return report(verdict, None, change, loaded)
+        before = await self._kept.roots(row) if row is not None and row.info.roots else None
+        return comparable(known, before, source)
 
     # ── the inside ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -145,6 +145,11 @@ class Uploads:
         self._announced.pop(upload_id, None)
         self._path(upload_id).unlink(missing_ok=True)
 
+    def expired(self) -> list[int]:
+        """Bytes of each upload that nobody appended to for long."""
+        before = time.time() - self._keep_seconds
+        return [status.st_size for file in self._folder.iterdir() if (status := file.stat()).st_mtime < before]
+
     def sweep(self) -> int:
         """Removes uploads that nobody appended to for long; how many."""
         removed = 0

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 
 from rlmd.contexts import blobs as blobs_module
@@ -190,6 +191,21 @@ class Vault:
             changed = await self._threads.in_catalogue(self.catalogue.set_private, row.id, private)
             self.rows[changed.info.name] = changed
         return changed
+
+    async def prune(self, row: ContextRow, keep: Collection[int], *, dry_run: bool) -> tuple[int, int]:
+        """Forgets revisions that are not to be kept: how many, and the bytes that are free then."""
+        return await self._threads.whole(self._prune(row, keep, dry_run))
+
+    async def _prune(self, row: ContextRow, keep: Collection[int], dry_run: bool) -> tuple[int, int]:
+        async with self._publishing:
+            count, orphans = await self._threads.in_catalogue(
+                lambda: self.catalogue.prune(row.id, keep, dry_run=dry_run)
+            )
+            if not dry_run:
+                for key in [k for k in self._pins if k[0] == row.id and k[1] not in keep]:
+                    del self._pins[key]
+                await self._threads.in_files(lambda: self.blobs.remove(orphans))
+        return count, sum(orphans.values())
 
     async def drop(self, row: ContextRow) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""

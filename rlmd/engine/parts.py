@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlmd.config import Settings
+from rlmd.contexts import Collected
 from rlmd.engine.sessionlog import SessionLog
 from rlmd.events import Pin, Span
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
@@ -72,6 +73,9 @@ class ContextsPart(Protocol):
     async def pin(self, name: str, *, egress: bool) -> PinnedContext: ...
     async def pin_revision(self, context: str, revision: int, *, egress: bool = False) -> PinnedContext: ...
     async def drop(self, name: str, *, egress: bool) -> None: ...
+    async def collect(
+        self, held: Collection[str], pins: Collection[tuple[str, int]], *, dry_run: bool
+    ) -> Sequence[Collected]: ...
     def real_name(self, name: str, *, egress: bool) -> str: ...
     def is_private(self, name: str) -> bool: ...
     async def search(

@@ -7,8 +7,10 @@ the next start. Knows the order of a daemon's life; the order of a run's is in `
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ import structlog
 
 from rlmd import __version__
 from rlmd.config import Settings
+from rlmd.contexts import Collected
 from rlmd.engine.archive import Archive
 from rlmd.engine.children import Children
 from rlmd.engine.exports import ExportForm
@@ -56,6 +59,8 @@ MOST_EXPORTED = 500_000
 _MOST_IN_VAIN = 3
 #: How often unused sessions are looked at, seconds.
 _SWEEP_SECONDS = 60.0
+#: How often what has expired is removed: once a day.
+_COLLECT_MINUTES = 1440
 #: A run of one cell ends with that cell's fact, its own, and perhaps a limit's.
 _LAST_FACTS = 20
 
@@ -353,6 +358,16 @@ class Engine:
             await self._parts.contexts.drop(name, egress=False)
         return Dropped(len(telling), sessions)
 
+    async def collect(self, *, dry_run: bool = False) -> Sequence[Collected]:
+        """Removes what has expired of the contexts, or says what would be. What a run or session names is kept."""
+        async with self._starting:  # no run begins on what is being removed
+            sessions = self._sessions.visible(egress=False)
+            held = {name for one in sessions for name in one.held}
+            held.update(name for live in self._live.values() for name in live.recorder.record.held)
+            pins = {(pin.context, pin.revision) for one in self._archive.records.values() for pin in one.contexts}
+            pins.update((pin.context, pin.revision) for one in sessions for pin in one.record().contexts)
+            return await self._parts.contexts.collect(held, pins, dry_run=dry_run)
+
     def _held(self, record: RunRecord) -> tuple[str, ...]:
         live = self._live.get(record.run_id)
         return record.held if live is None else live.recorder.record.held
@@ -509,8 +524,11 @@ class Engine:
             await self._archive.add(record, fact)
 
     async def _sweep(self) -> None:
-        while True:
+        for minute in itertools.count():
             await asyncio.sleep(_SWEEP_SECONDS)
+            if minute % _COLLECT_MINUTES == 0:
+                with contextlib.suppress(RlmdError):  # tried again tomorrow
+                    await self.collect()
             await self._sessions.end_unused(self._parts.now() - self._parts.settings.repl.idle_seconds)
 
     async def _make_room(self) -> None:

@@ -27,6 +27,7 @@ def register_short(root: typer.Typer) -> None:
     """The two that are wanted most stand at the top too."""
     root.command("status")(status)
     root.command("doctor")(doctor)
+    root.command("gc")(gc)
 
 
 @app.command()
@@ -59,6 +60,28 @@ def doctor(json: options.Json = False) -> None:
                 if check.hint:
                     output.print(f"     {shown(check.hint)}")
         return Exit.DONE if result.ok else Exit.ERROR
+
+    with_daemon(work)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, say what would be.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Remove what has expired; once a day the daemon does so by itself. Named contexts stay."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import one_line, size
+        from rlmd.wire.methods import GcParams
+
+        result = await client.call("daemon/gc", GcParams(dry_run=dry_run))
+        if json:
+            output.model(result)
+            return
+        for one in result.collected:
+            output.print(f"{one.what} {one_line(one.name)}: {size(one.bytes)}, {one.why}")
+        output.remark(f"{size(result.bytes)} {'would be' if dry_run else 'are'} free", None)
 
     with_daemon(work)
 
@@ -140,6 +163,9 @@ def _print_status(output: Output, status: StatusResult) -> None:
     output.print(f"runs      {status.runs_active} at work, {count(status.runs, 'run')} in all")
     output.print(f"sessions  {status.sessions}, {count(status.workers, 'worker')}")
     output.print(f"cache     {count(status.cache_entries, 'reply', 'replies')} ({size(status.cache_bytes)})")
+    if status.revisions_kept:
+        kept = f"implicit contexts {status.implicit_days:g} days unused, {status.revisions_kept} revisions of each"
+        output.print(f"kept      {kept} (rlmctl gc)")
     output.print(f"memory    {size(status.memory_bytes)}")
     output.print(f"socket    {one_line(status.socket)}")
     output.print(f"state     {one_line(status.state_folder)}")

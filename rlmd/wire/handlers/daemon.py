@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 
 from rlmd import __version__
+from rlmd.errors import NotAllowed
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.doctor import Doctor
 from rlmd.wire.handlers.hosts import host_info
 from rlmd.wire.handlers.parts import Parts
-from rlmd.wire.methods import DoctorResult, Nothing, StatusResult
+from rlmd.wire.methods import DoctorResult, GcParams, GcResult, Nothing, StatusResult
 
 
 class DaemonHandlers:
@@ -23,7 +24,7 @@ class DaemonHandlers:
         self._started = time.monotonic()
 
     def table(self) -> Mapping[str, Handler[Connection]]:
-        return {"daemon/status": self.status, "daemon/doctor": self.doctor}
+        return {"daemon/status": self.status, "daemon/doctor": self.doctor, "daemon/gc": self.gc}
 
     async def status(self, client: Connection, _: Nothing) -> StatusResult:
         """Counts are of what this client may know of."""
@@ -49,7 +50,16 @@ class DaemonHandlers:
             cache_bytes=pool.cache_bytes,
             memory_bytes=resident_bytes(),
             draining=parts.engine.statistics().draining,
+            implicit_days=parts.current.settings.retention.implicit_days,
+            revisions_kept=parts.current.settings.retention.revisions,
         )
+
+    async def gc(self, client: Connection, params: GcParams) -> GcResult:
+        if client.egress:
+            raise NotAllowed("This client may not remove anything.", hint="Use rlmctl gc.")
+        found = await self._parts.engine.collect(dry_run=params.dry_run)
+        total = sum(one.bytes for one in found)
+        return GcResult.model_validate({"collected": found, "bytes": total}, from_attributes=True)
 
     async def doctor(self, _: Connection, __: Nothing) -> DoctorResult:
         checks = await self._doctor.examine()

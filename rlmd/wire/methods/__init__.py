@@ -53,7 +53,10 @@ from rlmd.wire.methods.contexts import (
 )
 from rlmd.wire.methods.daemon import (
     Check,
+    Collected,
     DoctorResult,
+    GcParams,
+    GcResult,
     StatusResult,
 )
 from rlmd.wire.methods.greeting import (
@@ -116,6 +119,7 @@ __all__ = [
     "CancelParams",
     "Check",
     "ClientName",
+    "Collected",
     "CommitParams",
     "ContextInfo",
     "ContextInfoResult",
@@ -138,6 +142,8 @@ __all__ = [
     "FetchResult",
     "FileIdentity",
     "FlagsParams",
+    "GcParams",
+    "GcResult",
     "HostAddParams",
     "HostAddResult",
     "HostInfo",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rlmd.wire.methods.base import Method, Nothing, Result
+from typing import Literal
+
+from pydantic import Field
+
+from rlmd.wire.methods.base import Method, Nothing, Params, Result
 from rlmd.wire.methods.hosts import HostInfo
 
 
@@ -24,6 +28,8 @@ class StatusResult(Result):
     cache_bytes: int
     memory_bytes: int
     draining: bool
+    implicit_days: float = Field(0.0, description="An implicit context that is unused for so long goes")
+    revisions_kept: int = Field(0, description="Of a context; older ones stay while runs name them")
 
 
 class Check(Result):
@@ -41,7 +47,26 @@ class DoctorResult(Result):
     checks: tuple[Check, ...]
 
 
+class GcParams(Params):
+    dry_run: bool = False
+
+
+class Collected(Result):
+    """``name`` is the context's whose text, or older revisions, went."""
+
+    what: Literal["context", "revisions", "uploads"]
+    name: str
+    bytes: int
+    why: str
+
+
+class GcResult(Result):
+    collected: tuple[Collected, ...]
+    bytes: int
+
+
 METHODS = (
     Method("daemon/status", Nothing, StatusResult, "What the daemon is and does."),
+    Method("daemon/gc", GcParams, GcResult, "Removes what has expired, or says what would be."),
     Method("daemon/doctor", Nothing, DoctorResult, "Tries each part and says what to mend."),
 )
