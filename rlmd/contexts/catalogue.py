@@ -184,10 +184,11 @@ class Catalogue:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             known = {row[0] for row in self._db.execute("SELECT revision FROM revisions WHERE context = ?", (context,))}
-            gone = sorted(known.difference(keep))
+            # One that came after it was decided what to keep is none of those that may go.
+            gone = sorted(revision for revision in known.difference(keep) if revision < max(keep))
             for revision in gone:
                 self._db.execute("DELETE FROM revisions WHERE context = ? AND revision = ?", (context, revision))
-            orphans = self._prune_documents(context, sorted(known.intersection(keep))) if gone else {}
+            orphans = self._prune_documents(context, sorted(known.difference(gone))) if gone else {}
             self._db.execute("ROLLBACK" if dry_run else "COMMIT")
         except BaseException:
             if self._db.in_transaction:

@@ -48,8 +48,8 @@ async def collect(
     for row in list(vault.rows.values()):
         idle = now - row.info.used
         if row.info.implicit and row.info.name not in held and idle > retention.implicit_days * _DAY:
-            if not dry_run:
-                await vault.drop(row)
+            if not dry_run and not await vault.expire(row):
+                continue
             why = f"implicit, unused for {idle / _DAY:.0f} days"
             found.append(Collected("context", row.info.name, row.info.bytes, why))
         elif row.info.revision > retention.revisions:

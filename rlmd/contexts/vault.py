@@ -211,11 +211,18 @@ class Vault:
         """Erases a context: its rows, the blobs that are only its own, its index."""
         await self._threads.whole(self._drop(row))
 
-    async def _drop(self, row: ContextRow) -> None:
+    async def expire(self, row: ContextRow) -> bool:
+        """Erases a context unless it was loaded or used since the row was looked at; whether it did."""
+        return await self._threads.whole(self._drop(row, only_as_it_is=True))
+
+    async def _drop(self, row: ContextRow, *, only_as_it_is: bool = False) -> bool:
         async with self._publishing:
+            if only_as_it_is and self.rows.get(row.info.name) is not row:
+                return False
             orphans = await self._threads.in_catalogue(self.catalogue.drop, row.id)
             self.rows.pop(row.info.name, None)
             for key in [k for k in self._pins if k[0] == row.id]:
                 del self._pins[key]
             await self._threads.in_files(lambda: self.blobs.remove(orphans))
         await self.searcher.forget(row.id)
+        return True
