@@ -6,6 +6,7 @@ A file under a digest's name is whole, always; one that no catalogue row names i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -18,6 +19,8 @@ from pathlib import Path
 from rlmd.errors import DiskFull, InternalError, NotFound, RlmdError, Unavailable
 
 _TEMPORARY = "tmp"
+#: What SQLite's log takes to forget a context of some hundred documents.
+RESERVE_BYTES = 512 << 10
 
 
 def translated(error: OSError, what: str) -> RlmdError:
@@ -113,6 +116,15 @@ class BlobFolder:
     def remove(self, digests: Collection[str]) -> None:
         for digest in digests:
             self.path(digest).unlink(missing_ok=True)
+
+    def reserve(self) -> None:
+        """Keeps some room for the moment at which the disk is full; none if there is none."""
+        file = self.folder.with_name("reserve")
+        with contextlib.suppress(OSError), file.open("ab") as reserved:
+            reserved.write(bytes(max(0, RESERVE_BYTES - reserved.tell())))
+
+    def give_reserve(self) -> None:
+        self.folder.with_name("reserve").unlink(missing_ok=True)
 
     def sweep(self, wanted: Collection[str]) -> int:
         """Removes temporary files and blobs that nobody names; only while no load is under way. Returns how many."""

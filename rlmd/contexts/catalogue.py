@@ -222,8 +222,14 @@ class Catalogue:
             for table in ("blobs", "documents", "revisions"):
                 self._db.execute(f"DELETE FROM {table} WHERE context = ?", (context,))  # noqa: S608
             self._db.execute("DELETE FROM contexts WHERE id = ?", (context,))
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still holds names
         return [digest for (digest,) in orphans]
+
+    def empty_log(self) -> None:
+        """After a drop: the log still holds names. Raises ``DiskFull``: it is emptied with the next load then."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            raise translated(error, "writing the catalogue") from error
 
     def _insert_context(self, change: ContextChange, now: float) -> int:
         cursor = self._db.execute(

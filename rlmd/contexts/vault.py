@@ -24,7 +24,7 @@ from rlmd.contexts.records import Change, Diff, DocumentChange, PathSource
 from rlmd.contexts.schema import CatalogueUnreadable
 from rlmd.contexts.searching import Searcher
 from rlmd.contexts.threads import Threads
-from rlmd.errors import NotFound
+from rlmd.errors import DiskFull, NotFound
 from rlmd.events import Pin
 
 _PINS_KEPT = 16
@@ -76,6 +76,7 @@ class Vault:
         self.blobs = BlobFolder(folder / "blobs")
         wanted = self.catalogue.blobs()
         self.blobs.sweep(wanted)
+        self.blobs.reserve()
         self._damaged = {digest for digest, size in wanted.items() if not self.blobs.holds(digest, size)}
         if self._damaged:
             notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
@@ -211,6 +212,14 @@ class Vault:
         """Erases a context: its rows, the blobs that are only its own, its index."""
         await self._threads.whole(self._drop(row))
 
+    async def _forgotten(self, row: ContextRow) -> list[str]:
+        """Takes a context out of the catalogue, on a full disk too: what frees room must not fail for want of it."""
+        try:
+            return await self._threads.in_catalogue(self.catalogue.drop, row.id)
+        except DiskFull:
+            await self._threads.in_files(self.blobs.give_reserve)
+            return await self._threads.in_catalogue(self.catalogue.drop, row.id)
+
     async def expire(self, row: ContextRow) -> bool:
         """Erases a context unless it was loaded or used since the row was looked at; whether it did."""
         return await self._threads.whole(self._drop(row, only_as_it_is=True))
@@ -219,10 +228,12 @@ class Vault:
         async with self._publishing:
             if only_as_it_is and self.rows.get(row.info.name) is not row:
                 return False
-            orphans = await self._threads.in_catalogue(self.catalogue.drop, row.id)
+            orphans = await self._forgotten(row)
             self.rows.pop(row.info.name, None)
             for key in [k for k in self._pins if k[0] == row.id]:
                 del self._pins[key]
             await self._threads.in_files(lambda: self.blobs.remove(orphans))
+            await self._threads.in_catalogue(self.catalogue.empty_log)  # needs the room that the blobs had
+            await self._threads.in_files(self.blobs.reserve)
         await self.searcher.forget(row.id)
         return True

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import socket
 import sqlite3
 import sys
 from pathlib import Path
@@ -122,6 +123,11 @@ async def test_killed_under_mixed_work(folders: Folders, start_daemon: StartDaem
                     await task
 
 
+def takes_connections(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 async def test_a_full_disk_is_an_error_and_no_harm(folders: Folders) -> None:
     """On a file system of 4 MB: what does not fit is refused, what was there stays, and room helps at once."""
     script = f"mount -t tmpfs -o size=4m none {folders.state} && exec {sys.executable} -m rlmd"
@@ -129,7 +135,7 @@ async def test_a_full_disk_is_an_error_and_no_harm(folders: Folders) -> None:
         "setpriv", "--pdeathsig", "KILL", "--", "unshare", "-rm", "sh", "-c", script, env=folders.environment()
     )
     try:
-        while not folders.socket.exists():
+        while not takes_connections(folders.socket):
             assert process.returncode is None
             await asyncio.sleep(0.01)
         async with Client.connected(folders.socket) as client:
