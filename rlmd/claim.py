@@ -61,7 +61,7 @@ class Claim:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _bind_private(listener, path)
-            listener.listen(128)
+            listener.listen(512)
             listener.setblocking(False)
         except OSError as error:
             listener.close()

@@ -35,7 +35,7 @@ class Server:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, backlog=128)
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, backlog=MAX_CONNECTIONS)
 
     def refuse_new(self) -> None:
         """Takes no more connections: under socket activation the next daemon gets them."""
