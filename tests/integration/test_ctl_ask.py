@@ -152,6 +152,8 @@ async def test_a_file_goes_by_path_with_its_identity(
         "paths": [str(text)],
         "include": [],
         "exclude": [],
+        "everything": False,
+        "convert": True,
         "identity": {
             "device": str(status.st_dev),
             "inode": str(status.st_ino),
