@@ -123,6 +123,24 @@
                                 (length (plist-get fact :hits)))
                   :parent rlm--trace-cell))
 
+(defun rlm--trace-child-started (fact)
+  "Show child_started FACT."
+  (rlm--trace-add 'child "run of its own" :parent rlm--trace-cell :folded t
+                  :key (cons 'child (plist-get fact :child))
+                  :detail (rlm--one-line (let ((text (plist-get fact :question)))
+                                           (or (plist-get text :text) (plist-get text :preview) ""))
+                                         80)))
+
+(defun rlm--trace-child-ended (fact)
+  "Show child_ended FACT."
+  (when-let ((node (gethash (cons 'child (plist-get fact :child)) rlm--trace-nodes)))
+    (setf (rlm--node-text node) (plist-get fact :answer)
+          (rlm--node-title node) (concat "run of its own: " (plist-get fact :outcome)))
+    (when (member (plist-get fact :outcome) '("failed" "cancelled"))
+      (setf (rlm--node-failed node) t)
+      (rlm--trace-trouble (rlm--node-parent node)))
+    (rlm--trace-changed node)))
+
 (defun rlm--trace-end (fact)
   "Show run_ended FACT."
   (rlm--trace-add 'end (format "Ended: %s" (plist-get fact :outcome))
@@ -149,6 +167,8 @@
     ("batch_started" . rlm--trace-batch)
     ("subquery_replied" . rlm--trace-piece)
     ("subquery_failed" . rlm--trace-piece)
+    ("child_started" . rlm--trace-child-started)
+    ("child_ended" . rlm--trace-child-ended)
     ("searched" . rlm--trace-searched)
     ("run_ended" . rlm--trace-end))
   "What shows each type of fact; other types are a line.")

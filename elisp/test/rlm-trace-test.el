@@ -146,6 +146,21 @@
       (rlm-test-await (null rlm--trace-timer))
       (should (equal live (buffer-string))))))
 
+(ert-deftest rlm-trace-runs-of-runs ()
+  "A run that a cell asked for is a node with its question, its end and its answer."
+  (rlm-test-with-daemon
+      (:scripts '(("root" . ("```repl\nr = rlm_query('What of this?', 'a little text')\n```\nFINAL_VAR(r)"
+                             "The child says so."))))
+    (save-window-excursion
+      (let ((run (rlm-query "Q?" "a text" :strategy "rlm")))
+        (rlm-trace run)
+        (rlm-wait run rlm-test-patience)
+        (rlm-test-await (string-search "Ended:" (buffer-string)))
+        (rlm-test-goto "run of its own: answered  What of this?")
+        (rlm-trace-toggle)
+        (forward-line 1)
+        (should (looking-at-p "The child says so\\."))))))
+
 (ert-deftest rlm-trace-long-lines-are-cut ()
   "An output line of 100,000 characters does not make Emacs slow; w copies it whole."
   (rlm-test-with-daemon
