@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any, Literal
+from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,6 +27,15 @@ ProviderKind = Literal["ollama", "openai"]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PriceSettings(Section):
+    """What a model costs; goes before the table that rlmd has of well-known providers. Dollars a million tokens."""
+
+    prompt: float = Field(ge=0, description="Of the prompt")
+    completion: float = Field(ge=0, description="Of the reply, its thinking included")
+    cached: float | None = Field(None, ge=0, description="Of prompt tokens read from the provider's cache")
+    cache_write: float | None = Field(None, ge=0, description="Of prompt tokens put into the provider's cache")
 
 
 class ModelSettings(Section):
@@ -41,6 +51,7 @@ class ModelSettings(Section):
     )
     max_tokens: int = Field(1024, ge=1, description="A reply's tokens at most; a longer one is cut and does not count")
     temperature: float = Field(0.0, ge=0, description="0 gives the same answer again; above it answers vary")
+    price: PriceSettings | None = Field(None, description="What it costs, where rlmd does not know")
 
 
 class HostSettings(Section):
@@ -58,6 +69,7 @@ class HostSettings(Section):
     api_key_file: str | None = Field(
         None, description="File that has the key; a relative one is below systemd's credentials folder"
     )
+    watts: float | None = Field(None, ge=0, description="What the machine draws while it works; for receipts")
     models: dict[str, ModelSettings] = Field(default_factory=dict, description="Those to use, by name")
 
 
@@ -175,6 +187,28 @@ class PrivacySettings(Section):
     )
 
 
+class BudgetSettings(Section):
+    """What may be spent on hosts that cost money, in dollars. The most that a request may cost is set aside before it
+    is sent; at the end of a limit, hosts that cost nothing do the rest. Without a limit, none is kept."""
+
+    run: float | None = Field(None, ge=0, description="By one run and its children")
+    day: float | None = Field(None, ge=0, description="In one day of the user's time zone")
+    month: float | None = Field(None, ge=0, description="In one calendar month")
+    ask: bool = Field(False, description="Spend for a run only after `rlmctl budget allow RUN`")
+    overflow_after: float = Field(
+        60.0, ge=0, description="Seconds that hosts of mine would need for what waits, above which cloud hosts help"
+    )
+    time_zone: str | None = Field(None, description="Such as `Europe/Berlin`; by default the system's")
+    price_per_kwh: float = Field(0.0, ge=0, description="Of electricity, for receipts; counts towards no limit")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in available_timezones():
+            raise ValueError("no time zone is called that; Europe/Berlin would be one")
+        return name
+
+
 class LogSettings(Section):
     """Sizes, ids and names only, at every level: never text of yours, prompts or keys."""
 
@@ -191,6 +225,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     privacy: PrivacySettings = PrivacySettings()
     prompts: PromptSettings = PromptSettings()
+    budget: BudgetSettings = BudgetSettings()
     log: LogSettings = LogSettings()
 
 

@@ -72,7 +72,7 @@ async def run(paths: Paths, settings: Settings) -> None:
             Retention(settings.retention.implicit_days, settings.retention.revisions),
         )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
-        pool = Pool(settings, cache_folder=paths.cache / "completions")
+        pool = Pool(settings, cache_folder=paths.cache / "completions", ledger_file=paths.state / "ledger.sqlite")
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
         stack.push_async_callback(_step, "pool", pool.close, 5.0)
         workers = _workers(settings.repl, groups, settings.limits.depth)

@@ -110,6 +110,8 @@ class ModelUse(Model):
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    money: float = 0.0
+    energy: float = 0.0
 
 
 class Receipt(Model):
@@ -134,6 +136,9 @@ class Receipt(Model):
     wall_seconds: float
     limit: str | None = None
     summary: str
+    #: Dollars spent; watt-hours, estimated from the hosts' watts.
+    money: float = 0.0
+    energy: float = 0.0
 
 
 class CompletionRecord(Model):
@@ -149,6 +154,9 @@ class CompletionRecord(Model):
     first_token_seconds: float | None = None
     seconds: float = 0.0
     attempts: int = 1
+    #: Dollars of all its attempts; watt-hours of those at hosts whose watts are known.
+    money: float = 0.0
+    energy: float = 0.0
 
 
 class ErrorRecord(Model):

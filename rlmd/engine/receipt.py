@@ -37,6 +37,17 @@ Stretch = tuple[int, int]
 
 
 @dataclass(slots=True)
+class _Use:
+    """Of one model on one host in one role."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: float = 0.0
+    energy: float = 0.0
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts, as the facts give them."""
 
@@ -53,7 +64,7 @@ class Tally:
     read: dict[Place, list[Stretch]] = field(default_factory=lambda: defaultdict(list))
     asked: set[Span] = field(default_factory=set)
     answered: set[Span] = field(default_factory=set)
-    uses: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
+    uses: dict[tuple[str, str, str], _Use] = field(default_factory=dict)
 
     def apply(self, fact: AnyFact) -> None:
         match fact:
@@ -112,10 +123,12 @@ class Tally:
     def _used(self, role: str, completion: CompletionRecord) -> None:
         if completion.source != "model":
             return
-        use = self.uses.setdefault((role, completion.host, completion.model), [0, 0, 0])
-        use[0] += 1
-        use[1] += completion.prompt_tokens
-        use[2] += completion.completion_tokens
+        use = self.uses.setdefault((role, completion.host, completion.model), _Use())
+        use.calls += 1
+        use.prompt_tokens += completion.prompt_tokens
+        use.completion_tokens += completion.completion_tokens
+        use.money += completion.money
+        use.energy += completion.energy
 
 
 def receipt(
@@ -143,12 +156,16 @@ def receipt(
                 role="root" if role == "root" else "sub",
                 host=host,
                 model=model,
-                calls=calls,
-                prompt_tokens=prompt,
-                completion_tokens=completion,
+                calls=use.calls,
+                prompt_tokens=use.prompt_tokens,
+                completion_tokens=use.completion_tokens,
+                money=use.money,
+                energy=use.energy,
             )
-            for (role, host, model), (calls, prompt, completion) in tally.uses.items()
+            for (role, host, model), use in tally.uses.items()
         ),
+        money=sum(use.money for use in tally.uses.values()),
+        energy=sum(use.energy for use in tally.uses.values()),
         wall_seconds=wall_seconds,
         limit=tally.limit,
         summary="",
@@ -206,6 +223,10 @@ def summary(made: Receipt, *, model_used: bool = True) -> str:
         parts.append(_many(made.turns, "turn"))
     parts.extend(dict.fromkeys(f"{use.model} on {use.host}" for use in made.models))
     parts.append(f"{made.wall_seconds:.1f} s")
+    if made.energy:
+        parts.append(f"{made.energy:.2g} Wh" if made.energy < 100 else f"{made.energy:,.0f} Wh")
+    if made.money:
+        parts.append(f"${made.money:.4f}" if made.money < 1 else f"${made.money:,.2f}")
     if made.limit:
         parts.append(f"ended by the limit of {made.limit}")
     return "; ".join(parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rlmd.pool.slots import Target
@@ -27,6 +28,10 @@ class Work:
     ordered: bool = False
     private: bool = False
     prefix: str = ""
+    #: The most that each target may cost, in nano; those that cost nothing are left out.
+    costs: Mapping[Target, int] = field(default_factory=dict)
+    #: Whose budget it is: the run at the head of the run's tree.
+    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,12 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
+    """``entry``: the number under which its money is reserved; None when it costs nothing."""
+
     attempt: int
     request: int
     target: Target
+    entry: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,18 @@ def permitted(choices: Sequence[Choice], role: str, *, private: bool) -> list[Ch
     return allowed
 
 
+def priced(choices: Sequence[Choice], role: str) -> list[Choice]:
+    """Those of mine, and those whose price is known. Raises ``NoHost`` when there are none."""
+    found = [choice for choice in choices if choice.candidate.trust == "mine" or choice.offered.price is not None]
+    if not found:
+        names = ", ".join(choice.candidate.name for choice in choices)
+        raise NoHost(
+            f"There is a budget, and nobody knows what a candidate for {role} costs ({names}).",
+            hint="Say so: [hosts.NAME.models.MODEL.price] with prompt and completion, in dollars a million tokens.",
+        )
+    return found
+
+
 def fitting(
     choices: Sequence[Choice], messages: tuple[Message, ...], byte_total: int, max_tokens: int, rates: TokenRates
 ) -> list[Choice]:

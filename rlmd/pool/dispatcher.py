@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -18,6 +19,7 @@ import structlog
 from rlmd.errors import (
     CompletionCut,
     CompletionError,
+    DiskFull,
     Draining,
     HostFailed,
     HostOverloaded,
@@ -32,10 +34,12 @@ from rlmd.errors import (
 )
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
 from rlmd.pool.host import Host
+from rlmd.pool.ledger import Ledger
+from rlmd.pool.prices import NANO, energy
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
 from rlmd.pool.turns import Turns
-from rlmd.providers.base import Completion, Message, Sampling
+from rlmd.providers.base import Completion, Message, Sampling, Usage
 from rlmd.providers.failures import is_final_for_host
 
 OnDelta = Callable[[int, str], None]
@@ -64,6 +68,8 @@ class Won:
     first_token: float | None
     seconds: float
     attempts: int
+    money: float
+    energy: float
 
 
 @dataclass(slots=True)
@@ -76,6 +82,9 @@ class _Running:
     first_token: float | None = None
     said: list[str] = field(default_factory=list)
     completion: Completion | None = None
+    #: Whether it may have cost money, and what it did: None is as much as was reserved.
+    sent: bool = False
+    spent: int | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +101,9 @@ class _Ticket:
     passed_on: int = 0
     attempts: int = 0
     settled: bool = False
+    #: Nano and watt-hours of its attempts so far.
+    spent: int = 0
+    energy: float = 0.0
     error: RlmdError | None = None
 
 
@@ -108,8 +120,9 @@ class HostBook(Protocol):
 class Dispatcher:
     """``start`` it with the group that owns its tasks; ``stop`` it before that group ends."""
 
-    def __init__(self, scheduler: Scheduler, deadlines: Deadlines) -> None:
+    def __init__(self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger) -> None:
         self._scheduler = scheduler
+        self._ledger = ledger
         self._deadlines = deadlines
         self._hosts: HostBook | None = None
         self._tickets: dict[int, _Ticket] = {}
@@ -215,6 +228,9 @@ class Dispatcher:
         offered = host.models((target.model,)).get(target.model) if host else None
         if host is None or offered is None:
             raise ModelMissing(f"Host {target.host} no longer offers {target.model}.")
+        if running.dispatch.entry is not None:
+            await self._ledger.keep(self._ledger.budget.entry(running.dispatch.entry))
+        running.sent = True
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadlines.first_token) as deadline:
@@ -259,6 +275,8 @@ class Dispatcher:
                 assert self._hosts is not None
                 self._hosts.tell_scheduler(host)
         ending = ending_of(error)
+        if running.first_token is None and (isinstance(error, UNBILLED) or error.details.get("refused")):
+            running.spent = 0
         log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
         return ending
 
@@ -269,9 +287,38 @@ class Dispatcher:
         ticket = self._tickets.get(running.dispatch.request)
         if ticket is not None and ticket.speaker == number and ending.verdict != "whole":
             ticket.speaker = None
+        self._account(running, ticket)
         actions = self._scheduler.attempt_ended(number, ending, asyncio.get_running_loop().time())
         self.do(actions)
         del self._running[number]
+
+    def _account(self, running: _Running, ticket: _Ticket | None) -> None:
+        """Settles what was reserved by what was used, and adds up what the request took."""
+        target = running.dispatch.target
+        host = self._host_named(target.host)
+        watts, slots = (host.settings.watts, host.slots) if host is not None else (None, 1)
+        if ticket is not None and running.sent:
+            ticket.energy += energy(watts, asyncio.get_running_loop().time() - running.started, slots)
+        if running.dispatch.entry is None:
+            return
+        usage = running.completion.usage if running.completion is not None else None
+        if not running.sent:
+            running.spent = 0
+        elif usage is not None and not usage.estimated:
+            running.spent = self._cost(host, target, usage, running)
+        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
+        entry = self._ledger.budget.settle(running.dispatch.entry, running.spent, read, written)
+        if running.sent:
+            self._ledger.note(entry)
+        if ticket is not None:
+            ticket.spent += entry.counts
+
+    def _cost(self, host: Host | None, target: Target, usage: Usage, running: _Running) -> int | None:
+        offered = host.models((target.model,)).get(target.model) if host is not None else None
+        if offered is None or offered.price is None:
+            return None
+        sent = datetime.fromtimestamp(self._ledger.budget.entry(running.dispatch.entry or 0).at, UTC)
+        return offered.price.cost(usage, (sent, datetime.now(UTC)))
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -299,6 +346,8 @@ class Dispatcher:
                 first_token=running.first_token,
                 seconds=now - running.started,
                 attempts=ticket.attempts,
+                money=ticket.spent / NANO,
+                energy=ticket.energy,
             )
         )
 
@@ -309,6 +358,13 @@ class Dispatcher:
             return ticket.error
         names = dict.fromkeys(target.host for target in ticket.work.targets)
         hosts = [host for name in names if (host := self._host_named(name)) is not None]
+        if ticket.work.costs and all(
+            self._ledger.budget.room(ticket.work.tree, cost) == "never" for cost in ticket.work.costs.values()
+        ):
+            hosts = [host for host in hosts if all(target.host != host.name for target in ticket.work.costs)]
+            paid = f"those that cost money: {self._ledger.budget.why_not(ticket.work.tree)}"
+            said = "; ".join([*(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts), paid])
+            return NoHost(f"No host may take this request: {said}.", hint="`rlmctl budget` shows what was spent.")
         said = "; ".join(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts)
         return NoHost(
             f"No host that may take this request is up ({said or 'none is left'})".replace(".)", ")") + ".",
@@ -331,6 +387,8 @@ class Dispatcher:
         self.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
 
+#: Errors that came instead of a reply, and cost nothing.
+UNBILLED = (HostOverloaded, HostRefused, ModelMissing, PromptTooLong)
 #: What an error says to the scheduler; the first class that fits counts.
 _VERDICTS: tuple[tuple[type[RlmdError], Verdict], ...] = (
     (HostOverloaded, "overloaded"),
@@ -341,6 +399,7 @@ _VERDICTS: tuple[tuple[type[RlmdError], Verdict], ...] = (
     (HostRefused, "unfit"),
     (CompletionCut, "cut"),
     (MalformedReply, "cut"),
+    (DiskFull, "barred"),
 )
 
 

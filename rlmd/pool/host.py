@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from rlmd.config import HostSettings, ModelSettings, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
+from rlmd.pool.prices import Price, price_of
 from rlmd.pool.slots import HostView, ModelView
 from rlmd.providers.addresses import checked_key, checked_url, is_local_address, looks_up_local
 from rlmd.providers.base import DEFAULT_WINDOW, Provider, ServedModel, ServerFacts
@@ -41,6 +43,7 @@ class OfferedModel:
     trust: Trust
     identity: str
     digest: str | None
+    price: Price | None = None
 
 
 class Host:
@@ -152,6 +155,7 @@ class Host:
             trust=self._trust(served),
             identity=digest or f"{self.settings.url} {name}",
             digest=digest,
+            price=price_of(self.settings.url, name, settings.price, datetime.now(UTC).date()),
         )
 
     def _trust(self, served: ServedModel | None) -> Trust:

@@ -7,7 +7,7 @@ long (every free slot takes the next request); at its end they keep the last req
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from rlmd.pool.slots import Attempt, Slots, Target
@@ -23,7 +23,7 @@ class Outlook:
     def __init__(self, hosts: Mapping[str, Slots], waiting: Waiting) -> None:
         self._hosts = hosts
         self._waiting = waiting
-        self._fleets: dict[Key, _Fleet] = {}
+        self._fleets: dict[tuple[Key, bool], _Fleet] = {}
         self._slowest: float | None = None
 
     def forget(self) -> None:
@@ -50,6 +50,21 @@ class Outlook:
         paces = ((host, host.estimate("", 1)) for host in self._hosts.values() if host.serviceable(now))
         speed = sum(host.usable / pace for host, pace in paces if pace)
         return ahead / speed if speed else math.inf
+
+    def drain_of(self, targets: Iterable[Target], private: bool, now: float) -> float:
+        """Seconds that these need for all that waits; infinite when none of them takes work. As long as none was
+        measured, the age of the oldest attempt at them."""
+        found = {
+            target.host: host
+            for target in targets
+            if (host := self._hosts.get(target.host)) is not None and host.serves(target.model, private, now)
+        }
+        if not found:
+            return math.inf
+        speed = sum(host.usable / pace for host in found.values() if (pace := host.estimate("", 1)))
+        if speed:
+            return self._waiting.units / speed
+        return max((now - each.started for host in found.values() for each in host.in_flight.values()), default=0.0)
 
     def sooner_elsewhere(
         self, attempt: Attempt, places: Sequence[tuple[Slots, str]], here: float, now: float
@@ -80,7 +95,7 @@ class Outlook:
         """
         key = bucket.key
         single = self._hosts[target.host].estimate(target.model, 1)
-        fleet = self._fleet(key, now)
+        fleet = self._fleet(key, target, now)
         if single is None or not fleet.hosts:
             return 0.0 if len({target.host for target in key.targets}) > 1 else math.inf
         ahead = self._waiting.units
@@ -95,14 +110,14 @@ class Outlook:
         here = self._hosts[target.host].estimate(target.model, units + extra_units)
         if here is None or bucket.key.ordered:
             return None
-        elsewhere = self._done_elsewhere(bucket.key, units, here, now)
+        elsewhere = self._done_elsewhere(bucket.key, target, units, here, now)
         return max(LOOK_AGAIN, here - elsewhere) if elsewhere < here else None
 
-    def _done_elsewhere(self, key: Key, units: int, here: float, now: float) -> float:
+    def _done_elsewhere(self, key: Key, target: Target, units: int, here: float, now: float) -> float:
         """Seconds (if less than ``here``) after which the others would have done all that waits, this request last.
 
         One with a free slot has just left it to us and does not count."""
-        fleet = self._fleet(key, now)
+        fleet = self._fleet(key, target, now)
         if not fleet.busy:
             return math.inf
         queued = (self._waiting.units - units) / fleet.busy_speed
@@ -110,18 +125,26 @@ class Outlook:
             return math.inf  # spares the look at everything that is in flight
         return queued + fleet.busy_backlog + fleet.busy_pace * units
 
-    def _fleet(self, key: Key, now: float) -> _Fleet:
-        """Hosts that could take what waits under ``key``; the same for every host that asks, until ``forget``."""
-        if (known := self._fleets.get(key)) is None:
-            known = self._fleets[key] = _Fleet(list(self._measured(key, now)), now, self._backlog)
+    def _fleet(self, key: Key, asking: Target, now: float) -> _Fleet:
+        """Hosts that could take what waits under ``key``; the same for every host that asks, until ``forget``. One of
+        mine leaves nothing to the cloud, which costs money."""
+        cloud = self._is_cloud(asking)
+        if (known := self._fleets.get((key, cloud))) is None:
+            hosts = list(self._measured(key, cloud, now))
+            known = self._fleets[key, cloud] = _Fleet(hosts, now, self._backlog)
         return known
 
-    def _measured(self, key: Key, now: float) -> Iterator[tuple[Slots, float]]:
+    def _is_cloud(self, target: Target) -> bool:
+        return self._hosts[target.host].view.models[target.model].trust == "cloud"
+
+    def _measured(self, key: Key, cloud: bool, now: float) -> Iterator[tuple[Slots, float]]:
         """Each with its seconds a unit."""
         seen = set(key.avoided)
         for target in key.targets:
             host = self._hosts.get(target.host)
             if host is None or target.host in seen or not host.serves(target.model, key.private, now):
+                continue
+            if not cloud and self._is_cloud(target):
                 continue
             seen.add(target.host)
             if (pace := host.estimate(target.model, 1)) is not None:

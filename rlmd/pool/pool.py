@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -18,12 +20,15 @@ from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining
 from rlmd.events import CompletionRecord, CompletionSource
 from rlmd.pool.actions import Statistics, Work
+from rlmd.pool.budget import Account, Budget
 from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
-from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted
+from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced
 from rlmd.pool.dispatcher import Deadlines, Dispatcher, OnDelta
 from rlmd.pool.flight import Flight
 from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
+from rlmd.pool.ledger import Ledger
 from rlmd.pool.scheduler import Scheduler
+from rlmd.pool.slots import Target
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.reading import byte_count
 
@@ -53,6 +58,8 @@ class CompletionRequest:
     prefix_group: str = ""
     batch: bool = False
     schema: str | None = None
+    #: The run whose budget pays: the head of the run's tree; empty: the run itself.
+    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Pool:
     Args:
         settings: Hosts, roles and the cache's size.
         cache_folder: Where finished completions are kept; None keeps none.
+        ledger_file: Where is written down what was spent; None forgets it at the end.
         environment: Where ``api_key_env`` is looked up.
         default_url: Where a host is looked for when none is configured; None looks nowhere.
         deadlines: Seconds without a token after which an attempt is given up.
@@ -87,12 +95,16 @@ class Pool:
         settings: Settings,
         *,
         cache_folder: Path | None = None,
+        ledger_file: Path | None = None,
         environment: Mapping[str, str] | None = None,
         default_url: str | None = DEFAULT_URL,
         deadlines: Deadlines | None = None,
     ) -> None:
-        self._scheduler = Scheduler()
-        self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines())
+        zone = ZoneInfo(settings.budget.time_zone) if settings.budget.time_zone else None
+        self._budget = Budget(settings.budget, time.time, zone)
+        self._ledger = Ledger(ledger_file, self._budget)
+        self._scheduler = Scheduler(self._budget, settings.budget.overflow_after)
+        self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines(), self._ledger)
         self._hosts = Hosts(
             settings,
             self._scheduler,
@@ -115,6 +127,7 @@ class Pool:
         not long; the others, and without ``wait`` these too, are asked in the background."""
         if self._disk is not None:
             await self._disk.open()
+        await self._ledger.open()
         begun = asyncio.Event()
         self._owner = asyncio.create_task(self._own(begun), name="pool")
         await begun.wait()
@@ -133,6 +146,7 @@ class Pool:
             await asyncio.wait([self._owner])
             self._owner = None
         await self._hosts.close()
+        await self._ledger.close()
         await self._cache.close()
 
     async def _own(self, begun: asyncio.Event) -> None:
@@ -180,6 +194,8 @@ class Pool:
         if request.model is not None and choices:
             choices = narrowed(choices, (request.model,), request.role)
         choices = permitted(choices, request.role, private=request.private)
+        if self._budget.limited:
+            choices = priced(choices, request.role)
         size = byte_count(request.messages)
         return fitting(choices, request.messages, size, request.sampling.max_tokens, self._rates)
 
@@ -231,6 +247,8 @@ class Pool:
             ordered=request.role == "root",
             private=request.private,
             prefix=request.prefix_group,
+            costs=self._costs(choices, request, size),
+            tree=request.tree or request.run_id,
         )
         won = await self._dispatcher.complete(work, request.messages, request.sampling, flight.hear)
         completion, usage = won.completion, won.completion.usage
@@ -254,8 +272,31 @@ class Pool:
             first_token_seconds=won.first_token,
             seconds=won.seconds,
             attempts=won.attempts,
+            money=won.money,
+            energy=won.energy,
         )
         return PooledCompletion(completion, record)
+
+    def _costs(self, choices: list[Choice], request: CompletionRequest, size: int) -> dict[Target, int]:
+        """The most that each may cost; those that cost nothing are left out."""
+        messages, tokens = len(request.messages), request.sampling.max_tokens
+        worst = (
+            (choice.target, choice.offered.price.worst(size, messages, tokens))
+            for choice in choices
+            if choice.offered.price is not None
+        )
+        return {target: cost for target, cost in worst if cost}
+
+    # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def accounts(self, tree: str | None = None) -> list[Account]:
+        """What was spent today, this month and by a run."""
+        return self._budget.accounts(tree)
+
+    def allow_spending(self, tree: str) -> None:
+        """The user said that this run may spend, where ``budget.ask`` is on."""
+        self._budget.allow(tree)
+        self._dispatcher.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
 

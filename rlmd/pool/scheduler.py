@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, Work
+from rlmd.pool.budget import Entry, Room
 from rlmd.pool.outlook import Outlook
 from rlmd.pool.slots import Attempt, HostView, Slots, Target, units_of
 from rlmd.pool.waiting import Bucket, Key, Waiting
@@ -42,6 +44,21 @@ class _Request:
     avoided: set[str] = field(default_factory=set)
 
 
+def _size_class(cost: int) -> int:
+    """A cost rounded up by an eighth at most: what a bucket must be able to pay."""
+    shift = max(0, cost.bit_length() - 4)
+    return -(-cost >> shift) << shift
+
+
+class Purse(Protocol):
+    """What the scheduler needs of the budget. Whoever reports an attempt's end has settled its reservation."""
+
+    def room(self, tree: str, amount: int) -> Room: ...
+    def reserve(self, tree: str, host: str, model: str, amount: int) -> Entry: ...
+    @property
+    def reserved(self) -> int: ...
+
+
 def _speed(host: Slots) -> tuple[float, str]:
     """Seconds for a request of one size, to compare hosts; unmeasured ones first, so that they are measured."""
     return min(host.pace.values(), default=0.0), host.view.name
@@ -50,7 +67,9 @@ def _speed(host: Slots) -> tuple[float, str]:
 class Scheduler:
     """See the module's docstring. Every public method returns the actions to execute, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, purse: Purse | None = None, overflow_after: float = math.inf) -> None:
+        self._purse = purse
+        self._overflow_after = overflow_after
         self._hosts: dict[str, Slots] = {}
         self._requests: dict[int, _Request] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -65,6 +84,8 @@ class Scheduler:
         #: Attempts in flight for which a person or a root waits; units of the largest request so far.
         self._interactive = 0
         self._largest = 0
+        #: Whether a cloud host was free and left alone, because hosts of mine do the work soon enough.
+        self._withheld = False
 
     # ── events ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +212,8 @@ class Scheduler:
             self._settle(request, "given_up", None, actions)
         else:
             avoided = frozenset(request.avoided)
-            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private)
+            costs = tuple(_size_class(work.costs.get(target, 0)) for target in targets) if work.costs else ()
+            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs, work.tree)
             self._waiting.add(work.id, key, request.units, work.prefix)
 
     def _settle(self, request: _Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
@@ -221,6 +243,7 @@ class Scheduler:
     def _advance(self, actions: list[Action], now: float) -> list[Action]:
         """Fills free slots, then ends what waits in vain, then says when to look again."""
         wake: list[float] = []
+        self._withheld = False
         self._outlook.forget()
         free = sorted((host for host in self._hosts.values() if host.free(now)), key=_speed)
         late = self._stragglers(free, now, []) if free and len(self._waiting) else []
@@ -237,6 +260,8 @@ class Scheduler:
         if len(self._waiting):
             self._expire(now, actions, wake)
             wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
+            if self._withheld:
+                wake.append(now + self._overflow_after)
         if later := [time for time in wake if now < time < math.inf]:
             actions.append(WakeAt(min(later)))
         self._forget_idle_runs()
@@ -269,6 +294,7 @@ class Scheduler:
         """The target by which this host may take what waits under ``key``."""
         mine = [target for target in key.targets if target.host == host.view.name]
         mine = [t for t in mine if host.allows(t.model, key.private) and host.offers(t.model, now)]
+        mine = [target for target in mine if self._may_be_paid(key, target) == "now"]
         if not mine:
             return None
         chosen = next((target for target in mine if target.model == host.resident and not key.ordered), mine[0])
@@ -276,24 +302,47 @@ class Scheduler:
             return None
         if key.ordered and any(self._preferred_before(key, chosen, now)):
             return None
+        if not key.ordered and self._is_cloud(chosen) and not self._overflows(key, now):
+            return None
         return chosen
+
+    def _may_be_paid(self, key: Key, target: Target) -> Room:
+        cost = key.costs[key.targets.index(target)] if key.costs else 0
+        return "now" if not cost or self._purse is None else self._purse.room(key.tree, cost)
+
+    def _is_cloud(self, target: Target) -> bool:
+        host = self._hosts.get(target.host)
+        model = host.view.models.get(target.model) if host is not None else None
+        return model is not None and model.trust == "cloud"
+
+    def _overflows(self, key: Key, now: float) -> bool:
+        """Whether cloud hosts are to help: those of mine are down, or would need too long for what waits."""
+        self._withheld = True
+        local = [target for target in key.targets if not self._is_cloud(target) and target.host not in key.avoided]
+        return self._outlook.drain_of(local, key.private, now) >= self._overflow_after
 
     def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
         for target in key.targets:
             other = self._hosts.get(target.host)
             if other is not None and other is not host and target.host not in key.avoided:
-                yield other.serves(target.model, key.private, now)
+                paid = self._may_be_paid(key, target) != "never"
+                yield paid and other.serves(target.model, key.private, now)
 
     def _preferred_before(self, key: Key, chosen: Target, now: float) -> Iterator[bool]:
         for target in key.targets[: key.targets.index(chosen)]:
             other = self._hosts.get(target.host)
             if other is not None and target.host != chosen.host and target.host not in key.avoided:
-                yield other.serves(target.model, key.private, now)
+                paid = self._may_be_paid(key, target) != "never"
+                yield paid and other.serves(target.model, key.private, now)
 
     def _start(self, request: _Request, target: Target, now: float, actions: list[Action]) -> None:
         work, host = request.work, self._hosts[target.host]
         copy = bool(request.attempts)
+        cost, entry = work.costs.get(target, 0), None
+        if cost and self._purse is not None:
+            entry = self._purse.reserve(work.tree, target.host, target.model, cost).number
         attempt = Attempt(self._next_attempt, work.id, target, now, request.units, work.interactive, backup=copy)
+        attempt.cost = cost
         self._interactive += work.interactive
         self._next_attempt += 1
         request.tries += 1
@@ -306,7 +355,7 @@ class Scheduler:
             self._scale = max(self._scale, self._served[work.run])
             self._served[work.run] += request.units
         self._outlook.forget()
-        actions.append(Dispatch(attempt.id, work.id, target))
+        actions.append(Dispatch(attempt.id, work.id, target, entry))
 
     # ── second copies ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -395,7 +444,7 @@ class Scheduler:
             host = self._hosts.get(target.host)
             if host is None or not host.allows(target.model, key.private):
                 continue
-            if not host.offers(target.model, now):
+            if not host.offers(target.model, now) or self._may_be_paid(key, target) == "never":
                 continue
             if host.closed_until > now + MAX_PAUSE_WAITED:
                 continue
@@ -439,4 +488,6 @@ class Scheduler:
                 assert trusted or attempt.aborting or not request.work.private, f"{number} is private"
         for attempt in self._attempts.values():
             assert attempt.request in self._requests or attempt.aborting, f"attempt {attempt.id} has no purpose"
+        if self._purse is not None:
+            assert self._purse.reserved == sum(attempt.cost for attempt in self._attempts.values()), "money leaked"
         assert set(self._waiting.requests()) <= self._requests.keys(), "a settled request waits"

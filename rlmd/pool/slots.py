@@ -70,6 +70,8 @@ class Attempt:
     units: int
     interactive: bool = False
     backup: bool = False
+    #: What is reserved for it, in nano.
+    cost: int = 0
     aborting: bool = False
     overtaken: bool = False
 

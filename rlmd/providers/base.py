@@ -40,6 +40,9 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
+    #: Of the prompt's: read from the server's cache, put into it.
+    cached_tokens: int = 0
+    written_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
