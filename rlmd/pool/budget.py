@@ -153,7 +153,7 @@ class Budget:
         day = self._day(self._clock())
         for kind, name in (("run", f"run {tree}"), ("day", day), ("month", day[:7])):
             if (limit := self._limits[kind]) is not None:
-                yield name, int(limit * NANO)
+                yield name, round(limit * NANO)
 
     def _day(self, at: float) -> str:
         return datetime.fromtimestamp(at, self._zone).date().isoformat()

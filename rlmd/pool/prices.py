@@ -1,7 +1,7 @@
 """What a completion costs: prices as dated data, the dearest that one may become, and what one was.
 
 Money is whole billionths of a dollar (``nano``), rounded up, so that sums are exact. Prices are dollars a million
-tokens; those of the settings go before those of the table. Energy is watt-hours, estimated from the watts of the settings.
+tokens; those of the settings go before those of the table. Energy is watt-hours, estimated from the hosts' watts.
 """
 
 from __future__ import annotations

@@ -318,7 +318,11 @@ class Scheduler:
     def _overflows(self, key: Key, now: float) -> bool:
         """Whether cloud hosts are to help: those of mine are down, or would need too long for what waits."""
         self._withheld = True
-        local = [target for target in key.targets if not self._is_cloud(target) and target.host not in key.avoided]
+        local = [
+            target
+            for target in key.targets
+            if not self._is_cloud(target) and target.host not in key.avoided and self._may_be_paid(key, target) == "now"
+        ]
         return self._outlook.drain_of(local, key.private, now) >= self._overflow_after
 
     def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:

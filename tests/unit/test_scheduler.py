@@ -10,7 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from rlmd.config import BudgetSettings
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
+from rlmd.pool.budget import Budget
+from rlmd.pool.prices import NANO
 from rlmd.pool.scheduler import MAX_ATTEMPTS, PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
 from rlmd.pool.slots import HostView, ModelView, Target, units_of
 
@@ -26,6 +29,7 @@ class Story:
     """A scheduler with a hand-turned clock that keeps every call, and checks the invariants after each."""
 
     scheduler: Scheduler = field(default_factory=Scheduler)
+    budget: Budget | None = None
     now: float = 0.0
     calls: list[str] = field(default_factory=list)
     flying: dict[int, Dispatch] = field(default_factory=dict)
@@ -65,11 +69,15 @@ class Story:
     def submit(self, *hosts: str, chars: int = 1000, run: str = "run", **more: object) -> int:
         number = next(self.ids)
         targets = tuple(Target(host, "m") for host in hosts)
+        if (cost := more.pop("cost", 0)) and isinstance(cost, int):
+            more["costs"] = {target: cost for target in targets if target.host.startswith("cloud")}
         self.call("submit", Work(number, run, targets, chars, **more))  # type: ignore[arg-type]
         return number
 
-    def end(self, attempt: int, ending: Ending = WHOLE) -> None:
-        del self.flying[attempt]
+    def end(self, attempt: int, ending: Ending = WHOLE, spent: int | None = None) -> None:
+        entry = self.flying.pop(attempt).entry
+        if entry is not None and self.budget is not None:
+            self.budget.settle(entry, spent)
         self.aborted.discard(attempt)
         self.call("attempt_ended", attempt, ending)
 
@@ -199,6 +207,76 @@ def test_a_root_on_a_one_slot_host_waits_for_one_sub_query_at_most() -> None:
     root = story.submit("only", run="other", ordered=True, interactive=True)
     story.end_of(subs[0])
     assert story.at(root) == ["only"]
+
+
+# ── money ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def paying(overflow_after: float = 0.0, **limits: float) -> Story:
+    """A story with a budget in billionths of a dollar; hosts whose name begins with ``cloud`` cost."""
+    dollars = {name: limit / NANO for name, limit in limits.items()}
+    budget = Budget(BudgetSettings.model_validate(dollars), lambda: 0.0)
+    return Story(Scheduler(budget, overflow_after), budget)
+
+
+def test_what_is_in_flight_counts_against_the_budget_and_what_is_settled_frees_the_rest() -> None:
+    story = paying(day=100)
+    story.hosts(view("cloud", 8, trust="cloud"))
+    requests = [story.submit("cloud", cost=40, tree="t") for _ in range(4)]
+    assert len(story.flying) == 2, "the third might break the budget"
+    story.end_of(requests[0], WHOLE)
+    assert len(story.flying) == 1, "it cost all that was reserved"
+    attempt = next(iter(story.flying))
+    story.end(attempt, WHOLE, spent=5)
+    assert len(story.flying) == 1, "it cost less: there is room for one more"
+    story.end(next(iter(story.flying)), WHOLE, spent=40)
+    assert {story.settled[request].outcome for request in requests} == {"whole", "no_host"}
+
+
+def test_at_the_end_of_the_budget_local_hosts_do_the_rest() -> None:
+    story = paying(day=100)
+    story.hosts(view("cloud", 4, trust="cloud"), view("local"))
+    requests = [story.submit("cloud", "local", cost=60, tree="t") for _ in range(5)]
+    assert [one.target.host for one in story.flying.values()].count("cloud") == 1
+    story.drain()
+    assert {story.settled[request].outcome for request in requests} == {"whole"}
+    assert story.budget is not None
+    assert [round(account.spent * NANO) for account in story.budget.accounts()] == [60, 60]
+
+
+def test_cloud_hosts_help_only_when_local_ones_would_take_too_long_or_are_down() -> None:
+    story = paying(overflow_after=10.0)
+    story.hosts(view("local"))
+    first = story.submit("local")
+    story.now = 4.0
+    story.end_of(first)
+    story.hosts(view("cloud", 4, trust="cloud"))
+    for _ in range(3):
+        story.submit("local", "cloud", cost=1, tree="t")
+    assert [one.target.host for one in story.flying.values()] == ["local"], "8 s of work wait"
+    story.submit("local", "cloud", cost=1, tree="t")
+    assert [one.target.host for one in story.flying.values()] == ["local", "cloud"], "12 s of work wait"
+    story.end(next(iter(story.flying)), Ending("refused"))
+    assert [one.target.host for one in story.flying.values()].count("cloud") == 4, "and now it is down"
+
+
+def test_when_the_cloud_fails_local_hosts_do_it() -> None:
+    story = paying()
+    story.hosts(view("cloud", 1, trust="cloud"))
+    request = story.submit("cloud", "local", cost=1, tree="t")
+    story.hosts(view("local"))
+    story.end_of(request, Ending("refused"))
+    assert story.at(request) == ["local"]
+
+
+def test_a_run_that_nobody_allowed_to_spend_spends_nothing() -> None:
+    budget = Budget(BudgetSettings(ask=True), lambda: 0.0)
+    story = Story(Scheduler(budget, 0.0), budget)
+    story.hosts(view("cloud", 2, trust="cloud"))
+    denied = story.submit("cloud", cost=1, tree="t")
+    assert story.settled[denied].outcome == "no_host"
+    budget.allow("t")
+    assert story.at(story.submit("cloud", cost=1, tree="t")) == ["cloud"]
 
 
 # ── what fails ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -388,7 +466,7 @@ def test_a_slow_host_takes_over_when_the_fast_one_hangs() -> None:
 
 # ── random events ───────────────────────────────────────────────────────────────────────────────────────────────
 
-HOSTS = ("a", "b", "c")
+HOSTS = ("a", "b", "cloud")
 VERDICTS: tuple[Verdict, ...] = ("whole", "failed", "refused", "overloaded", "cut", "unfit", "barred", "fatal")
 
 
@@ -397,7 +475,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.story = Story()
+        self.story = paying(overflow_after=2.0, day=400, run=300)
         self.asked: dict[int, bool] = {}
 
     @initialize(slots=st.tuples(*[st.integers(1, 4)] * 3), trusts=st.tuples(*[st.sampled_from(["mine", "cloud"])] * 3))
@@ -410,11 +488,20 @@ class AnyOrder(RuleBasedStateMachine):
         run=st.sampled_from(["r1", "r2"]),
         flags=st.tuples(*[st.booleans()] * 3),
         prefix=st.sampled_from(["", "x", "y"]),
+        cost=st.integers(0, 60),
     )
-    def submit(self, hosts: list[str], chars: int, run: str, flags: tuple[bool, ...], prefix: str) -> None:
+    def submit(self, hosts: list[str], chars: int, run: str, flags: tuple[bool, ...], prefix: str, cost: int) -> None:
         interactive, ordered, private = flags
         number = self.story.submit(
-            *hosts, chars=chars, run=run, interactive=interactive, ordered=ordered, private=private, prefix=prefix
+            *hosts,
+            chars=chars,
+            run=run,
+            interactive=interactive,
+            ordered=ordered,
+            private=private,
+            prefix=prefix,
+            cost=cost,
+            tree=run,
         )
         self.asked[number] = private
 
@@ -425,7 +512,8 @@ class AnyOrder(RuleBasedStateMachine):
         attempt = sorted(self.story.flying)[pick % len(self.story.flying)]
         if attempt in self.story.aborted:
             verdict = "aborted"
-        self.story.end(attempt, Ending(verdict, retry_after=wait, window=8192 if verdict == "unfit" else None))
+        ending = Ending(verdict, retry_after=wait, window=8192 if verdict == "unfit" else None)
+        self.story.end(attempt, ending, spent=None if verdict != "whole" or pick % 3 else 1)
 
     @rule(pick=st.integers(0, 100))
     def cancel(self, pick: int) -> None:
@@ -456,6 +544,13 @@ class AnyOrder(RuleBasedStateMachine):
         for name, host in self.story.scheduler.hosts().items():
             flying = sum(one.target.host == name for one in self.story.flying.values())
             assert flying == len(host.in_flight) <= host.ceiling, self.story.tale(name)
+
+    @invariant()
+    def no_budget_is_broken(self) -> None:
+        assert self.story.budget is not None
+        for account in [one for run in ("r1", "r2") for one in self.story.budget.accounts(run)]:
+            if account.limit is not None:
+                assert account.spent + account.reserved <= account.limit + 1e-12, self.story.tale(account.name)
 
     def teardown(self) -> None:
         """With patience and hosts that answer, nothing is left."""
