@@ -33,6 +33,7 @@ from rlmd.wire.handlers.contexts import ContextHandlers
 from rlmd.wire.handlers.daemon import DaemonHandlers
 from rlmd.wire.handlers.greeting import GreetingHandlers
 from rlmd.wire.handlers.hosts import HostHandlers
+from rlmd.wire.handlers.money import MoneyHandlers
 from rlmd.wire.handlers.parts import Current, Parts
 from rlmd.wire.handlers.runs import RunHandlers
 from rlmd.wire.handlers.sessions import SessionHandlers
@@ -72,7 +73,12 @@ async def run(paths: Paths, settings: Settings) -> None:
             Retention(settings.retention.implicit_days, settings.retention.revisions),
         )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
-        pool = Pool(settings, cache_folder=paths.cache / "completions", ledger_file=paths.state / "ledger.sqlite")
+        pool = Pool(
+            settings,
+            cache_folder=paths.cache / "completions",
+            ledger_file=paths.state / "ledger.sqlite",
+            learned_file=paths.state / "speeds.json",
+        )
         await pool.start(wait=False)  # whoever needs a host waits for it; a client that asks for the status does not
         stack.push_async_callback(_step, "pool", pool.close, 5.0)
         workers = _workers(settings.repl, groups, settings.limits.depth)
@@ -161,5 +167,6 @@ def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
         **RunHandlers(parts.engine).table(),
         **SessionHandlers(parts.engine).table(),
         **HostHandlers(parts).table(),
+        **MoneyHandlers(parts).table(),
         **DaemonHandlers(parts).table(),
     }

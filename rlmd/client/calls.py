@@ -16,6 +16,10 @@ from rlmd.wire.methods import (
     AppendParams,
     AttachParams,
     BeginParams,
+    BudgetAllowParams,
+    BudgetParams,
+    BudgetResult,
+    CacheResult,
     CancelParams,
     CommitParams,
     ContextInfo,
@@ -40,6 +44,7 @@ from rlmd.wire.methods import (
     HostAddParams,
     HostAddResult,
     HostListResult,
+    HostResult,
     InitializeParams,
     InitializeResult,
     LoadParams,
@@ -134,7 +139,19 @@ class Calls:
     @overload
     async def call(self, method: Literal["host/add"], params: HostAddParams) -> HostAddResult: ...
     @overload
+    async def call(self, method: Literal["host/pause"], params: NameParams) -> HostResult: ...
+    @overload
+    async def call(self, method: Literal["host/resume"], params: NameParams) -> HostResult: ...
+    @overload
     async def call(self, method: Literal["host/remove"], params: NameParams) -> Done: ...
+    @overload
+    async def call(self, method: Literal["budget/show"], params: BudgetParams) -> BudgetResult: ...
+    @overload
+    async def call(self, method: Literal["budget/allow"], params: BudgetAllowParams) -> BudgetResult: ...
+    @overload
+    async def call(self, method: Literal["cache/stats"], params: Nothing = ...) -> CacheResult: ...
+    @overload
+    async def call(self, method: Literal["cache/clear"], params: Nothing = ...) -> CacheResult: ...
     @overload
     async def call(self, method: Literal["daemon/status"], params: Nothing = ...) -> StatusResult: ...
     @overload

@@ -82,3 +82,5 @@ class Statistics:
     copies: int
     settled: int
     queued_for: dict[str, int]
+    #: Seconds that the hosts need for what waits; None when there is no telling.
+    drain: float | None = None

@@ -74,6 +74,10 @@ class CompletionCache(Protocol):
         """Entries and bytes."""
         ...
 
+    async def clear(self) -> None:
+        """Forgets everything."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -91,6 +95,9 @@ class NoCache:
 
     def statistics(self) -> tuple[int, int]:
         return 0, 0
+
+    async def clear(self) -> None:
+        return None
 
     async def close(self) -> None:
         return None
@@ -252,6 +259,10 @@ class DiskCache:
             self._thread.submit(self._guarded, self._count)
         return self._statistics
 
+    async def clear(self) -> None:
+        self._lots.hand_over()
+        await self._call(self._clear)
+
     async def close(self) -> None:
         self._store_gathered()
         await self._call(self._close)
@@ -345,6 +356,11 @@ class DiskCache:
         if self._cache is not None:
             self._uncounted, self._counted = False, time.monotonic()
             self._statistics = (len(self._cache), self._cache.volume())
+
+    def _clear(self) -> None:
+        if self._cache is not None:
+            self._cache.clear()
+            self._count()
 
     def _close(self) -> None:
         self._pending.close()

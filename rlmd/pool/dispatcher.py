@@ -36,7 +36,7 @@ from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, 
 from rlmd.pool.host import Host
 from rlmd.pool.ledger import Ledger
 from rlmd.pool.prices import NANO, energy
-from rlmd.pool.scheduler import Scheduler
+from rlmd.pool.scheduler import Scheduler, size_class
 from rlmd.pool.slots import Target
 from rlmd.pool.turns import Turns
 from rlmd.providers.base import Completion, Message, Sampling, Usage
@@ -297,8 +297,14 @@ class Dispatcher:
         target = running.dispatch.target
         host = self._host_named(target.host)
         watts, slots = (host.settings.watts, host.slots) if host is not None else (None, 1)
-        if ticket is not None and running.sent:
-            ticket.energy += energy(watts, asyncio.get_running_loop().time() - running.started, slots)
+        seconds = asyncio.get_running_loop().time() - running.started
+        took = energy(watts, seconds, slots) if running.sent else 0.0
+        if ticket is not None:
+            ticket.energy += took
+        if host is not None:
+            host.meter.energy += took
+            if running.completion is not None:
+                host.meter.replied(running.completion.usage, running.first_token, seconds)
         if running.dispatch.entry is None:
             return
         usage = running.completion.usage if running.completion is not None else None
@@ -312,6 +318,8 @@ class Dispatcher:
             self._ledger.note(entry)
         if ticket is not None:
             ticket.spent += entry.counts
+        if host is not None:
+            host.meter.money += entry.counts / NANO
 
     def _cost(self, host: Host | None, target: Target, usage: Usage, running: _Running) -> int | None:
         offered = host.models((target.model,)).get(target.model) if host is not None else None
@@ -359,7 +367,8 @@ class Dispatcher:
         names = dict.fromkeys(target.host for target in ticket.work.targets)
         hosts = [host for name in names if (host := self._host_named(name)) is not None]
         if ticket.work.costs and all(
-            self._ledger.budget.room(ticket.work.tree, cost) == "never" for cost in ticket.work.costs.values()
+            self._ledger.budget.room(ticket.work.tree, size_class(cost)) == "never"
+            for cost in ticket.work.costs.values()
         ):
             hosts = [host for host in hosts if all(target.host != host.name for target in ticket.work.costs)]
             paid = f"those that cost money: {self._ledger.budget.why_not(ticket.work.tree)}"

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from rlmd.config import HostSettings, ModelSettings, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
+from rlmd.pool.meter import Meter
 from rlmd.pool.prices import Price, price_of
 from rlmd.pool.slots import HostView, ModelView
 from rlmd.providers.addresses import checked_key, checked_url, is_local_address, looks_up_local
@@ -61,6 +62,10 @@ class Host:
         self.asked = asyncio.Event()
         self.last_error: str | None = None
         self._local = is_local_address(checked_url(settings.url))
+        self.paused = False
+        self.meter = Meter()
+        #: The scheduler's seconds a unit by model, from earlier days.
+        self.pace: Mapping[str, float] = {}
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
         #: Windows of models without settings, as first seen.
         self._fixed: dict[str, int] = {}
@@ -135,7 +140,20 @@ class Host:
 
     def view(self, extra: tuple[str, ...] = ()) -> HostView:
         models = {name: ModelView(model.window, model.trust) for name, model in self.models(extra).items()}
-        return HostView(self.name, self.slots, models, ready=self.ready)
+        return HostView(
+            self.name,
+            self.slots,
+            models,
+            ready=self.ready,
+            paused=self.paused,
+            resident=tuple(name for name in self.resident if name in models),
+            pace=self.pace,
+        )
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Models in memory when the server was last asked."""
+        return tuple(model.name for model in self.facts.models if model.resident) if self.facts else ()
 
     def _offer(self, name: str, served: ServedModel | None) -> OfferedModel:
         settings = self.settings.models.get(name)

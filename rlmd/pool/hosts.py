@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from rlmd.errors import ConfigInvalid, Conflict, NotFound
 from rlmd.pool.actions import Action
 from rlmd.pool.choosing import Candidate, Choice
 from rlmd.pool.host import Host, OfferedModel
+from rlmd.pool.meter import Learned, Meter
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import HostState
 
@@ -60,6 +61,9 @@ class HostStatus:
     models: tuple[OfferedModel, ...]
     roles: tuple[str, ...]
     last_error: str | None
+    #: Models in memory; speeds and what it took, as measured.
+    resident: tuple[str, ...] = ()
+    meter: Meter = field(default_factory=Meter)
 
 
 class Hosts:
@@ -73,7 +77,9 @@ class Hosts:
         *,
         environment: Mapping[str, str],
         default_url: str | None,
+        learned: Mapping[str, Learned],
     ) -> None:
+        self._learned = learned
         self._settings = settings
         self._scheduler = scheduler
         self._do = do
@@ -207,8 +213,30 @@ class Hosts:
         else:
             await host.close()
 
+    def pause(self, name: str, *, paused: bool) -> HostStatus:
+        """Gives it nothing more until it is resumed; what is in flight there goes on. Raises ``NotFound``."""
+        if (host := self._hosts.get(name)) is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        host.paused = paused
+        self.tell_scheduler(host)
+        return self._status(host, self._scheduler.statistics().queued_for)
+
+    def learned(self) -> dict[str, Learned]:
+        """What is worth remembering of each, those that are not here now included."""
+        slots = self._scheduler.hosts()
+        now = {
+            name: Learned(
+                dict(slots[name].pace), host.meter.output_speed, host.meter.prompt_speed, host.meter.first_token
+            )
+            for name, host in self._hosts.items()
+        }
+        return {**self._learned, **now}
+
     def _add(self, host: Host) -> None:
         self._hosts[host.name] = host
+        if (learned := self._learned.get(host.name)) is not None:
+            host.pace = learned.pace
+            host.meter = Meter(learned.output_speed, learned.prompt_speed, learned.first_token)
         self.tell_scheduler(host)
         assert self._group is not None, "hosts are added while the pool runs"
         self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
@@ -250,6 +278,8 @@ class Hosts:
             models=models,
             roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
             last_error=host.last_error,
+            resident=host.resident or ((slots.resident,) if slots.resident else ()),
+            meter=host.meter,
         )
 
     def _serves(self, host: str, role: Role) -> bool:

@@ -27,6 +27,7 @@ from rlmd.pool.dispatcher import Deadlines, Dispatcher, OnDelta
 from rlmd.pool.flight import Flight
 from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
 from rlmd.pool.ledger import Ledger
+from rlmd.pool.meter import read_learned, write_learned
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
 from rlmd.providers.base import Completion, Message, Sampling
@@ -85,6 +86,7 @@ class Pool:
         settings: Hosts, roles and the cache's size.
         cache_folder: Where finished completions are kept; None keeps none.
         ledger_file: Where is written down what was spent; None forgets it at the end.
+        learned_file: Where the hosts' speeds are remembered; None forgets them at the end.
         environment: Where ``api_key_env`` is looked up.
         default_url: Where a host is looked for when none is configured; None looks nowhere.
         deadlines: Seconds without a token after which an attempt is given up.
@@ -96,6 +98,7 @@ class Pool:
         *,
         cache_folder: Path | None = None,
         ledger_file: Path | None = None,
+        learned_file: Path | None = None,
         environment: Mapping[str, str] | None = None,
         default_url: str | None = DEFAULT_URL,
         deadlines: Deadlines | None = None,
@@ -111,7 +114,9 @@ class Pool:
             self._dispatcher.do,
             environment=os.environ if environment is None else environment,
             default_url=default_url,
+            learned=read_learned(learned_file) if learned_file is not None else {},
         )
+        self._learned_file = learned_file
         self._disk = DiskCache(cache_folder, settings.cache.bytes) if cache_folder is not None else None
         self._cache: CompletionCache = self._disk or NoCache()
         self._rates = TokenRates()
@@ -140,6 +145,8 @@ class Pool:
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""
         self._dispatcher.stop()
+        if self._learned_file is not None:
+            write_learned(self._learned_file, self._hosts.learned())
         self._group = None
         if self._owner is not None:
             self._owner.cancel()
@@ -298,6 +305,14 @@ class Pool:
         self._budget.allow(tree)
         self._dispatcher.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
+    @property
+    def spending_blocked(self) -> str:
+        """Why nothing may be spent at all; empty as a rule."""
+        return self._budget.blocked
+
+    async def clear_cache(self) -> None:
+        await self._cache.clear()
+
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def candidates(
@@ -321,6 +336,10 @@ class Pool:
         """What is in flight there goes elsewhere. Raises ``NotFound``."""
         await self._hosts.remove(name)
 
+    def pause_host(self, name: str, *, paused: bool) -> HostStatus:
+        """Gives a host nothing more until it is resumed. Raises ``NotFound``."""
+        return self._hosts.pause(name, paused=paused)
+
     async def find_default_host(self) -> None:
         """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a
         usable chat model on this machine (and again later, if there is none)."""
@@ -335,7 +354,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         entries, size = self._cache.statistics()
-        queue = self._scheduler.statistics()
+        queue = self._scheduler.statistics(asyncio.get_running_loop().time())
         return PoolStatistics(entries, size, self._hits, self._joined, self._completed, queue)
 
 

@@ -44,7 +44,7 @@ class _Request:
     avoided: set[str] = field(default_factory=set)
 
 
-def _size_class(cost: int) -> int:
+def size_class(cost: int) -> int:
     """A cost rounded up by an eighth at most: what a bucket must be able to pay."""
     shift = max(0, cost.bit_length() - 4)
     return -(-cost >> shift) << shift
@@ -212,7 +212,7 @@ class Scheduler:
             self._settle(request, "given_up", None, actions)
         else:
             avoided = frozenset(request.avoided)
-            costs = tuple(_size_class(work.costs.get(target, 0)) for target in targets) if work.costs else ()
+            costs = tuple(size_class(work.costs.get(target, 0)) for target in targets) if work.costs else ()
             key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs, work.tree)
             self._waiting.add(work.id, key, request.units, work.prefix)
 
@@ -467,12 +467,15 @@ class Scheduler:
     def hosts(self) -> dict[str, Slots]:
         return self._hosts
 
-    def statistics(self) -> Statistics:
+    def statistics(self, now: float | None = None) -> Statistics:
+        """``now`` only for ``drain``."""
         queued_for = dict.fromkeys(self._hosts, 0)
         for bucket in self._waiting:
             for name in {target.host for target in bucket.key.targets} & queued_for.keys():
                 queued_for[name] += len(bucket.members)
-        return Statistics(len(self._waiting), len(self._attempts), self._copies, self._settled, queued_for)
+        drain = None if now is None else self._outlook.drain(now)
+        drain = None if drain == math.inf else drain
+        return Statistics(len(self._waiting), len(self._attempts), self._copies, self._settled, queued_for, drain)
 
     def check(self) -> None:
         """The invariants; raises ``AssertionError``."""

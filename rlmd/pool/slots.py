@@ -56,6 +56,9 @@ class HostView:
     models: Mapping[str, ModelView]
     ready: bool = True
     paused: bool = False
+    #: Models in memory, as far as the server tells, and seconds a unit by model from earlier days.
+    resident: tuple[str, ...] = ()
+    pace: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -114,10 +117,14 @@ class Slots:
 
     def __post_init__(self) -> None:
         self.permits = self.ceiling = self.view.slots
+        self.pace = dict(self.view.pace)
+        self.resident = next(iter(self.view.resident), None)
         self.down_since = None if self.view.ready else self.since
         self.was_up = self.view.ready
 
     def change(self, view: HostView, now: float) -> None:
+        if view.resident and (self.resident is None or not self.in_flight) and self.resident not in view.resident:
+            self.resident = view.resident[0]
         if view.slots != self.view.slots:
             self.permits = view.slots
             self.ceiling = max(view.slots, len(self.in_flight))

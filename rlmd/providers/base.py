@@ -69,6 +69,8 @@ class ServedModel:
     bytes: int | None = None
     chat: bool = True
     remote: bool = False
+    #: In memory now, as far as the server tells.
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)

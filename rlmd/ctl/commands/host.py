@@ -93,6 +93,29 @@ def add(
 
 
 @app.command()
+def pause(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
+    """Give a host nothing more until it is resumed; what is under way there goes on."""
+    _set_paused("host/pause", name)
+
+
+@app.command()
+def resume(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
+    """Give a paused host work again."""
+    _set_paused("host/resume", name)
+
+
+def _set_paused(method: Literal["host/pause", "host/resume"], name: str) -> None:
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        params = NameParams(name=name)
+        result = await (client.call("host/pause", params) if method == "host/pause" else client.call(method, params))
+        print_hosts(output, (result.host,))
+
+    with_daemon(work)
+
+
+@app.command()
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
     """Remove a host that `host add` wrote."""
 

@@ -32,11 +32,33 @@ class HostHandlers:
         self._changing = asyncio.Lock()
 
     def table(self) -> Mapping[str, Handler[Connection]]:
-        return {"host/list": self.list, "host/add": self.add, "host/remove": self.remove}
+        return {
+            "host/list": self.list,
+            "host/add": self.add,
+            "host/pause": self.pause,
+            "host/resume": self.resume,
+            "host/remove": self.remove,
+        }
 
     async def list(self, _: Connection, __: m.Nothing) -> m.HostListResult:
         await self._parts.pool.find_default_host()
-        return m.HostListResult(hosts=tuple(map(host_info, self._parts.pool.hosts())))
+        now = self._parts.pool.statistics()
+        return m.HostListResult(
+            hosts=tuple(map(host_info, self._parts.pool.hosts())),
+            queued=now.queue.queued,
+            in_flight=now.queue.in_flight,
+            drain=now.queue.drain,
+            cache_hits=now.cache_hits,
+            completed=now.completed,
+        )
+
+    async def pause(self, client: Connection, params: m.NameParams) -> m.HostResult:
+        _refuse_egress(client)
+        return m.HostResult(host=host_info(self._parts.pool.pause_host(params.name, paused=True)))
+
+    async def resume(self, client: Connection, params: m.NameParams) -> m.HostResult:
+        _refuse_egress(client)
+        return m.HostResult(host=host_info(self._parts.pool.pause_host(params.name, paused=False)))
 
     async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
         _refuse_egress(client)

@@ -7,7 +7,7 @@ durations in seconds. Numbers that may exceed 2^53 (inode, nanoseconds) travel a
 
 from __future__ import annotations
 
-from rlmd.wire.methods import contexts, daemon, greeting, hosts, runs, sessions
+from rlmd.wire.methods import contexts, daemon, greeting, hosts, money, runs, sessions
 from rlmd.wire.methods.base import (
     PROTOCOL,
     Done,
@@ -70,7 +70,16 @@ from rlmd.wire.methods.hosts import (
     HostAddResult,
     HostInfo,
     HostListResult,
+    HostMeter,
     HostModel,
+    HostResult,
+)
+from rlmd.wire.methods.money import (
+    BudgetAccount,
+    BudgetAllowParams,
+    BudgetParams,
+    BudgetResult,
+    CacheResult,
 )
 from rlmd.wire.methods.runs import (
     MAX_FETCH_CHARS,
@@ -101,7 +110,9 @@ from rlmd.wire.methods.sessions import (
 
 #: In the order in which the protocol's page shows them.
 METHODS: dict[str, Method] = {
-    method.name: method for part in (greeting, contexts, runs, sessions, hosts, daemon) for method in part.METHODS
+    method.name: method
+    for part in (greeting, contexts, runs, sessions, hosts, money, daemon)
+    for method in part.METHODS
 }
 """Notifications from the daemon: ``run/fact`` (a fact), ``run/delta`` (a delta), ``run/gap`` (a ``RunGap``)."""
 
@@ -116,6 +127,11 @@ __all__ = [
     "AppendParams",
     "AttachParams",
     "BeginParams",
+    "BudgetAccount",
+    "BudgetAllowParams",
+    "BudgetParams",
+    "BudgetResult",
+    "CacheResult",
     "CancelParams",
     "Check",
     "ClientName",
@@ -148,7 +164,9 @@ __all__ = [
     "HostAddResult",
     "HostInfo",
     "HostListResult",
+    "HostMeter",
     "HostModel",
+    "HostResult",
     "InitializeParams",
     "InitializeResult",
     "InlineSource",

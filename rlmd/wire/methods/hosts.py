@@ -16,8 +16,19 @@ class HostModel(Result):
     digest: str | None = None
 
 
+class HostMeter(Result):
+    """Tokens a second of replies and prompts, seconds to the first token; watt-hours and dollars since the start."""
+
+    output_speed: float | None = None
+    prompt_speed: float | None = None
+    first_token: float | None = None
+    energy: float = 0.0
+    money: float = 0.0
+
+
 class HostInfo(Result):
-    """``state``: ok, busy (all slots used), down (``retry_in`` seconds), paused, unknown (not asked yet)."""
+    """``state``: ok, busy (all slots used), down (``retry_in`` seconds), paused, unknown (not asked yet).
+    ``resident``: models in its memory, as far as known."""
 
     name: str
     url: str
@@ -33,10 +44,24 @@ class HostInfo(Result):
     models: tuple[HostModel, ...]
     roles: tuple[str, ...]
     last_error: str | None
+    resident: tuple[str, ...] = ()
+    meter: HostMeter = HostMeter()
 
 
 class HostListResult(Result):
+    """``drain``: seconds that the hosts need for what waits; null when there is no telling. ``cache_hits`` and
+    ``completed``: sub-queries since the start."""
+
     hosts: tuple[HostInfo, ...]
+    queued: int = 0
+    in_flight: int = 0
+    drain: float | None = None
+    cache_hits: int = 0
+    completed: int = 0
+
+
+class HostResult(Result):
+    host: HostInfo
 
 
 class HostAddParams(Params):
@@ -61,5 +86,7 @@ class HostAddResult(Result):
 METHODS = (
     Method("host/list", Nothing, HostListResult, "Lists hosts with state, slots and queue depth."),
     Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
+    Method("host/pause", NameParams, HostResult, "Gives a host nothing more; what is under way there goes on."),
+    Method("host/resume", NameParams, HostResult, "Gives a paused host work again."),
     Method("host/remove", NameParams, Done, "Removes a host that host/add wrote."),
 )

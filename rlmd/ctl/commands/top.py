@@ -1,0 +1,109 @@
+"""``rlmctl top``: the hosts at work, live on a terminal; in a pipe or with ``--once``, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlmd.ctl.commands.budget import dollars
+from rlmd.ctl.running import with_daemon
+
+if TYPE_CHECKING:
+    from rlmd.client import Client
+    from rlmd.ctl.terminal import Output
+    from rlmd.wire.methods import BudgetResult, HostInfo, HostListResult
+
+HEADER = ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TOK/S", "FIRST", "WH", "$", "IN MEMORY")
+_RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
+
+
+def register(root: typer.Typer) -> None:
+    root.command()(top)
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", "-s", metavar="N", min=0.2, help="Between looks.")] = 1.0,
+) -> None:
+    """Watch the hosts: slots, queue, speed, energy and money. Ctrl-C ends it."""
+
+    async def work(client: Client, output: Output) -> None:
+        if once or not output.live:
+            print_top(output, *await _look(client))
+            return
+        await _watch(client, output, seconds)
+
+    with_daemon(work)
+
+
+async def _look(client: Client) -> tuple[HostListResult, BudgetResult]:
+    from rlmd.wire.methods import BudgetParams
+
+    return await client.call("host/list"), await client.call("budget/show", BudgetParams())
+
+
+async def _watch(client: Client, output: Output, seconds: float) -> None:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=output.out, no_color=not output.colour_out, highlight=False)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            hosts, budget = await _look(client)
+            table = Table(box=None, pad_edge=False)
+            for number, name in enumerate(HEADER):
+                table.add_column(name, justify="right" if number in _RIGHT else "left", no_wrap=True)
+            for row in rows_of(hosts.hosts):
+                table.add_row(*map(Text, row))
+            live.update(Group(*map(Text, summary_of(hosts, budget)), Text(""), table), refresh=True)
+            await asyncio.sleep(seconds)
+
+
+def print_top(output: Output, hosts: HostListResult, budget: BudgetResult) -> None:
+    for line in summary_of(hosts, budget):
+        output.print(line)
+    output.table(HEADER, rows_of(hosts.hosts), right=_RIGHT)
+
+
+def summary_of(hosts: HostListResult, budget: BudgetResult) -> list[str]:
+    """What holds for all hosts together."""
+    from rlmd.ctl.terminal import duration
+
+    asked = hosts.cache_hits + hosts.completed
+    share = f"{100 * hosts.cache_hits / asked:.0f} % of {asked:,} from the cache" if asked else "nothing asked yet"
+    drain = f", done in about {duration(hosts.drain)}" if hosts.drain else ""
+    spent = "   ".join(
+        f"{account.name} ${dollars(account.spent)}"
+        + (f" of {dollars(account.limit)}" if account.limit is not None else "")
+        for account in budget.accounts
+    )
+    return [f"{hosts.queued:,} wait, {hosts.in_flight:,} under way{drain}   {share}", spent]
+
+
+def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
+    from rlmd.ctl.terminal import duration, one_line
+
+    def number(value: float | None, form: str = ".1f") -> str:
+        return "–" if value is None else format(value, form)
+
+    return [
+        (
+            host.name,
+            host.state if host.retry_in is None else f"{host.state} {duration(host.retry_in)}",
+            f"{host.slots_used}/{host.slots}",
+            str(host.queued),
+            str(host.completed),
+            str(host.failed),
+            number(host.meter.output_speed),
+            "–" if host.meter.first_token is None else f"{host.meter.first_token:.2f} s",
+            number(host.meter.energy or None, ".2f"),
+            dollars(host.meter.money) if host.meter.money else "–",
+            one_line(", ".join(host.resident)) or "–",
+        )
+        for host in hosts
+    ]

@@ -1,0 +1,88 @@
+"""What a host turned out to do: its speed as tokens come, and what it took. For people; the scheduler has its own pace.
+
+Speeds are kept across restarts (``Meters``), with the scheduler's pace, so that the first batch after a start is handed
+out as well as the last before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+
+from rlmd.providers.base import Usage
+
+#: Weight of the newest reply.
+WEIGHT = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Speeds are tokens a second; ``first_token`` seconds from sending to the first token; ``energy`` watt-hours and
+    ``money`` dollars since the daemon's start."""
+
+    output_speed: float | None = None
+    prompt_speed: float | None = None
+    first_token: float | None = None
+    energy: float = 0.0
+    money: float = 0.0
+
+    def replied(self, usage: Usage, first_token: float | None, seconds: float) -> None:
+        """After a whole reply."""
+        if first_token is None or usage.estimated:
+            return
+        self.first_token = _mixed(self.first_token, first_token)
+        if first_token > 0:
+            self.prompt_speed = _mixed(self.prompt_speed, usage.prompt_tokens / first_token)
+        if seconds > first_token:
+            self.output_speed = _mixed(self.output_speed, usage.completion_tokens / (seconds - first_token))
+
+
+def _mixed(known: float | None, sample: float) -> float:
+    return sample if known is None else known + WEIGHT * (sample - known)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Of one host: the scheduler's seconds a unit by model, and its speeds."""
+
+    pace: Mapping[str, float]
+    output_speed: float | None = None
+    prompt_speed: float | None = None
+    first_token: float | None = None
+
+
+def read_learned(file: Path) -> dict[str, Learned]:
+    """By host; nothing when the file is missing or not ours: it is learned again."""
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            str(name): Learned(
+                {str(model): float(pace) for model, pace in one["pace"].items() if 0 < float(pace) < 1e6},
+                *(None if one.get(key) is None else float(one[key]) for key in _SPEEDS),
+            )
+            for name, one in stored.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        log.warning("speeds_unreadable", file=str(file))
+        return {}
+
+
+def write_learned(file: Path, learned: Mapping[str, Learned]) -> None:
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        draft.write_text(json.dumps({name: asdict(one) for name, one in learned.items()}), encoding="utf-8")
+        os.replace(draft, file)
+    except OSError as error:
+        log.warning("speeds_unwritten", file=str(file), error=type(error).__name__)
+
+
+_SPEEDS = ("output_speed", "prompt_speed", "first_token")

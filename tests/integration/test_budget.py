@@ -1,0 +1,197 @@
+"""Money: never more than the budget, by the pool and by the daemon, whatever is cut and whenever it is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlmd.config import BudgetSettings, HostSettings, ModelSettings, PriceSettings, Settings
+from rlmd.errors import NoHost
+from rlmd.pool import CompletionRequest, Pool
+from rlmd.pool.prices import NANO
+from rlmd.providers.base import Message, Sampling
+from tests.conftest import StartDaemon
+from tests.fakes.ollama import FakeOllama, Scripted, Seen
+from tests.harness import Folders, load_text, new_run, start_run
+
+#: Dollars a million tokens; a token of the fake costs as much in nano.
+PRICE = PriceSettings(prompt=1000.0, completion=2000.0)
+#: A byte, two, three and four bytes a character, and what is no character.
+ALPHABETS = ("plain words ", "üßéñ ", "漢字かな ", "🙂🦊 ", "\udce9\udcff")
+SAMPLING = Sampling(max_tokens=32)
+
+
+def paid(fake: FakeOllama, **more: Any) -> HostSettings:
+    models = {"sub": ModelSettings(price=PRICE)}
+    return HostSettings(url=fake.url, provider="ollama", trust="cloud", slots=fake.slots, models=models, **more)
+
+
+@asynccontextmanager
+async def spending(hosts: dict[str, HostSettings], budget: BudgetSettings, file: Path) -> AsyncIterator[Pool]:
+    settings = Settings(hosts=hosts, budget=budget)
+    pool = Pool(settings, ledger_file=file, environment={}, default_url=None)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def ask(prompt: str, run: str = "run") -> CompletionRequest:
+    return CompletionRequest("sub", (Message("user", prompt),), SAMPLING, run, batch=True)
+
+
+def charged(fake: FakeOllama, seen: Seen) -> int:
+    """Nano that an honest provider charges: what it read, and what it wrote before whatever happened."""
+    written = 0 if seen.outcome == "failed" else 32
+    return fake.tokens(seen) * 1000 * 1000 + written * 2000 * 1000
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.full, pytest.mark.timeout(900)])])
+async def test_many_at_once_against_a_budget_for_a_tenth_of_them(tmp_path: Path, count: int) -> None:
+    prompts = [f"{number} {ALPHABETS[number % 5] * (1 + number % 9)}" for number in range(count)]
+    faults = {3: "cut", 7: "reset", 11: "garbage", 13: "error_line"}
+
+    def reply(prompt: str) -> Scripted:
+        number = int(prompt.split()[0])
+        return Scripted("word" * 8, fault=faults.get(number % 17), after=9)  # type: ignore[arg-type]
+
+    async with FakeOllama(["sub"], slots=16, bytes_per_token=1.0) as fake:
+        fake.answer = reply
+        worst = sum((len(p.encode("utf-8", "replace")) + 8) * 1000 * 1000 + 32 * 2000 * 1000 for p in prompts)
+        limit = worst / 10 / NANO
+        budget = BudgetSettings(day=limit, overflow_after=0)
+        async with spending({"cloud": paid(fake)}, budget, tmp_path / "ledger") as pool:
+            got = await asyncio.gather(*(pool.complete(ask(p)) for p in prompts), return_exceptions=True)
+            day = next(account for account in pool.accounts() if account.name == "day")
+    answered = [one for one in got if not isinstance(one, BaseException)]
+    refused = [one for one in got if isinstance(one, NoHost)]
+    assert answered
+    assert refused
+    assert all("budget does not allow it" in one.message for one in refused)
+    assert day.reserved == 0
+    assert day.spent <= limit, "never more than the budget"
+    assert sum(charged(fake, seen) for seen in fake.seen) <= day.spent * NANO + 1, "and never more than is written down"
+    assert day.spent >= 0.7 * limit, "and it is used"
+    with closing(sqlite3.connect(tmp_path / "ledger")) as database:
+        (kept, open_) = database.execute("SELECT sum(spent), count(*) - count(spent) FROM attempts").fetchone()
+    assert (kept, open_) == (round(day.spent * NANO), 0)
+
+
+async def test_at_the_end_of_the_budget_the_local_host_answers_the_rest(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"], slots=4) as cloud, FakeOllama(["sub"], latency=0.01) as local:
+        hosts = {"cloud": paid(cloud), "local": HostSettings(url=local.url, provider="ollama", watts=200)}
+        async with spending(hosts, BudgetSettings(day=0.5, overflow_after=0), tmp_path / "ledger") as pool:
+            got = await asyncio.gather(*(pool.complete(ask(f"p{number}")) for number in range(40)))
+            used = {one.record.host for one in got}
+            assert used == {"cloud", "local"}
+            assert all(one.record.money > 0 for one in got if one.record.host == "cloud")
+            assert all(one.record.money == 0 < one.record.energy for one in got if one.record.host == "local")
+            assert all(account.spent <= 0.5 for account in pool.accounts())
+
+
+async def test_when_the_cloud_is_down_the_local_host_answers_and_nothing_is_spent(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as cloud, FakeOllama(["sub"]) as local:
+        hosts = {"cloud": paid(cloud), "local": HostSettings(url=local.url, provider="ollama")}
+        async with spending(hosts, BudgetSettings(day=5, overflow_after=0), tmp_path / "ledger") as pool:
+            await cloud.die()
+            got = await asyncio.gather(*(pool.complete(ask(f"p{number}")) for number in range(10)))
+            assert {one.record.host for one in got} == {"local"}
+            assert [account.spent for account in pool.accounts()] == [0, 0]
+
+
+async def test_a_cloud_model_of_unknown_price_is_not_used_where_there_is_a_budget(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        host = HostSettings(url=fake.url, provider="ollama", trust="cloud")
+        async with spending({"cloud": host}, BudgetSettings(month=5), tmp_path / "ledger") as pool:
+            with pytest.raises(NoHost, match="nobody knows what a candidate for sub costs"):
+                await pool.complete(ask("q"))
+        async with spending({"cloud": host}, BudgetSettings(), tmp_path / "ledger") as pool:
+            assert (await pool.complete(ask("q"))).record.money == 0
+
+
+async def test_a_cancelled_request_costs_what_was_reserved(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        fake.answer = lambda _: Scripted("x", fault="hang")
+        async with spending({"cloud": paid(fake)}, BudgetSettings(day=5), tmp_path / "ledger") as pool:
+            task = asyncio.create_task(pool.complete(ask("q")))
+            await fake.until(lambda: fake.serving == 1)
+            day = pool.accounts()[0]
+            assert (day.spent, day.reserved > 0) == (0, True)
+            task.cancel()
+            await asyncio.wait([task])
+            await fake.until(lambda: fake.aborted == 1)
+            while pool.accounts()[0].reserved:
+                await asyncio.sleep(0)
+            assert pool.accounts()[0].spent == day.reserved
+
+
+async def test_a_damaged_ledger_is_set_aside_and_nothing_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "ledger").write_bytes(b"this is no database" * 500)
+    async with FakeOllama(["sub"]) as fake:
+        async with spending({"cloud": paid(fake)}, BudgetSettings(day=5), tmp_path / "ledger") as pool:
+            with pytest.raises(NoHost, match="ledger was damaged"):
+                await pool.complete(ask("q"))
+        (aside,) = tmp_path.glob("ledger.damaged-*")
+        aside.unlink()
+        async with spending({"cloud": paid(fake)}, BudgetSettings(day=5), tmp_path / "ledger") as pool:
+            assert (await pool.complete(ask("q"))).record.money > 0
+
+
+def config_of_a_cloud(fake: FakeOllama, more: str = "") -> str:
+    return f"""
+[hosts.cloud]
+url = "{fake.url}"
+provider = "ollama"
+trust = "cloud"
+slots = 4
+[hosts.cloud.models.sub]
+price = {{ prompt = 1000, completion = 2000 }}
+[budget]
+day = 500
+{more}
+"""
+
+
+async def test_kill_9_in_the_middle_loses_no_spending_record(folders: Folders, start_daemon: StartDaemon) -> None:
+    async with FakeOllama(["sub"], slots=4) as fake:
+        folders.write_config(config_of_a_cloud(fake))
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "note", "a short text")
+            first = await start_run(client, new_run("What is it?", "note", strategy="direct"))
+            assert first["receipt"]["money"] > 0
+            before = {one["name"]: one for one in (await client.call("budget/show"))["accounts"]}
+            assert before["day"]["spent"] == pytest.approx(first["receipt"]["money"])
+            fake.answer = lambda _: Scripted("x", fault="hang")
+            for number in range(3):
+                await client.call("run/start", new_run(f"Again, {number}?", "note", strategy="direct"))
+            await fake.until(lambda: fake.serving == 3)
+            held = {one["name"]: one for one in (await client.call("budget/show"))["accounts"]}
+            assert held["day"]["reserved"] > 0
+        await daemon.kill()
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            after = {one["name"]: one for one in (await client.call("budget/show"))["accounts"]}
+            assert after["day"]["spent"] == pytest.approx(held["day"]["spent"] + held["day"]["reserved"])
+            assert after["month"]["spent"] == pytest.approx(after["day"]["spent"])
+
+
+async def test_ask_spends_for_a_run_only_after_it_was_allowed(folders: Folders, start_daemon: StartDaemon) -> None:
+    async with FakeOllama(["sub"], slots=4) as fake:
+        folders.write_config(config_of_a_cloud(fake, "ask = true"))
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "note", "a short text")
+            run = new_run("What is it?", "note", strategy="direct")
+            ended = await start_run(client, run)
+            assert "nobody has said that this run may spend" in ended["why"]
+            assert not fake.seen
+            shown = await client.call("budget/allow", {"run_id": run["run_id"]})
+            assert [one["name"] for one in shown["accounts"]] == ["day", "month", "run"]
