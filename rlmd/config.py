@@ -22,7 +22,7 @@ from rlmd.errors import ConfigInvalid
 from rlmd.validation import problems_of
 
 Trust = Literal["mine", "cloud"]
-ProviderKind = Literal["ollama", "openai"]
+ProviderKind = Literal["ollama", "openai", "anthropic"]
 
 
 class Section(BaseModel):
@@ -58,7 +58,7 @@ class HostSettings(Section):
     """A server that completes prompts. `rlmctl host add NAME URL` asks it what it is and writes this."""
 
     url: str = Field(description="Where it listens, such as `http://m40:11434`")
-    provider: ProviderKind = Field(description="Its protocol: Ollama's own, or any OpenAI-compatible one")
+    provider: ProviderKind = Field(description="Its protocol: Ollama's own, any OpenAI-compatible one, or Anthropic's")
     slots: int = Field(1, ge=1, le=512, description="Requests that it may hold at a time")
     trust: Trust | None = Field(
         None,

@@ -275,7 +275,7 @@ class Dispatcher:
                 assert self._hosts is not None
                 self._hosts.tell_scheduler(host)
         ending = ending_of(error)
-        if running.first_token is None and (isinstance(error, UNBILLED) or error.details.get("refused")):
+        if running.first_token is None and (_cost_nothing(error) or error.details.get("refused")):
             running.spent = 0
         log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
         return ending
@@ -396,8 +396,13 @@ class Dispatcher:
         self.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
 
-#: Errors that came instead of a reply, and cost nothing.
-UNBILLED = (HostOverloaded, HostRefused, ModelMissing, PromptTooLong)
+def _cost_nothing(error: RlmdError) -> bool:
+    """Whether it came instead of a reply: a reply that was withheld has no status, and is billed."""
+    if isinstance(error, HostRefused):
+        return "status" in error.details
+    return isinstance(error, HostOverloaded | ModelMissing | PromptTooLong)
+
+
 #: What an error says to the scheduler; the first class that fits counts.
 _VERDICTS: tuple[tuple[type[RlmdError], Verdict], ...] = (
     (HostOverloaded, "overloaded"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
-from rlmd.config import HostSettings, ModelSettings, Trust
+from rlmd.config import HostSettings, ModelSettings, ProviderKind, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
 from rlmd.pool.meter import Meter
 from rlmd.pool.prices import Price, price_of
@@ -198,6 +198,9 @@ class Host:
         return "mine"
 
 
+_KIND_OF: dict[str, ProviderKind] = {"ollama": "ollama", "openai": "openai", "anthropic": "anthropic"}
+
+
 def _find(served: Mapping[str, ServedModel], name: str) -> ServedModel | None:
     """Ollama lists ``name:latest`` for a model that is called ``name``."""
     return served.get(name) or served.get(f"{name}:latest")
@@ -254,7 +257,7 @@ def settings_for(
         chosen[name] = ModelSettings(window=max(256, window or (known.window if known else None) or DEFAULT_WINDOW))
     return HostSettings(
         url=checked_url(url),
-        provider="ollama" if facts.provider == "ollama" else "openai",
+        provider=_KIND_OF.get(facts.provider, "openai"),
         slots=slots or facts.slots or 1,
         trust=trust,
         api_key_env=api_key_env,

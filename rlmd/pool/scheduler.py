@@ -285,10 +285,12 @@ class Scheduler:
             return 0
         return host.root_prefix[1]
 
-    def _rank(self, bucket: Bucket, target: Target, host: Slots) -> tuple[bool, float, str, bool, int]:
+    def _rank(self, bucket: Bucket, target: Target, host: Slots) -> tuple[bool, bool, float, str, bool, int]:
         key = bucket.key
+        # a request that failed here is a poor trial: it may be its own fault
+        spoilt = host.open_until is not None and host.view.name in key.avoided
         swap = host.resident is not None and target.model != host.resident
-        return (not key.interactive, self._served[key.run], key.run, swap, -bucket.longest)
+        return (spoilt, not key.interactive, self._served[key.run], key.run, swap, -bucket.longest)
 
     def _eligible(self, key: Key, host: Slots, now: float) -> Target | None:
         """The target by which this host may take what waits under ``key``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -17,11 +18,12 @@ from rlmd.providers.addresses import checked_url
 from rlmd.providers.base import Provider, ServerFacts
 
 if TYPE_CHECKING:
+    from rlmd.providers.anthropic import Anthropic
     from rlmd.providers.ollama import Ollama
     from rlmd.providers.openai import OpenAI
 
 #: In the order of asking: Ollama also answers ``/v1/models``, so its own API is asked first.
-KINDS: tuple[ProviderKind, ...] = ("ollama", "openai")
+KINDS: tuple[ProviderKind, ...] = ("ollama", "openai", "anthropic")
 
 
 async def make_provider(
@@ -36,11 +38,23 @@ async def make_provider(
     return provider(url, api_key=api_key, connections=connections)
 
 
-def _class_of(kind: ProviderKind) -> type[Ollama] | type[OpenAI]:
+def _class_of(kind: ProviderKind) -> type[Ollama] | type[OpenAI] | type[Anthropic]:
+    from rlmd.providers.anthropic import Anthropic
     from rlmd.providers.ollama import Ollama
     from rlmd.providers.openai import OpenAI
 
-    return Ollama if kind == "ollama" else OpenAI
+    classes: dict[ProviderKind, type[Ollama] | type[OpenAI] | type[Anthropic]] = {
+        "ollama": Ollama,
+        "openai": OpenAI,
+        "anthropic": Anthropic,
+    }
+    return classes[kind]
+
+
+def _is_anthropic(url: str) -> bool:
+    """Both kinds answer ``/v1/models``, and without a valid key alike."""
+    host = urlsplit(checked_url(url)).hostname or ""
+    return host == "anthropic.com" or host.endswith(".anthropic.com")
 
 
 async def detect(url: str, *, api_key: SecretStr | None = None) -> ServerFacts:
@@ -52,7 +66,7 @@ async def detect(url: str, *, api_key: SecretStr | None = None) -> ServerFacts:
         ConfigInvalid: no such URL can exist.
     """
     failures: list[RlmdError] = []
-    for kind in KINDS:
+    for kind in ("anthropic",) if _is_anthropic(url) else KINDS:
         provider = await make_provider(kind, url, api_key=api_key)
         try:
             return await provider.probe()
@@ -62,9 +76,9 @@ async def detect(url: str, *, api_key: SecretStr | None = None) -> ServerFacts:
             failures.append(failure)
         finally:
             await provider.close()
-    if isinstance(failures[-1], HostRefused):
-        raise failures[-1]
+    if refused := [failure for failure in failures if isinstance(failure, HostRefused)]:
+        raise refused[-1]
     raise HostFailed(
-        f"Nothing at {checked_url(url)} answers as Ollama (/api/version) or OpenAI-compatible (/v1/models).",
+        f"Nothing at {checked_url(url)} answers as Ollama (/api/version), OpenAI-compatible or Anthropic (/v1/models).",
         hint="Give the URL of the server itself, such as http://192.168.1.5:11434.",
     ) from failures[-1]

@@ -106,8 +106,11 @@ _TOO_LONG = (
 _UNPAID = (
     r"balance|billing|insufficient[_ ](quota|funds|credit)|spend(ing)?[_ ]limit|arrears|recharge|account.{0,20}locked"
 )
+#: Anthropic says it with a 400: https://docs.anthropic.com/en/api/errors
+_UNPAID_400 = r"credit balance is too low|spend(ing)?[_ ]limit|reached your specified (API )?usage limits"
 _NO_MODEL = (
     r"model.{0,200}(not found|does not exist|not exist|unknown|is required)|model_not_found|no such model|invalid model"
+    r"|^model: \S"
 )
 
 #: First match wins: statuses (None: any), pattern in the server's words (None: any), what it means.
@@ -115,6 +118,7 @@ RULES: tuple[tuple[Callable[[int], bool] | None, str | None, Callable[[Refusal],
     (None, _TOO_LONG, _too_long),
     (lambda s: s == 413, None, _too_long),
     (lambda s: s in (402, 403, 429), _UNPAID, _unpaid),
+    (lambda s: s == 400, _UNPAID_400, _unpaid),
     (lambda s: s == 402, None, _unpaid),
     (lambda s: s in (401, 403, 407), None, _unauthorised),
     (lambda s: s in (200, 400, 404, 422), _NO_MODEL, _missing),
@@ -175,7 +179,7 @@ def _read(parsed: Any) -> tuple[str, str, dict[str, int]]:
         text = error if isinstance(error, str) else json.dumps(error)[:4000]
         return text, text, {}
     message = str(error.get("message") or error.get("msg") or "")
-    said = " ".join(str(error.get(name) or "") for name in ("message", "msg", "type", "code", "param"))
+    said = " ".join(str(error.get(name) or "") for name in ("message", "msg", "type", "code", "param", "details"))
     numbers = {}
     for name in ("code", "n_prompt_tokens", "n_ctx"):
         value = error.get(name)
@@ -188,6 +192,8 @@ def _numbers(said: str, numbers: Mapping[str, int]) -> tuple[int | None, int | N
     """Tokens of the prompt and the window, where the server told them in fields or in words."""
     tokens, window = numbers.get("n_prompt_tokens"), numbers.get("n_ctx")
     if found := re.search(r"request \((\d{1,9}) tokens\).{0,80}?\((\d{1,9}) tokens\)", said):
+        return tokens or int(found[1]), window or int(found[2])
+    if found := re.search(r"(\d{1,9}) tokens > (\d{1,9}) maximum", said):
         return tokens or int(found[1]), window or int(found[2])
     if found := re.search(r"maximum context length is (\d{1,9})", said):
         window = window or int(found[1])

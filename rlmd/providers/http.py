@@ -11,7 +11,7 @@ import contextlib
 import json
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
@@ -161,8 +161,18 @@ class Response:
 class Http:
     """The connections to one server. ``base`` is its URL; ``server`` how messages name it."""
 
-    def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: SecretStr | None = None,
+        connections: int = 66,
+        key_header: str = "Authorization",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.base = checked_url(url)
+        self._key_header = key_header
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "rlmd", **(headers or {})}
         parts = urlsplit(self.base)
         self.server = f"{parts.scheme}://{parts.netloc}"
         self._key = checked_key(api_key)
@@ -238,11 +248,12 @@ class Http:
     ) -> httpx.Response:
         """Past httpx's client: redirects, cookies and authentication flows are not ours, and cost as much as all
         the rest."""
-        headers = {"Accept-Encoding": "identity", "User-Agent": "rlmd"}
+        headers = dict(self._headers)
         if content is not None:
             headers["Content-Type"] = "application/json"
         if self._key is not None:
-            headers["Authorization"] = "Bearer " + self._key.get_secret_value()
+            prefix = "Bearer " if self._key_header == "Authorization" else ""
+            headers[self._key_header] = prefix + self._key.get_secret_value()
         if (parsed := self._urls.get(url)) is None:
             parsed = self._urls[url] = httpx.URL(url)
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=None).as_dict()

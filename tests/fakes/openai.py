@@ -8,7 +8,7 @@ In a test::
 
 As a process: ``python -m tests.fakes.openai --port 0 --slots 2 --dialect vllm --model sub --script FILE``; FILE as for
 the fake Ollama. Dialects differ in where usage comes, whether ``[DONE]`` does, in the shape of errors and of the list
-of models; see ``DIALECTS``. ``Scripted`` and ``Seen`` are those of the fake Ollama. Every stream is sent in pieces of
+of models; see ``DIALECTS``. ``Scripted`` and ``Seen`` are those of all fakes. Every stream is sent in pieces of
 ``split`` bytes, so that characters and lines are cut anywhere.
 """
 
@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.fakes.httpd import HttpServer, Reply, Request
-from tests.fakes.ollama import Entry, Scripted, Seen, echo
+from tests.fakes.httpd import Reply, Request
+from tests.fakes.serving import FakeServer, Scripted, Seen
 
 
 def _usual_error(status: int, text: str) -> dict[str, Any]:
@@ -86,7 +85,7 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
-class FakeOpenAI:
+class FakeOpenAI(FakeServer):
     """See the module's docstring."""
 
     def __init__(
@@ -101,47 +100,14 @@ class FakeOpenAI:
         split: int = 7,
         port: int = 0,
     ) -> None:
+        super().__init__(slots=slots, port=port)
         self.models = list(models)
         self.dialect = DIALECTS[dialect]
-        self.slots = slots
         self.latency = latency
         self.window = window
         self.api_key = api_key
         self.split = split
-        self.answer: Callable[[str], str | Scripted] = echo
-        self.scripts: dict[str, list[Entry]] = {}
-        self.seen: list[Seen] = []
-        self.held = self.max_held = 0
         self.refused: list[str] = []
-        self.changed = asyncio.Condition()
-        self._free = asyncio.Semaphore(slots)
-        self.http = HttpServer(self._route, port)
-
-    @property
-    def url(self) -> str:
-        return self.http.url
-
-    async def __aenter__(self) -> FakeOpenAI:
-        await self.http.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.stop()
-
-    def script(self, model: str, entries: Iterable[Entry]) -> None:
-        self.scripts[model] = list(entries)
-
-    @property
-    def aborted(self) -> int:
-        return sum(seen.outcome == "aborted" for seen in self.seen)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with self.changed:
-            await self.changed.wait_for(condition)
-
-    async def _tell(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
 
     # ── HTTP ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,38 +157,10 @@ class FakeOpenAI:
         async with self._recorded(seen), self._free:
             await self._complete(seen, reply)
 
-    @contextlib.asynccontextmanager
-    async def _recorded(self, seen: Seen) -> AsyncIterator[None]:
-        self.seen.append(seen)
-        self.held += 1
-        self.max_held = max(self.max_held, self.held)
-        await self._tell()
-        try:
-            yield
-        except (asyncio.CancelledError, ConnectionResetError):
-            seen.outcome = "aborted"
-            raise
-        finally:
-            self.held -= 1
-            if seen.outcome == "held":
-                seen.outcome = "failed"
-            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._tell()))
-
     # ── what is answered ────────────────────────────────────────────────────────────────────────────────────
 
     def tokens(self, seen: Seen) -> int:
         return sum(len(str(message["content"]).encode("utf-8", "replace")) // 4 + 4 for message in seen.messages)
-
-    def _entry(self, seen: Seen) -> Scripted:
-        script = self.scripts.get(seen.model)
-        if script is None:
-            given: str | Scripted = self.answer(seen.prompt)
-        elif not script:
-            given = Scripted(status=400, text=f"the script of {seen.model} is used up")
-        else:
-            entry = script.pop(0)
-            given = entry(seen) if callable(entry) else entry
-        return Scripted(text=given) if isinstance(given, str) else given
 
     async def _complete(self, seen: Seen, reply: Reply) -> None:
         entry = self._entry(seen)

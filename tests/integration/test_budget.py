@@ -71,10 +71,11 @@ async def test_many_at_once_against_a_budget_for_a_tenth_of_them(tmp_path: Path,
             got = await asyncio.gather(*(pool.complete(ask(p)) for p in prompts), return_exceptions=True)
             day = next(account for account in pool.accounts() if account.name == "day")
     answered = [one for one in got if not isinstance(one, BaseException)]
-    refused = [one for one in got if isinstance(one, NoHost)]
+    faulty = [number % 17 in faults for number in range(count)]
+    refused = [one for one, bad in zip(got, faulty, strict=True) if isinstance(one, NoHost) and not bad]
     assert answered
     assert refused
-    assert all("budget does not allow it" in one.message for one in refused)
+    assert {one.message for one in refused if "budget does not allow it" not in one.message} == set()
     assert day.reserved == 0
     assert day.spent <= limit, "never more than the budget"
     assert sum(charged(fake, seen) for seen in fake.seen) <= day.spent * NANO + 1, "and never more than is written down"

@@ -20,10 +20,13 @@ from rlmd.errors import (
     PromptTooLong,
     PromptTruncated,
 )
+from rlmd.providers.anthropic import Anthropic
 from rlmd.providers.base import Completion, Message, Provider, Sampling
 from rlmd.providers.detect import detect
+from rlmd.providers.failures import is_final_for_host
 from rlmd.providers.ollama import Ollama
 from rlmd.providers.openai import OpenAI
+from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.httpd import HttpServer, Reply, Request
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
 from tests.fakes.openai import DIALECTS, FakeOpenAI
@@ -33,10 +36,18 @@ PROSE = "some words of prose, as people write them. "
 
 @asynccontextmanager
 async def speaking(which: str, **more: Any) -> AsyncIterator[tuple[Any, Provider]]:
-    """A fake and the provider that speaks to it; ``which`` is ollama or a dialect."""
-    fake = FakeOllama(["sub"], **more) if which == "ollama" else FakeOpenAI(dialect=which, **more)
+    """A fake and the provider that speaks to it; ``which`` is ollama, anthropic or a dialect of OpenAI's."""
+    fake: FakeOllama | FakeOpenAI | FakeAnthropic
+    match which:
+        case "ollama":
+            fake = FakeOllama(["sub"], **more)
+        case "anthropic":
+            fake = FakeAnthropic(["sub"], **more)
+        case _:
+            fake = FakeOpenAI(dialect=which, **more)
     async with fake:
-        provider: Provider = Ollama(fake.url) if which == "ollama" else OpenAI(fake.url)
+        makers: dict[str, type[Ollama] | type[Anthropic]] = {"ollama": Ollama, "anthropic": Anthropic}
+        provider: Provider = makers.get(which, OpenAI)(fake.url)
         try:
             yield fake, provider
         finally:
@@ -50,8 +61,8 @@ async def complete(provider: Provider, prompt: str = "hello", window: int = 8192
     return done
 
 
-EVERY = ["ollama", *sorted(DIALECTS)]
-STREAMING = [which for which in EVERY if which == "ollama" or not DIALECTS[which].json_only]
+EVERY = ["anthropic", "ollama", *sorted(DIALECTS)]
+STREAMING = [which for which in EVERY if which not in DIALECTS or not DIALECTS[which].json_only]
 
 
 @pytest.mark.parametrize("which", EVERY)
@@ -61,7 +72,7 @@ async def test_a_whole_answer(which: str) -> None:
         done = await complete(provider)
         assert (done.text, done.thinking, done.finish) == ("grüße 🙂 hello", "", "stop")
         assert done.usage.prompt_tokens > 0
-        assert done.usage.estimated == (which != "ollama" and DIALECTS[which].usage == "never")
+        assert done.usage.estimated == (which in DIALECTS and DIALECTS[which].usage == "never")
         assert [(await complete(provider, str(n))).text for n in range(12)] == [f"grüße 🙂 {n}" for n in range(12)]
 
 
@@ -115,9 +126,9 @@ async def test_a_model_that_is_not_there(which: str) -> None:
             await provider.complete("gone", 8192, (Message("user", "x"),), Sampling(), lambda _: None)
 
 
-@pytest.mark.parametrize("which", ["ollama", "llama.cpp", "vllm"])
+@pytest.mark.parametrize("which", ["anthropic", "ollama", "llama.cpp", "vllm"])
 async def test_a_prompt_that_is_too_long_tells_both_numbers(which: str) -> None:
-    async with speaking(which) as (fake, provider):
+    async with speaking(which, **({"window": 8192} if which == "anthropic" else {})) as (fake, provider):
         with pytest.raises(PromptTooLong) as caught:
             await complete(provider, PROSE * 2000)
         assert caught.value.details["window"] == 8192
@@ -266,6 +277,72 @@ async def test_openai_a_silently_cut_prompt_is_noticed() -> None:
             await complete(provider, PROSE * 1000, window=2048)
 
 
+# ── Anthropic ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_anthropic_gets_what_its_api_asks_for_and_the_beginning_is_marked_for_its_cache() -> None:
+    turns = (
+        Message("system", "rules " * 50),
+        Message("user", "one"),
+        Message("assistant", "1"),
+        Message("user", "two"),
+    )
+    async with speaking("anthropic", api_key=None) as (fake, provider):
+        first = await provider.complete("sub", 8192, turns, Sampling(temperature=1.5), lambda _: None)
+        again = await provider.complete("sub", 8192, turns, Sampling(stop=("END",)), lambda _: None)
+        await complete(provider, "alone")
+    body = fake.seen[0].body
+    assert body["system"][0]["cache_control"] == {"type": "ephemeral"}
+    assert body["messages"][-1]["content"][0]["cache_control"] == {"type": "ephemeral"}
+    assert (body["temperature"], body["max_tokens"]) == (1.0, 1024)
+    assert fake.seen[1].body["stop_sequences"] == ["END"]
+    assert fake.seen[2].body["messages"] == [{"role": "user", "content": "alone"}], "a lone prompt is read once"
+    assert first.usage.prompt_tokens == again.usage.prompt_tokens == fake.tokens(fake.seen[0])
+    assert (first.usage.written_tokens, first.usage.cached_tokens) == (75, 0)
+    assert (again.usage.written_tokens, again.usage.cached_tokens) == (0, 75)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [("model_context_window_exceeded", CompletionCut), ("refusal", HostRefused), ("pause_turn", CompletionCut)],
+)
+async def test_anthropic_reasons_that_end_no_reply(reason: str, kind: type[Exception]) -> None:
+    async with speaking("anthropic") as (fake, provider):
+        fake.stop_reason = reason
+        with pytest.raises(kind):
+            await complete(provider)
+
+
+async def test_anthropic_a_spent_cap_is_final_and_an_overload_is_not() -> None:
+    async with speaking("anthropic") as (fake, provider):
+        fake.script(
+            "sub", [Scripted("Overloaded", status=529), Scripted("slow", status=429), Scripted("no", status=429)]
+        )
+        for _ in range(2):
+            with pytest.raises(HostOverloaded):
+                await complete(provider)
+        fake.details = {"error_code": "enforced_spend_limit_reached"}
+        with pytest.raises(HostRefused, match="no balance") as caught:
+            await complete(provider)
+        assert is_final_for_host(caught.value)
+        fake.script("sub", [Scripted("Your credit balance is too low to access the Anthropic API.", status=400)])
+        with pytest.raises(HostRefused, match="no balance"):
+            await complete(provider)
+
+
+async def test_anthropic_says_what_it_serves() -> None:
+    async with FakeAnthropic(["claude-haiku-5-5"], api_key="right") as fake:
+        provider = Anthropic(fake.url, api_key=SecretStr("right"))
+        facts = await provider.probe()
+        await provider.close()
+        assert [(model.name, model.window) for model in facts.models] == [("claude-haiku-5-5", 200_000)]
+        assert (facts.provider, facts.software) == ("anthropic", None), "which makes it cloud"
+        wrong = Anthropic(fake.url, api_key=SecretStr("sk-wrong-1234"))
+        with pytest.raises(HostRefused, match="refused the key"):
+            await wrong.probe()
+        await wrong.close()
+
+
 # ── asking what it is ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -302,7 +379,7 @@ async def test_a_hostile_stream_is_an_error_of_ours(body: bytes) -> None:
     server = HttpServer(hostile)
     await server.start()
     try:
-        for provider in (Ollama(server.url), OpenAI(server.url)):
+        for provider in (Ollama(server.url), OpenAI(server.url), Anthropic(server.url)):
             try:
                 done = await complete(provider)
                 assert provider.kind == "ollama"

@@ -1,0 +1,195 @@
+"""Anthropic's Messages API: ``/v1/messages`` streamed, and the list of models.
+
+An answer is whole when ``message_stop`` came and the ``stop_reason`` is one that ends a reply. In a conversation the
+system prompt and the last message are marked for the provider's cache, which makes the next turn cheaper; a lone
+prompt is not, as writing to the cache costs more than reading once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rlmd.errors import CompletionCut, HostFailed, HostRefused, RlmdError
+from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
+from rlmd.providers.failures import classify, refusal_of
+from rlmd.providers.http import Http, Response
+from rlmd.providers.reading import ReplyText, byte_count, estimated_tokens, integer, parsed, record, records
+
+#: The version of the API that this file speaks: https://docs.anthropic.com/en/api/versioning
+VERSION = "2023-06-01"
+#: What the smallest of the models that it lists takes, where the list does not tell.
+WINDOW = 200_000
+_CACHED = {"cache_control": {"type": "ephemeral"}}
+_STOP = {"end_turn", "stop_sequence"}
+
+
+@dataclass(slots=True)
+class _Stream:
+    reply: ReplyText
+    stop_reason: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
+
+
+class Anthropic:
+    """One server. A URL without a path gets ``/v1``."""
+
+    kind = "anthropic"
+
+    def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
+        base = url.rstrip("/")
+        if not urlsplit(base if "//" in base else "//" + base).path:
+            base += "/v1"
+        self._http = Http(
+            base,
+            api_key=api_key,
+            connections=connections,
+            key_header="x-api-key",
+            headers={"anthropic-version": VERSION},
+        )
+
+    def __repr__(self) -> str:
+        return f"Anthropic({self._http.server})"
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def probe(self) -> ServerFacts:
+        status, answer = await self._http.get("/models?limit=1000")
+        if status != 200:
+            raise classify(refusal_of(self._http.server, status, answer, {}, secrets=self._http.secrets))
+        listed = parsed(self._http.server, answer)
+        if not isinstance(listed.get("data"), list) or "has_more" not in listed:
+            raise HostFailed(f"{self._http.server} does not answer as Anthropic's API.")
+        served = tuple(
+            ServedModel(name=str(model["id"]), window=integer(model, "max_input_tokens") or WINDOW, resident=True)
+            for model in records(listed, "data")
+            if isinstance(model.get("id"), str)
+        )
+        return ServerFacts("anthropic", VERSION, served)
+
+    # ── completing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def complete(
+        self,
+        model: str,
+        window: int,
+        messages: tuple[Message, ...],
+        sampling: Sampling,
+        on_delta: Callable[[str], None],
+    ) -> Completion:
+        stream = _Stream(ReplyText(on_delta))
+        async with self._http.stream("/messages", _body(model, messages, sampling)) as response:
+            if response.status != 200:
+                raise self._refusal(response.status, await response.body(), messages, response)
+            if response.content_type == "application/json":  # a gateway that does not stream
+                _take_whole(parsed(self._http.server, await response.body()), stream)
+            else:
+                await self._read(response, stream, messages)
+        if not stream.done:
+            raise CompletionCut(f"{self._http.server} ended the stream without its last event.")
+        text, thinking = stream.reply.close()
+        return Completion(text, thinking, self._finish(stream, window), _usage(stream.usage, messages, text + thinking))
+
+    def _refusal(self, status: int, body: bytes, messages: tuple[Message, ...], response: Response) -> RlmdError:
+        prompt = tuple(message.content for message in messages)
+        server, headers = self._http.server, response.headers
+        return classify(refusal_of(server, status, body, headers, secrets=self._http.secrets, prompt=prompt))
+
+    async def _read(self, response: Response, stream: _Stream, messages: tuple[Message, ...]) -> None:
+        """Server-sent events; each says its type in its data too."""
+        async with contextlib.aclosing(response.lines()) as lines:
+            async for line in lines:
+                data = line[5:].strip() if line.startswith(b"data:") else line if line.startswith(b"{") else b""
+                if data:
+                    event = parsed(self._http.server, data)
+                    if event.get("type") == "error" or "error" in event:
+                        raise self._refusal(200, data, messages, response)
+                    _take(event, stream)
+                if stream.done:
+                    await response.drain()
+                    return
+
+    def _finish(self, stream: _Stream, window: int) -> Finish:
+        server = self._http.server
+        match stream.stop_reason:
+            case reason if reason in _STOP:
+                return "stop"
+            case "max_tokens":
+                return "length"
+            case "model_context_window_exceeded":
+                raise CompletionCut(
+                    f"{server} ran out of its window of {window} tokens.", hint="Send a smaller piece.", window=window
+                )
+            case "refusal":
+                raise HostRefused(f"{server} withheld the reply (refusal).")
+            case _:
+                raise CompletionCut(f"{server} ended the reply for a reason that is neither stop nor length.")
+
+
+def _body(model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
+    system = [message.content for message in messages if message.role == "system"]
+    turns: list[dict[str, Any]] = [
+        {"role": one.role, "content": one.content} for one in messages if one.role != "system"
+    ]
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": sampling.max_tokens,
+        "temperature": min(1.0, sampling.temperature),
+        "stream": True,
+    }
+    if system:
+        body["system"] = [{"type": "text", "text": "\n\n".join(system), **_CACHED}]
+    if len(turns) > 1:
+        last = turns[-1]
+        turns[-1] = {"role": last["role"], "content": [{"type": "text", "text": last["content"], **_CACHED}]}
+    if sampling.stop:
+        body["stop_sequences"] = list(sampling.stop)
+    return body | {"messages": turns}
+
+
+def _take(event: dict[str, Any], stream: _Stream) -> None:
+    match event.get("type"):
+        case "message_start":
+            stream.usage |= record(record(event, "message"), "usage")
+        case "content_block_delta":
+            _take_block(record(event, "delta"), stream)
+        case "message_delta":
+            reason = record(event, "delta").get("stop_reason")
+            stream.stop_reason = reason if isinstance(reason, str) else stream.stop_reason
+            stream.usage |= {name: value for name, value in record(event, "usage").items() if value is not None}
+        case "message_stop":
+            stream.done = True
+
+
+def _take_block(block: dict[str, Any], stream: _Stream) -> None:
+    if isinstance(text := block.get("text"), str) and text:
+        stream.reply.add_text(text)
+    if isinstance(thinking := block.get("thinking"), str) and thinking:
+        stream.reply.add_thinking(thinking)
+
+
+def _take_whole(message: dict[str, Any], stream: _Stream) -> None:
+    """A reply that came as one JSON body."""
+    for block in records(message, "content"):
+        _take_block(block, stream)
+    reason = message.get("stop_reason")
+    stream.stop_reason = reason if isinstance(reason, str) else None
+    stream.usage = record(message, "usage")
+    stream.done = stream.stop_reason is not None
+
+
+def _usage(usage: dict[str, Any], messages: tuple[Message, ...], written: str) -> Usage:
+    """``input_tokens`` leaves out what was read from the cache or put into it."""
+    cached, put = integer(usage, "cache_read_input_tokens"), integer(usage, "cache_creation_input_tokens")
+    read = integer(usage, "input_tokens") + cached + put
+    if not read or not integer(usage, "output_tokens"):
+        guessed = estimated_tokens(len(written.encode("utf-8", "replace")), 0)
+        return Usage(estimated_tokens(byte_count(messages), len(messages)), guessed, estimated=True)
+    return Usage(read, integer(usage, "output_tokens"), cached_tokens=cached, written_tokens=put)
