@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -89,6 +89,7 @@ class PoolPart(Protocol):
     ) -> tuple[Candidate, ...]: ...
     async def find_default_host(self) -> object: ...
     async def forget(self, context: str) -> None: ...
+    def make_private(self, runs: Set[str]) -> None: ...
     async def complete(
         self, request: CompletionRequest, on_delta: Callable[[int, str], None] | None = None
     ) -> PooledCompletion: ...

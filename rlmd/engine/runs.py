@@ -503,6 +503,14 @@ class Engine:
         if run_id not in self._archive.records:
             await self._archive.find_child(run_id)
 
+    def privacy_changed(self) -> None:
+        """A context may have been marked private: what runs that hold it are asking goes to trusted hosts only, from
+        now on."""
+        going = {**self._live, **self._children.live}
+        private = {run_id for run_id, live in going.items() if self._current(live.recorder.record).private}
+        if private:
+            self._parts.pool.make_private(private)
+
     def _find(self, run_id: str, *, egress: bool) -> RunRecord:
         record = self._archive.records.get(run_id)
         if record is None or (egress and self._current(record).private):

@@ -260,7 +260,7 @@ class DiskCache:
         return self._statistics
 
     async def clear(self) -> None:
-        self._lots.hand_over()
+        self._store_gathered()
         await self._call(self._clear)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -95,6 +95,8 @@ class _Ticket:
     messages: tuple[Message, ...]
     sampling: Sampling
     on_delta: OnDelta | None
+    #: Those that wait for it now; one of them being private makes it so.
+    runs: Callable[[], Set[str]]
     submitted: float
     future: asyncio.Future[Won]
     speaker: int | None = None
@@ -155,13 +157,19 @@ class Dispatcher:
         return self._next_id
 
     async def complete(
-        self, work: Work, messages: tuple[Message, ...], sampling: Sampling, on_delta: OnDelta | None
+        self,
+        work: Work,
+        messages: tuple[Message, ...],
+        sampling: Sampling,
+        on_delta: OnDelta | None,
+        runs: Callable[[], Set[str]] | None = None,
     ) -> Won:
         """Waits for a whole completion. Cancelled: aborts the attempts; their slots are free when they have ended."""
         loop = asyncio.get_running_loop()
         if self._group is None:
             raise Draining("The pool is not running.")
-        ticket = _Ticket(work, messages, sampling, on_delta, loop.time(), loop.create_future())
+        runs = runs or (lambda: {work.run})
+        ticket = _Ticket(work, messages, sampling, on_delta, runs, loop.time(), loop.create_future())
         self._tickets[work.id] = ticket
         try:
             self.do(self._scheduler.submit(work, loop.time()))
@@ -174,6 +182,11 @@ class Dispatcher:
             del self._tickets[work.id]
             if not ticket.settled:
                 self.do(self._scheduler.cancel(work.id, loop.time()))
+
+    def make_private(self, runs: Set[str]) -> None:
+        """What these runs have asked goes to trusted hosts only from now on."""
+        asked = [number for number, ticket in self._tickets.items() if not runs.isdisjoint(ticket.runs())]
+        self.do(self._scheduler.make_private(asked, asyncio.get_running_loop().time()))
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:

@@ -28,6 +28,9 @@ class Flight(Generic[T]):
         self._listeners: dict[int, OnDelta] = {}
         self._claims = 0
         self._next = 0
+        #: Whose requests it serves, those that gave up included; ``private`` once one of them turned out to be.
+        self.runs: set[str] = set()
+        self.private = False
         self._said: list[str] = []
         self._chars = 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 _OWN_SOFTWARE = {"ollama", "llama.cpp", "vllm"}
 #: Connections beyond the slots: the loser of a copy closes while the next request opens; probes.
 SPARE_CONNECTIONS = 4
+#: A password store that must first be unlocked asks somebody; a daemon's start does not wait for that.
+KEY_COMMAND_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,8 @@ def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) 
                 hint="Set it for the daemon (systemctl --user edit rlmd), then restart it; or use api_key_file.",
             )
         return SecretStr(key)
+    if settings.api_key_command:
+        return _printed_key(name, settings.api_key_command, environment)
     if settings.api_key_file:
         path = Path(environment.get("CREDENTIALS_DIRECTORY", "."), os.path.expanduser(settings.api_key_file))
         try:
@@ -235,6 +240,27 @@ def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) 
                 hint="Check the path, and that it is readable for you.",
             ) from None
     return None
+
+
+def _printed_key(name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> SecretStr:
+    """What a command prints, its last line end left out. What it says on stderr is not shown: it may quote the key."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=KEY_COMMAND_SECONDS,
+            check=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        status = f" ({error.returncode})" if isinstance(error, subprocess.CalledProcessError) else ""
+        raise ConfigInvalid(
+            f"Host {name}: {command[0]} gave no key: {type(error).__name__}{status}.",
+            hint="Run it in a terminal; it must print the key, and nothing may be asked.",
+        ) from None
+    return SecretStr(done.stdout.strip())
 
 
 def settings_for(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -190,8 +190,10 @@ class Pool:
         flight = self._flights.get(name := _flight_name(request, keys))
         if flight is None or flight.landed:
             flight = self._launch(name, request, choices, keys)
+            flight.runs.add(request.run_id)
             return await flight.wait(on_delta)
         self._joined += 1
+        flight.runs.add(request.run_id)
         return _as(await flight.wait(on_delta), "flight")
 
     def _choose(self, request: CompletionRequest) -> list[Choice]:
@@ -257,12 +259,14 @@ class Pool:
             costs=self._costs(choices, request, size),
             tree=request.tree or request.run_id,
         )
-        won = await self._dispatcher.complete(work, request.messages, request.sampling, flight.hear)
+        won = await self._dispatcher.complete(
+            work, request.messages, request.sampling, flight.hear, lambda: flight.runs
+        )
         completion, usage = won.completion, won.completion.usage
         self._completed += 1
         if not usage.estimated:
             self._rates.report(won.target.model, size, len(request.messages), usage.prompt_tokens)
-        if is_cacheable(completion):
+        if is_cacheable(completion) and not flight.private:
             key = next(key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target)
             # Before anyone is told: what was answered is never asked again, whatever is killed.
             await self._cache.put(
@@ -293,6 +297,13 @@ class Pool:
             if choice.offered.price is not None
         )
         return {target: cost for target, cost in worst if cost}
+
+    def make_private(self, runs: Set[str]) -> None:
+        """A context of these runs was marked private: what they have asked and what is in flight for them goes to
+        trusted hosts only; attempts elsewhere are aborted at once, and nothing of it is cached under a public key."""
+        for flight in self._flights.values():
+            flight.private = flight.private or not runs.isdisjoint(flight.runs)
+        self._dispatcher.make_private(runs)
 
     # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
 

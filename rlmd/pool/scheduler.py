@@ -9,8 +9,8 @@ that is far beyond its estimate. The dispatcher executes the actions and reports
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, Work
@@ -103,6 +103,19 @@ class Scheduler:
         actions: list[Action] = []
         if request_id in self._requests:
             self._settle(self._requests[request_id], "cancelled", None, actions)
+        return self._advance(actions, now)
+
+    def make_private(self, request_ids: Iterable[int], now: float) -> list[Action]:
+        """Their text turned out to be private: what is not at a trusted host is aborted, and goes to none."""
+        actions: list[Action] = []
+        for number in request_ids:
+            request = self._requests.get(number)
+            if request is not None and not request.work.private:
+                request.work = replace(request.work, private=True)
+                if number in self._waiting:
+                    self._waiting.remove(number)
+                    self._queue(request, actions)
+        self._recall(actions)
         return self._advance(actions, now)
 
     def attempt_ended(self, attempt_id: int, ending: Ending, now: float) -> list[Action]:

@@ -238,7 +238,10 @@ class OpenAI:
                 tokens=estimate,
                 window=window,
             )
-        return Completion(text, thinking, finish, Usage(read, written))
+        cached = integer(stream.usage, "prompt_cache_hit_tokens") or integer(
+            record(stream.usage, "prompt_tokens_details"), "cached_tokens"
+        )
+        return Completion(text, thinking, finish, Usage(read, written, cached_tokens=min(read, cached)))
 
     def _finish(self, stream: _Stream, window: int, sampling: Sampling) -> Finish:
         server, reason = self._http.server, stream.finish_reason

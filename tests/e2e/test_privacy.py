@@ -132,3 +132,34 @@ async def test_private_contexts_do_not_exist_for_clients_that_may_leak(daemon: D
             assert caught.value.code == 1001, method
             assert "rivate" not in caught.value.message + caught.value.data["hint"], method
         assert {one["name"] for one in (await mine.call("context/list"))["contexts"]} == {"diary", "open"}
+
+
+async def test_a_context_marked_private_in_the_middle_of_a_run_is_taken_from_the_cloud(
+    folders: Folders, start_daemon: StartDaemon
+) -> None:
+    """What is in flight is aborted there; what waits goes to the host of mine."""
+    ask_both = (
+        "```repl\nreplies = llm_query_batched([f'{n}: {context}' for n in range(6)])\nprint(len(ok(replies)))\n```"
+    )
+    async with FakeOllama(["sub"], slots=2) as cloud, FakeOllama(["root", "sub"]) as mine:
+        cloud.answer = lambda _: Scripted("partial", fault="hang", after=3)
+        mine.script("root", [ask_both, "FINAL(done)"])
+        hosts = [Host("cloud", cloud.url, 2), Host("mine", mine.url, 1, {"root": 8192, "sub": 8192})]
+        config = config_of(
+            hosts, root=("mine/root",), sub=("cloud/sub", "mine/sub"), more="[budget]\noverflow_after = 0"
+        )
+        folders.write_config(config.replace("slots = 2", 'slots = 2\ntrust = "cloud"', 1))
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "note", canary("context"))
+            run = new_run("What is it?", "note", strategy="rlm")
+            await client.call("run/start", run)
+            await cloud.until(lambda: cloud.serving == 2)
+            seen = len(cloud.seen)
+            await client.call("context/flags", {"name": "note", "private": True})
+            ended = await client.ended_run(run["run_id"])
+            assert ended["outcome"] == "answered", ended["why"]
+            await cloud.until(lambda: cloud.aborted == 2)
+            assert len(cloud.seen) == seen
+            assert len(mine.prompts("sub")) >= 4
+            assert not client.facts(run["run_id"], "subquery_failed")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlmd.config import HostSettings, ModelSettings, RoleSettings, Settings, Trust
+from rlmd.config import BudgetSettings, HostSettings, ModelSettings, RoleSettings, Settings, Trust
 from rlmd.errors import CompletionCut, Draining, HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
@@ -30,9 +30,9 @@ def ask(prompt: str, **changes: Any) -> CompletionRequest:
 
 @asynccontextmanager
 async def pool_of(hosts: dict[str, HostSettings], folder: Path | None = None, **more: Any) -> AsyncIterator[Pool]:
-    roles = more.pop("roles", RoleSettings())
+    roles, budget = more.pop("roles", RoleSettings()), more.pop("budget", BudgetSettings())
     more = {"default_url": None, "environment": {}, **more}
-    pool = Pool(Settings(hosts=hosts, roles=roles), cache_folder=folder, **more)
+    pool = Pool(Settings(hosts=hosts, roles=roles, budget=budget), cache_folder=folder, **more)
     await pool.start()
     try:
         yield pool
@@ -364,3 +364,103 @@ async def test_a_proxy_on_this_machine_is_not_taken_for_a_host_of_mine() -> None
                 "p": "cloud",
                 "l": "mine",
             }
+
+
+async def test_a_flag_raised_in_the_middle_ends_what_runs_and_what_waits_at_untrusted_hosts(tmp_path: Path) -> None:
+    """A free cloud model, an Ollama that passes on, a proxy on this machine: none gets one from then on."""
+    passed_on = [FakeModel("afar-cloud", remote_host="https://ollama.com")]
+    async with (
+        FakeOllama(["sub"], slots=2) as cloud,
+        FakeOllama(passed_on) as remote,
+        FakeOpenAI(["sub"]) as proxy,
+        FakeOllama(["sub"], latency=0.01) as mine,
+    ):
+        untrusted = (cloud, remote, proxy)
+        for fake in untrusted:
+            fake.answer = lambda p: Scripted("partial words", fault="hang", after=4) if "canary" in p else echo(p)
+        hosts = {
+            "cloud": host(cloud, trust="cloud"),
+            "remote": host(remote),
+            "proxy": HostSettings(url=proxy.url, provider="openai"),
+        }
+        budget = BudgetSettings(overflow_after=0)
+        async with pool_of(hosts, tmp_path / "cache", budget=budget) as pool:
+            asked = [asyncio.create_task(pool.complete(ask(f"canary {n}", run_id="secret"))) for n in range(12)]
+            other = asyncio.create_task(pool.complete(ask("open question", run_id="public")))
+            await cloud.until(lambda: cloud.held == 2)
+            await remote.until(lambda: remote.held == 1)
+            await proxy.until(lambda: proxy.held == 1)
+            seen = [len(fake.seen) for fake in untrusted]
+            pool.make_private({"secret"})
+            await pool.add_host("mine", host(mine))
+            for fake in untrusted:
+                await fake.until(lambda fake=fake: fake.aborted >= 1)
+            assert (await other).completion.text == echo("open question")
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(one) for one in ended} == {NoHost}, "the new host was no candidate when they were asked"
+            for fake, before in zip(untrusted, seen, strict=True):
+                assert not [one for one in fake.seen[before:] if "canary" in one.prompt]
+            assert not [
+                one for fake in untrusted for one in fake.seen if one.outcome == "answered" and "canary" in one.prompt
+            ]
+
+
+async def test_a_flag_raised_in_the_middle_moves_work_to_trusted_hosts_and_caches_nothing_openly(
+    tmp_path: Path,
+) -> None:
+    async with FakeOllama(["sub"], slots=2) as cloud, FakeOllama(["sub"]) as mine:
+        cloud.answer = lambda _: Scripted("partial", fault="hang", after=3)
+        hosts = {"cloud": host(cloud, trust="cloud"), "mine": host(mine)}
+        async with pool_of(hosts, tmp_path / "cache", budget=BudgetSettings(overflow_after=0)) as pool:
+            asked = [asyncio.create_task(pool.complete(ask(f"canary {n}", run_id="secret"))) for n in range(6)]
+            await cloud.until(lambda: cloud.held == 2)
+            pool.make_private({"secret"})
+            got = await asyncio.gather(*asked)
+            assert {one.record.host for one in got} == {"mine"}
+            assert cloud.aborted == 2
+            again = await pool.complete(ask("canary 5", private=True, run_id="secret"))
+            assert again.record.source == "model", "nothing was kept under a key of public text"
+
+
+async def test_keys_come_from_a_command_and_its_words_are_never_shown() -> None:
+    async with FakeOpenAI(api_key="from-the-store") as fake:
+        settings = HostSettings(url=fake.url, provider="openai", api_key_command=("/bin/echo", "from-the-store"))
+        async with pool_of({"gpu": settings}) as pool:
+            assert (await pool.complete(ask("q"))).record.host == "gpu"
+        failing = ("/bin/sh", "-c", "echo sk-secret; echo sk-secret >&2; exit 3")
+        async with pool_of({"gpu": HostSettings(url=fake.url, provider="openai", api_key_command=failing)}) as pool:
+            (status,) = pool.hosts()
+            assert (status.state, status.last_error) == (
+                "down",
+                "Host gpu: /bin/sh gave no key: CalledProcessError (3).",
+            )
+
+
+async def test_a_paused_host_gets_nothing_until_it_is_resumed() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        assert pool.pause_host("gpu", paused=True).state == "paused"
+        asked = asyncio.create_task(pool.complete(ask("q")))
+        await _until(lambda: pool.statistics().queue.queued == 1)
+        assert not fake.seen
+        pool.pause_host("gpu", paused=False)
+        assert (await asked).record.host == "gpu"
+        with pytest.raises(NotFound):
+            pool.pause_host("nobody", paused=True)
+
+
+async def test_speeds_are_remembered_and_the_cache_can_be_cleared(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"], latency=0.005) as fake:
+        hosts, learned = {"gpu": host(fake)}, tmp_path / "speeds.json"
+        async with pool_of(hosts, tmp_path / "cache", learned_file=learned) as pool:
+            await asyncio.gather(*(pool.complete(ask(f"p{n}")) for n in range(4)))
+            (status,) = pool.hosts()
+            assert status.meter.first_token
+            assert (await pool.complete(ask("p1"))).record.source == "cache"
+            await pool.clear_cache()
+            assert (await pool.complete(ask("p1"))).record.source == "model"
+        async with pool_of(hosts, learned_file=learned) as pool:
+            assert pool.hosts()[0].meter.first_token == pytest.approx(status.meter.first_token, rel=0.9)
+            assert pool._scheduler.hosts()["gpu"].pace
+        learned.write_text("no json")
+        async with pool_of(hosts, learned_file=learned) as pool:
+            assert (await pool.complete(ask("p1"))).record.source == "model"

@@ -44,6 +44,7 @@ class ContextHandlers:
             dry_run=params.dry_run,
             egress=client.egress,
         )
+        self._engine.privacy_changed()
         return m.LoadResult.model_validate(report, from_attributes=True)
 
     async def begin(self, client: Connection, params: m.BeginParams) -> m.UploadResult:
@@ -62,6 +63,7 @@ class ContextHandlers:
     async def commit(self, _: Connection, params: m.CommitParams) -> m.LoadResult:
         """Who may was settled when it was begun."""
         report = await self._contexts.commit_upload(params.upload_id)
+        self._engine.privacy_changed()
         return m.LoadResult.model_validate(report, from_attributes=True)
 
     async def update(self, client: Connection, params: m.UpdateParams) -> m.LoadResult:
@@ -78,6 +80,7 @@ class ContextHandlers:
             info, _ = await self._contexts.info(params.name, limit=0)
         else:
             info = await self._contexts.set_private(params.name, params.private)
+            self._engine.privacy_changed()
         return m.ContextInfo.model_validate(info, from_attributes=True)
 
     async def diff(self, client: Connection, params: m.DiffParams) -> m.DiffResult:
