@@ -104,9 +104,12 @@ class Tally:
         self.sub_queries += child.sub_queries
         self.cached += child.sub_queries_cached
         for one in child.models:
-            use = self.uses.setdefault((one.role, one.host, one.model), [0, 0, 0])
-            for index, count in enumerate((one.calls, one.prompt_tokens, one.completion_tokens)):
-                use[index] += count
+            use = self.uses.setdefault((one.role, one.host, one.model), _Use())
+            use.calls += one.calls
+            use.prompt_tokens += one.prompt_tokens
+            use.completion_tokens += one.completion_tokens
+            use.money += one.money
+            use.energy += one.energy
 
     def hints(self, most: int = 200) -> list[Span]:
         """Stretches that models were shown, the shortest first: the likeliest places of a quote."""
