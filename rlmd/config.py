@@ -202,7 +202,6 @@ class BudgetSettings(Section):
         60.0, ge=0, description="Seconds that hosts of mine would need for what waits, above which cloud hosts help"
     )
     time_zone: str | None = Field(None, description="Such as `Europe/Berlin`; by default the system's")
-    price_per_kwh: float = Field(0.0, ge=0, description="Of electricity, for receipts; counts towards no limit")
 
     @field_validator("time_zone")
     @classmethod

@@ -147,7 +147,7 @@ class Children:
             purse.restore({"turns": receipt.turns, "sub_queries": receipt.sub_queries - receipt.sub_queries_cached})
         else:
             session.log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))
-        return Run(request, contexts, session, recorder, purse, parts, egress=False, past=past)
+        return Run(request, contexts, session, recorder, purse, parts, egress=False, past=past, tree=parent.tree)
 
     def _recorder(self, parent: Run, child_id: str) -> Recorder:
         parts, folder = parent.parts, self._archive.folder(child_id)
