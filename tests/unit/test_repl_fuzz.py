@@ -33,7 +33,11 @@ HONEST = st.fixed_dictionaries(
         "threads": st.integers(1, 2),
     },
 )  # fmt: skip
-FORGED = st.builds(
+SPAN = st.tuples(st.just("c"), st.just("d"), SCALAR, SCALAR).map(list)
+SPANS = st.fixed_dictionaries(
+    {"t": st.just("batch"), "id": st.just(1), "total": st.just(1), "spans": st.lists(SPAN, max_size=3)}
+)
+FORGED = SPANS | st.builds(
     lambda honest, more: honest | more, HONEST, st.dictionaries(st.sampled_from(FIELDS), ANY, max_size=3)
 )
 BODY = st.binary(max_size=20) | st.sampled_from([b"", b"x", struct.pack(">I", 1), struct.pack(">II", 1, 1)])
@@ -60,8 +64,11 @@ def test_a_cell_takes_any_frames_or_calls_them_a_breach(frames: list[tuple[dict[
     asyncio.run(feed())
 
 
+GARBAGE = st.binary(max_size=12).map(lambda head: struct.pack(">II", len(head), 0) + head)
+
+
 @settings(max_examples=150)
-@given(pieces=st.lists(st.binary(max_size=40) | st.builds(
+@given(pieces=st.lists(GARBAGE | st.binary(max_size=40) | st.builds(
     lambda header, body: struct.pack(">II", len(h := json.dumps(header).encode()), len(body)) + h + body,
     FORGED, st.binary(max_size=9)), max_size=10))  # fmt: skip
 def test_any_bytes_are_frames_or_a_breach(pieces: list[bytes]) -> None:
