@@ -276,7 +276,9 @@ Another program may take the processor meanwhile: one of three times counts."
     (let ((run (rlm-query "Q?" (list "a text"))))
       (rlm-test-await (eq 'asking (rlm-run-link run)))
       (rlm-run-cancel run)
-      (rlm-test-await (equal "cancelled" (rlm-test-state run))))))
+      (rlm-wait run rlm-test-patience)
+      (should (eq 'cancelled (rlm-run-state run)))
+      (should (equal "cancelled" (rlm-test-state run))))))
 
 (ert-deftest rlm-daemon-a-killed-buffer-cancels ()
   "Killing the answer buffer in mid-stream cancels the run, at once and quietly."
