@@ -311,7 +311,7 @@ ATTACKS: dict[str, Attack] = {
     }),
     **_rows(MUCH, _W, {
         "threads": (
-            "threading.stack_size(32768)\nfor _ in range(400):\n"
+            "threading.stack_size(1 << 17)\nfor _ in range(400):\n"
             "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nhold()"
         ),
     }, perhaps=_R),

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from rlmd.errors import SessionLost
 from rlmd.repl import Workers
-from rlmd.repl.process import CagePlan, interpreter
+from rlmd.repl.process import CagePlan, _program, interpreter
 from tests.attacks import ATTACKS, PREAMBLE, Attack
 from tests.repl import Host
 
@@ -86,7 +86,7 @@ import ctypes, sys, time
 held = ctypes.create_string_buffer(sys.argv[1].encode())
 ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)  # Yama: whoever may, may trace this
 print(ctypes.addressof(held), flush=True)
-time.sleep(600)
+time.sleep(36000)
 """
 
 
@@ -263,6 +263,7 @@ def _end_strays(world: World) -> None:
 async def main(plans: Sequence[str], attacks: Sequence[str]) -> None:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     os.umask(0o022)
+    _program()  # its descriptor stays for good
     with world() as made:
         for plan in plans:
             workers = Workers(plans=[PLANS[plan]], spare_workers=0, memory_bytes=MEMORY)

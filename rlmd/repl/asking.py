@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from rlmd.repl.link import Channel, Frame, Header, encode, is_readable
+from rlmd.repl.link import Channel, Frame, Header, encode, fitting, is_readable
 from rlmd.repl.spans import Tracer
 
 TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
@@ -157,7 +157,11 @@ class Parent:
     def _batch(self, prompts: list[str], model: str | None, schema: str | None) -> Batch:
         self._tracer.begin_batch()
         more: list[Header] = [
-            {"spans": [[found.context, found.name, start, end] for found, start, end in self._tracer.trace(prompt)]}
+            {
+                "spans": fitting(
+                    [[found.context, found.name, start, end] for found, start, end in self._tracer.trace(prompt)]
+                )
+            }
             for prompt in prompts
         ]
         return Batch(prompts, more, {"model": model, "schema": schema})

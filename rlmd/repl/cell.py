@@ -10,7 +10,7 @@ import asyncio
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 from rlmd.errors import SessionLost
@@ -22,8 +22,12 @@ from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_GIVEN, MOST_NAMES, MOST_
 
 #: Sub-queries of one session that are with the host at once.
 CREDIT = 128
+#: Characters of the prompts that are with the host at once, which hold up to 4 bytes each; one prompt may always be.
+_MOST_FLYING = 16_000_000
 #: Batches and searches that a cell may have open at once, from its threads.
 _MOST_BATCHES, _MOST_SEARCHES = 1024, 16
+#: Sub-queries of all open batches together.
+_MOST_OPEN = 2 * MOST_SLOTS
 _MOST_SPANS = 64
 #: Slots of a batch that are put in order at once, which takes 2 ms: a batch of 100,000 would take 40.
 _STRETCH = 10_000
@@ -85,17 +89,25 @@ class _Batch:
     def unpulled(self) -> int:
         return len(self._stretch) + len(self.sizes) - self._sorted
 
-    def pull(self, most: int) -> list[int]:
-        """The next slots to ask for, at most so many: of each stretch the longest first, equal ones in order."""
+    def pull(self, most: int, chars: int) -> list[int]:
+        """The next slots to ask for, at most so many and so long together: of each stretch the longest first, equal
+        ones in order."""
         slots: list[int] = []
         while len(slots) < most and self.unpulled:
             if not self._stretch:
                 end = min(self._sorted + _STRETCH, len(self.sizes))
                 self._stretch = sorted(range(end - 1, self._sorted - 1, -1), key=self.sizes.__getitem__)
                 self._sorted = end
+            chars -= self.sizes[self._stretch[-1]]
+            if chars < 0:
+                break
             slots.append(self._stretch.pop())
         self.pulled.update(slots)
         return slots
+
+    def chars_of(self, slots: Iterable[int]) -> int:
+        """Characters of these prompts together."""
+        return sum(map(self.sizes.__getitem__, slots))
 
 
 class Cell:
@@ -126,6 +138,7 @@ class Cell:
         self._batches: dict[int, _Batch] = {}
         self._turn: deque[int] = deque()  # batches with slots to pull
         self._credit = CREDIT
+        self._flying = 0
         self._counted = 0
         self._highest = 0
         self._searches: dict[int, asyncio.Task[None]] = {}
@@ -163,6 +176,8 @@ class Cell:
         schema = frames.optional_text(header, "schema", MOST_SCHEMA)
         if len(self._batches) >= _MOST_BATCHES:
             raise Breach(f"more than {_MOST_BATCHES} batches at once")
+        if total + sum(len(batch.sizes) for batch in self._batches.values()) > _MOST_OPEN:
+            raise Breach(f"more than {_MOST_OPEN:,} sub-queries at once")
         runs = "kind" in header and frames.text(header, "kind", 10) == "run"
         self._counted += 1
         lone = self._query(header, body, model, schema, runs=runs) if total == 1 else None
@@ -173,9 +188,9 @@ class Cell:
         self._batches[number] = batch
         self._on_waiting(True)
         self._host.batch_started(batch.number, total)
-        if lone is not None and self._credit > 0:
-            batch.pulled.difference_update(batch.pull(1))
-            self._credit -= 1
+        if lone is not None and self._credit > 0 and batch.pull(1, self._room):
+            batch.pulled.clear()
+            self._spend(batch, [0])
             self._answer(number, batch, 0, lone)
             return
         self._turn.append(number)
@@ -189,11 +204,27 @@ class Cell:
             if batch is None or not batch.unpulled:
                 continue
             share = max(1, self._credit // (len(self._turn) + 1))
-            slots = batch.pull(share)
-            self._credit -= len(slots)
+            slots = batch.pull(share, self._room)
+            if not slots:  # too long for now; it has its turn when others are done
+                self._turn.appendleft(number)
+                return
+            self._spend(batch, slots)
             self._send({"t": "pull", "id": number, "slots": slots}, b"")
             if batch.unpulled:
                 self._turn.append(number)
+
+    @property
+    def _room(self) -> int:
+        """Characters that may be asked for now; when none are out any prompt has room."""
+        return _MOST_FLYING - self._flying if self._flying else MOST_CHARS
+
+    def _spend(self, batch: _Batch, slots: Sequence[int]) -> None:
+        self._credit -= len(slots)
+        self._flying += batch.chars_of(slots)
+
+    def _regain(self, batch: _Batch, slots: Collection[int]) -> None:
+        self._credit += len(slots)
+        self._flying -= batch.chars_of(slots)
 
     def _take_prompt(self, header: Header, body: bytes) -> None:
         number = frames.integer(header, "id", 1, 1 << 53)
@@ -252,7 +283,7 @@ class Cell:
             self._answer_slot(number, batch, slot, query), name=f"sub-query {batch.number}.{slot}"
         )
         batch.tasks.add(task)
-        task.add_done_callback(lambda ended: self._answered(number, batch, ended))
+        task.add_done_callback(lambda ended: self._answered(number, batch, slot, ended))
 
     async def _answer_slot(self, number: int, batch: _Batch, slot: int, query: SubQuery | ChildQuery) -> None:
         answer = await self._host.answer(query, batch=batch.number, slot=slot)
@@ -267,9 +298,9 @@ class Cell:
         if not self._stopped and number in self._batches:
             self._send(header, body)
 
-    def _answered(self, number: int, batch: _Batch, ended: asyncio.Task[None]) -> None:
+    def _answered(self, number: int, batch: _Batch, slot: int, ended: asyncio.Task[None]) -> None:
         batch.tasks.discard(ended)
-        self._credit += 1
+        self._regain(batch, (slot,))
         error = None if ended.cancelled() else ended.exception()
         if error is not None:
             self.fail(error)
@@ -289,7 +320,7 @@ class Cell:
             self._pull()
 
     def _drop(self, batch: _Batch) -> None:
-        self._credit += len(batch.pulled)
+        self._regain(batch, batch.pulled)
         batch.pulled.clear()
         for task in batch.tasks:
             task.cancel()

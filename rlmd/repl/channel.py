@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlmd.repl.link import MOST_FRAME
+from rlmd.repl.link import MOST_FRAME, MOST_HEADER
 
 Header = dict[str, Any]
 
@@ -23,6 +23,10 @@ Header = dict[str, Any]
 #: takes some 0.3 ms.
 _READ = 1 << 18
 _FRAMES = 8
+#: Bytes that wait for the worker to read them; one that asks and does not read would fill the daemon's memory.
+_MOST_UNREAD = 64 << 20
+#: What a waiting frame takes beside its bytes.
+_OVERHEAD = 400
 _LENGTHS = struct.Struct(">II")
 
 
@@ -50,6 +54,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._incoming = bytearray()
         self._outgoing: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._unread = 0
         self._more: asyncio.Handle | None = None
         self._writing = self._closed = False
         end.setblocking(False)
@@ -67,7 +72,11 @@ class Channel:
         if self._closed:
             _close_all(descriptors)
             return
-        self._outgoing.append((memoryview(_LENGTHS.pack(len(head), len(body)) + head + body), descriptors))
+        data = memoryview(_LENGTHS.pack(len(head), len(body)) + head + body)
+        self._outgoing.append((data, descriptors))
+        self._unread += len(data) + _OVERHEAD
+        if self._unread > _MOST_UNREAD:
+            self._loop.call_soon(self._end, Breach(f"more than {_MOST_UNREAD >> 20} MiB asked for and not read"))
         if not self._writing:
             self._writable()
 
@@ -94,11 +103,13 @@ class Channel:
                 data, descriptors = self._outgoing[0]
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
                 sent = self._socket.sendmsg([data], rights if descriptors else [])
+                self._unread -= sent
                 _close_all(descriptors)
                 if sent < len(data):
                     self._outgoing[0] = (data[sent:], ())
                 else:
                     self._outgoing.popleft()
+                    self._unread -= _OVERHEAD
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
@@ -152,6 +163,8 @@ class Channel:
         if len(self._incoming) < _LENGTHS.size:
             return False
         head, body = _LENGTHS.unpack_from(self._incoming)
+        if head > MOST_HEADER:
+            raise Breach(f"a header of {head:,} bytes; at most {MOST_HEADER:,} are taken")
         if head + body > MOST_FRAME:
             raise Breach(f"a frame of {head + body:,} bytes; at most {MOST_FRAME:,} are taken")
         end = _LENGTHS.size + head + body

@@ -40,6 +40,10 @@ _MAIN = threading.get_ident()
 
 #: Bytes of a frame, either way; the parent holds the same number against us.
 MOST_FRAME = 8 << 20
+#: Bytes of a frame's header from the worker, which takes the parent up to 5 ms to read.
+MOST_HEADER = 1 << 18
+#: Bytes of a list in a header: of names, of spans.
+MOST_LIST = 80_000
 #: Characters of one prompt, final answer or value: 4 bytes each still fit a frame.
 MOST_CHARS = 1_900_000
 #: Sub-queries of one batch.
@@ -104,6 +108,10 @@ class Channel:
 
     def send(self, header: Header, body: bytes = b"") -> None:
         head = json.dumps(header).encode()
+        if len(head) > MOST_HEADER:
+            raise ValueError(
+                f"too many pieces, or too long names: {len(head):,} bytes; at most {MOST_HEADER:,} can be sent"
+            )
         if len(head) + len(body) > MOST_FRAME:
             raise ValueError(f"{len(head) + len(body):,} bytes are more than a frame holds ({MOST_FRAME:,})")
         with self._interrupts, self._sending:
@@ -149,3 +157,11 @@ def encode(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+
+
+def fitting(items: list[Any], most: int = MOST_LIST) -> list[Any]:
+    """The last of the items whose JSON fits ``most`` bytes together."""
+    kept = len(items)
+    while kept and (most := most - len(json.dumps(items[kept - 1])) - 2) >= 0:
+        kept -= 1
+    return items[kept:]

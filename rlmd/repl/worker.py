@@ -22,7 +22,7 @@ from collections.abc import Callable
 from rlmd.repl import asking, awaiting, cage, cutting, link, scaffold, shapes, spans, texts
 from rlmd.repl.asking import Parent
 from rlmd.repl.awaiting import CellLoop
-from rlmd.repl.link import Channel, Frame, Header, Interrupts, encode
+from rlmd.repl.link import Channel, Frame, Header, Interrupts, encode, fitting
 from rlmd.repl.scaffold import Scaffold, Shown, tell
 from rlmd.repl.spans import Tracer
 
@@ -144,7 +144,7 @@ class Repl:
         final, text, content = self.scaffold.final, b"", b""
         header: Header = {"t": "done", "cell": number, "ok": error is None, "stopped": self._interrupts.stopped}
         header |= {"error": None if error is None else clean(error), "final": None, "answer": None}
-        header["names"] = [[clean(part) for part in name] for name in names]
+        header["names"] = fitting([[clean(part) for part in name] for name in names])
         header["threads"] = threading.active_count()
         if final is not None:
             text = encode(final[0])

@@ -157,6 +157,11 @@ def end(**fields: object) -> str:
 FORGED = {
     "too long": frame("b''", lengths="struct.pack('>II', 9 << 20, 0)"),
     "too long in sum": frame("b''", lengths="struct.pack('>II', 5 << 20, 5 << 20)"),
+    "header too long": frame("b'{\"t\":\"cancel\",\"id\":7,\"x\":\"' + b'x' * 270000 + b'\"}'"),
+    "too many sub-queries in all": "import os\n" + "".join(
+        frame(f"""b'{{"t": "batch", "id": {number}, "total": 99999, "model": null}}'""", "bytes([0, 0, 0, 1]) * 99999")
+        for number in (1, 2, 3)
+    ),
     "not JSON": frame("b'{'"),
     "not an object": frame("b'[1]'"),
     "nested": frame("b'[' * 100000"),
@@ -247,6 +252,32 @@ async def test_a_flood_of_small_frames_does_not_hold_up_the_loop(caged: ReplSess
     counter.cancel()
     assert report.ok
     assert turns > 20_000 / 64  # 20,000 frames, 32 a turn at most: the loop came round in between
+
+
+async def test_a_worker_that_asks_and_does_not_read_fills_no_memory(caged: ReplSession) -> None:
+    """Searches that are refused cost it nothing, and each is answered."""
+    one = (
+        'import os, struct\nh = b\'{"t":"search","id":7,"k":0}\'\n'
+        "f = (struct.pack('>II', len(h), 1) + h + b'x') * 1000\n"
+    )
+    with pytest.raises(SessionLost, match="64 MiB asked for and not read"):
+        await attack(
+            caged, one + "while True:\n    v = memoryview(f)\n    while v: v = v[os.write(200, v):]", seconds=120
+        )
+
+
+async def test_long_prompts_are_with_the_host_a_few_at_a_time(caged: ReplSession) -> None:
+    """128 of 7.6 MB each would be a gigabyte in the daemon."""
+    host = Host(lambda prompt: str(len(prompt)))
+    host.gate.clear()
+    source = "replies = llm_query_batched(['x' * 1_900_000] * 12)\nreplies.count('1900000')"
+    cell = asyncio.ensure_future(caged.run_cell(source, host, seconds=60, output_chars=1000))
+    await host.until_in_flight(8)  # 16,000,000 characters
+    await asyncio.sleep(0)
+    assert host.in_flight == 8
+    host.gate.set()
+    assert (await cell).output == "12\n"
+    assert host.most_in_flight == 8
 
 
 async def test_descriptors_sent_to_the_daemon_are_closed(bare: ReplSession) -> None:

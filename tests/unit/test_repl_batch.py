@@ -10,7 +10,7 @@ from rlmd.repl.cell import _STRETCH, _Batch
 def pulled(batch: _Batch, most: int) -> list[int]:
     slots: list[int] = []
     while batch.unpulled:
-        slots += batch.pull(most)
+        slots += batch.pull(most, 1 << 40)
     return slots
 
 
@@ -41,5 +41,15 @@ def test_a_batch_is_not_sorted_as_a_whole() -> None:
 
     batch = _Batch(1, Sizes([1] * 100_000), None)
     assert looked == []
-    assert batch.pull(128) == list(range(128))
-    assert len(looked) == _STRETCH
+    assert batch.pull(128, 1 << 40) == list(range(128))
+    assert len(looked) == _STRETCH + 128
+
+
+def test_prompts_are_pulled_as_far_as_there_is_room_for_them() -> None:
+    batch = _Batch(1, [30, 50, 10, 50], None)
+    assert batch.pull(128, 120) == [1, 3]
+    assert batch.pull(128, 29) == []
+    assert batch.pull(128, 30) == [0]
+    assert batch.pull(128, 10) == [2]
+    assert batch.unpulled == 0
+    assert batch.chars_of([1, 2]) == 60
