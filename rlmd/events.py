@@ -302,7 +302,10 @@ class BatchStarted(Fact):
 
 
 class SubQueryFact(Fact):
-    """Which sub-query: the ``occurrence``-th (from 1) with this prompt digest in this cell."""
+    """Which sub-query: the ``occurrence``-th (from 1) with this prompt digest in this cell.
+
+    ``stream``: of a lone one, where its reply was told while it came; the reply closes it.
+    """
 
     cell: int
     batch: int
@@ -312,6 +315,7 @@ class SubQueryFact(Fact):
     prompt_chars: int
     prompt_preview: str
     spans: tuple[Span, ...] = ()
+    stream: str | None = None
 
 
 class SubQueryReplied(SubQueryFact):

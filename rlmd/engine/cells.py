@@ -197,6 +197,8 @@ class RunCellHost:
         known = self._asking.past.sub_query(self._cell, digest, self._occurrences[digest])
         if known is not None:
             return await self._as_it_was(known)
+        lone = self._batches.get(batch, 1) == 1 and query.schema is None
+        stream = f"cell-{self._cell}/sub-{batch}" if lone else None
         which = {
             "cell": self._cell,
             "batch": batch,
@@ -206,9 +208,10 @@ class RunCellHost:
             "prompt_chars": len(prompt),
             "prompt_preview": prompt[:PREVIEW_CHARS],
             "spans": verified(query.spans, prompt, self._asking.contexts),
+            "stream": stream,
         }
         try:
-            done = await self._complete(prompt, query, self._asking.seen[digest], batch)
+            done = await self._complete(prompt, query, self._asking.seen[digest], batch, stream)
         except RlmdError as error:
             told = _for_a_cell(error, self._asking.piece_chars)
             self._recorder.add(
@@ -251,7 +254,9 @@ class RunCellHost:
         if spent:
             self._asking.purse.restore({"sub_queries": 1, "tokens": tokens})
 
-    async def _complete(self, prompt: str, query: SubQuery, sample: int, batch: int) -> PooledCompletion:
+    async def _complete(
+        self, prompt: str, query: SubQuery, sample: int, batch: int, stream: str | None
+    ) -> PooledCompletion:
         """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
         asking = self._asking
         candidates = asking.candidates()
@@ -276,7 +281,8 @@ class RunCellHost:
                     fresh=asking.fresh,
                     batch=self._batches.get(batch, 1) > 1,
                     schema=query.schema,
-                )
+                ),
+                None if stream is None else lambda offset, text: self._recorder.delta(stream, offset, text),
             )
             spent = done.record.source == "model"
             tokens = done.record.prompt_tokens + done.record.completion_tokens

@@ -16,7 +16,7 @@ import structlog
 from rlmd.engine.journal import Mark, Reading, read_facts
 from rlmd.engine.requests import Sink
 from rlmd.errors import RlmdError
-from rlmd.events import AnyFact, CellEnded, Delta, RootFailed, RootReplied
+from rlmd.events import AnyFact, CellEnded, Delta, RootFailed, RootReplied, SubQueryFact
 
 #: Facts read from the journal at once, some 2 ms of parsing.
 _STRETCH = 200
@@ -159,6 +159,11 @@ class Feed:
     def publish(self, fact: AnyFact) -> None:
         if isinstance(fact, RootReplied | RootFailed | CellEnded):
             self._streams.pop(fact.stream, None)
+        if isinstance(fact, SubQueryFact) and fact.stream is not None:
+            self._streams.pop(fact.stream, None)
+        if isinstance(fact, CellEnded):  # sub-queries that it did not wait for
+            for stream in [one for one in self._streams if one.startswith(f"cell-{fact.cell}/")]:
+                del self._streams[stream]
         for subscription in list(self._subscriptions):
             subscription.fact(fact)
 

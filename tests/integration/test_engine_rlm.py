@@ -274,6 +274,24 @@ async def test_a_cut_reply_that_a_host_hands_over_is_not_run(
     assert "Its last block was not run" in fake.seen[1].prompt
 
 
+async def test_a_lone_sub_query_is_told_while_it_comes(house: House, fake: FakeOllama) -> None:
+    """Its reply's fact names the stream that it equals; of a batch nobody reads along."""
+    code = "a = llm_query('alone')\nb = llm_query_batched(['one', 'two'])"
+    heard = asyncio.Event()
+    fake.script("root", [Scripted(cell(code), until=heard), "FINAL_VAR(a)"])
+    fake.answer = lambda prompt: Scripted(f"{prompt}, said at some length", chunk=5)
+    ear = Ear()
+    request = RunRequest(run_id=new_id(), question="?", contexts=("lines",), strategy="rlm")
+    await house.engine.start_run(request)
+    await house.engine.subscribe(request.run_id, 1, ear).caught_up()
+    heard.set()
+    record = await house.engine.wait(request.run_id)
+    replied = of_type(await house.facts(record), "subquery_replied")
+    assert [fact.stream for fact in replied] == ["cell-1/sub-1", None, None]
+    assert ear.text("cell-1/sub-1") == "alone, said at some length" == replied[0].reply.text
+    assert {delta.stream for delta in ear.deltas if "sub" in delta.stream} == {"cell-1/sub-1"}
+
+
 # ── families ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
