@@ -195,11 +195,15 @@ async def test_a_client_that_may_leak_does_not_learn_what_is_private_by_loading(
     async with daemon.connect() as mine, daemon.connect() as cloud:
         await cloud.call("initialize", {"egress": True})
         await mine.call("context/load", {"name": "diary", "private": True, "source": source})
-        for params in ({"name": "diary", "source": source}, {"name": "new", "private": True, "source": source}):
-            with pytest.raises(RpcFailure) as caught:
-                await cloud.call("context/load", params)
-            assert caught.value.data["kind"] == "not_allowed"
-        assert (await cloud.call("daemon/status"))["contexts"] == 0
+        other = {"kind": "inline", "text": "What the client thinks of it.\n"}
+        loaded = [await cloud.call("context/load", {"name": name, "source": other}) for name in ("diary", "free")]
+        assert [one["context"]["name"] for one in loaded] == ["egress/diary", "egress/free"]
+        with pytest.raises(RpcFailure) as caught:
+            await cloud.call("context/load", {"name": "new", "private": True, "source": source})
+        assert caught.value.data["kind"] == "not_allowed"
+        assert (await cloud.call("daemon/status"))["contexts"] == 2
+        assert (await mine.call("context/peek", {"name": "diary"}))["text"] == source["text"]
+        assert (await mine.call("context/info", {"name": "diary"}))["context"]["private"]
 
 
 # ── the doctor ──────────────────────────────────────────────────────────────────────────────────────────────
