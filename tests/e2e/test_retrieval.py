@@ -1,7 +1,8 @@
 """Questions with known passages, asked without a model: the right passage is among the first three citations.
 
 The CI tier asks a few over Python's own library; the full tier asks thirty over the kernel's documentation, 10
-million tokens, a third of them paraphrased (retrieval_questions.json). Neither text is loaded again after a restart.
+million tokens, a third of them paraphrased (retrieval_questions.json; for tuning there is
+retrieval_development.json). Neither text is loaded again after a restart.
 """
 
 from __future__ import annotations
