@@ -1,7 +1,7 @@
 """The ranked search: which passages of an index answer a question best, by its words and by their meaning.
 
-Runs in the helper. Words count by BM25, with related terms (``thesaurus``); where no passage has most of a question's
-words, nearness in meaning (``word_vectors``) counts as well.
+Runs in the helper. Words count by BM25, with related terms (``thesaurus``); the fewer of a question's words the
+best passages have, the more nearness in meaning (``word_vectors``) counts.
 """
 
 from __future__ import annotations
