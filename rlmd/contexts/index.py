@@ -47,8 +47,7 @@ class Index:
         try:
             self.db = self._open(path)
         except sqlite3.DatabaseError:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            remove(path)
             self.db = self._open(path)
 
     @staticmethod
