@@ -10,15 +10,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from rlmd.engine.child_asking import AskChild, ChildAsking
-from rlmd.engine.given import GivenContext
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Claim, Purse
-from rlmd.engine.parts import ContextsPart, Hit, Parts, PinnedContext
+from rlmd.engine.parts import Parts, PinnedContext
+from rlmd.engine.passages import passages_at, passages_of, span_of, verified
 from rlmd.engine.past import Past, SubQueryEnd
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.small_queries import SmallQueries, is_small
 from rlmd.engine.tokens import tokens_of
 from rlmd.engine.typed_asking import TypedAsking
 from rlmd.errors import (
@@ -37,9 +37,7 @@ from rlmd.events import (
     BatchStarted,
     ErrorRecord,
     LimitHit,
-    Limits,
     Searched,
-    Span,
     SubQueryFailed,
     SubQueryReplied,
     digest_of,
@@ -48,51 +46,8 @@ from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
 from rlmd.repl import ChildQuery, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 
-R = TypeVar("R")
-
-#: A hinted stretch longer than this is not checked; no model's useful window is larger.
-_HINT_CHARS = 2_000_000
-_MOST_SPANS = 64
-_MOST_PASSAGES = 1000
 #: Passages of a cell that are looked for in its output, to know what the root was shown.
 _REMEMBERED = 1000
-
-
-#: Sub-queries with a prompt under this share of what one may hold are small: many of them belong into one.
-_SMALL_SHARE, _SMALL_CHARS = 0.1, 1000
-#: Small ones after which the root is told, and the share of the purse beyond which no more are sent.
-_SMALL_TOLD, _SMALL_CAP, _SMALL_CAP_SHARE = 50, 200, 0.1
-
-
-@dataclass(slots=True)
-class SmallQueries:
-    """Watches for a sub-query a line, which costs thousands (arXiv 2512.24601, appendix B.3): told, then capped.
-
-    Args:
-        cap: How many may be sent; those that the cache answers do not count.
-    """
-
-    cap: int
-    sent: int = 0
-    chars: int = 0
-    told: bool = False
-
-    def warn(self) -> bool:
-        """Whether the root is to be told now; once for each doubling of the waste would be nagging: once, and again
-        when the cap is reached."""
-        if self.sent >= self.cap or (self.sent >= _SMALL_TOLD and not self.told):
-            self.told = True
-            return True
-        return False
-
-    def advice(self, piece_chars: int) -> str:
-        mean = max(1, self.chars // max(1, self.sent))
-        together = max(2, piece_chars // mean)
-        capped = f" No more than {self.cap:,} such small ones are sent." if self.sent >= self.cap else ""
-        return (
-            f"{self.sent:,} sub-queries held only some {mean:,} characters each. A prompt holds {piece_chars:,}: put "
-            f"about {together:,} of them into one and ask for one line each.{capped}"
-        )
 
 
 @dataclass(slots=True)
@@ -164,7 +119,7 @@ class RunCellHost:
             cell=self._cell,
             contexts=tuple(context.pin.context for context in self._asking.contexts),
             chars=sum(context.pin.chars for context in self._asking.contexts),
-            hits=tuple(_span(passage) for passage in passages),
+            hits=tuple(span_of(passage) for passage in passages),
         )
         return passages
 
@@ -230,7 +185,7 @@ class RunCellHost:
             self._asking.seen[end.prompt_digest] += 1
             self._spent(end)
         for searched in past.searches(self._cell):
-            self.passages.extend(_passages_at(searched.hits, self._asking.contexts))
+            self.passages.extend(passages_at(searched.hits, self._asking.contexts))
 
     async def _as_it_was(self, end: SubQueryEnd) -> SubQueryReply | SubQueryFailure:
         """A reply out of the journal: asked once, it is not asked again."""
@@ -248,7 +203,7 @@ class RunCellHost:
         else:
             spent = end.completion.source == "model"
             tokens = end.completion.prompt_tokens + end.completion.completion_tokens
-        if spent and (small := self._asking.small) is not None and self._is_small(end.prompt_chars):
+        if spent and (small := self._asking.small) is not None and is_small(end.prompt_chars, self._asking.piece_chars):
             small.sent += 1
             small.chars += end.prompt_chars
         if spent:
@@ -307,16 +262,13 @@ class RunCellHost:
     def _claim_small(self, prompt: str) -> SmallQueries | None:
         """Counts a small sub-query. Raises ``OverUse`` when there were too many."""
         small, piece = self._asking.small, self._asking.piece_chars
-        if small is None or not self._is_small(len(prompt)):
+        if small is None or not is_small(len(prompt), piece):
             return None
         if small.sent >= small.cap:
             raise OverUse(small.advice(piece))
         small.sent += 1
         small.chars += len(prompt)
         return small
-
-    def _is_small(self, chars: int) -> bool:
-        return chars < min(_SMALL_CHARS, _SMALL_SHARE * self._asking.piece_chars)
 
     async def _claim(self, tokens: int) -> Claim:
         """Takes a sub-query from the purse; the first refusal of a run is a fact."""
@@ -327,33 +279,6 @@ class RunCellHost:
                 self._asking.limit = error
                 hit_limit(self._recorder, error)
             raise
-
-
-def small_queries(limits: Limits) -> SmallQueries:
-    """The watch over one run's small sub-queries."""
-    return SmallQueries(max(_SMALL_CAP, int(limits.sub_queries * _SMALL_CAP_SHARE)))
-
-
-async def passages_of(
-    contexts: ContextsPart, pinned: Sequence[PinnedContext], query: str, k: int
-) -> list[SearchPassage]:
-    """The best ``k`` passages of these contexts, best first."""
-    limit = max(1, min(k, _MOST_PASSAGES))
-    passages: list[SearchPassage] = []
-    for context in pinned:
-        hits = await _hits(contexts, context, query, limit)
-        passages.extend(
-            SearchPassage(hit.context, hit.document, hit.start, hit.end, hit.text, hit.score, hit.line) for hit in hits
-        )
-    passages.sort(key=lambda passage: -passage.score)
-    return passages[:limit]
-
-
-async def _hits(contexts: ContextsPart, context: PinnedContext, query: str, limit: int) -> Sequence[Hit]:
-    if isinstance(context, GivenContext):
-        return await context.search(query, limit)
-    hits, _ = await contexts.search(context, query, "bm25", limit)
-    return hits
 
 
 def hit_limit(recorder: Recorder, error: LimitReached) -> None:
@@ -368,45 +293,6 @@ def hit_limit(recorder: Recorder, error: LimitReached) -> None:
 
 def error_record(error: RlmdError) -> ErrorRecord:
     return ErrorRecord(code=error.code, kind=error.kind, message=error.message, hint=error.hint)
-
-
-def verified(spans: Sequence[Span], prompt: str, contexts: Sequence[PinnedContext]) -> tuple[Span, ...]:
-    """Those hinted stretches whose text really stands in the prompt; the hints come from the cell's process."""
-    by_name = {context.pin.context: context for context in contexts}
-    return tuple(span for span in spans[:_MOST_SPANS] if _stands_in(span, prompt, by_name))
-
-
-def _stands_in(span: Span, prompt: str, contexts: dict[str, PinnedContext]) -> bool:
-    context = contexts.get(span.context)
-    length = span.end - span.start
-    if context is None or span.start < 0 or not 0 < length <= min(len(prompt), _HINT_CHARS):
-        return False
-    try:
-        text = context.read(span.document, span.start, span.end)
-    except NotFound:
-        return False
-    return len(text) == length and clean(text) in prompt
-
-
-def _passages_at(spans: Sequence[Span], contexts: Sequence[PinnedContext]) -> list[SearchPassage]:
-    """Passages found earlier, read again; how well they matched is not known any more."""
-    by_name = {context.pin.context: context for context in contexts}
-    found = []
-    for span in spans:
-        if (context := by_name.get(span.context)) is not None:
-            text = context.read(span.document, span.start, span.end)
-            line = context.line_of(span.document, span.start)
-            found.append(SearchPassage(span.context, span.document, span.start, span.end, text, 0.0, line))
-    return found
-
-
-def _span(passage: SearchPassage) -> Span:
-    return Span(context=passage.context, document=passage.document, start=passage.start, end=passage.end)
-
-
-def shown_in(output: str, passages: Sequence[SearchPassage]) -> tuple[Span, ...]:
-    """Those passages that were printed, and so reach the root."""
-    return tuple(dict.fromkeys(_span(passage) for passage in passages if clean(passage.text) in output))
 
 
 def _for_a_cell(error: RlmdError, piece_chars: int) -> str:

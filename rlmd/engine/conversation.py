@@ -105,7 +105,7 @@ class Conversation:
     @property
     def begun(self) -> bool:
         """Whether there is anything that a last word could rest on."""
-        return self._run.cells_run > 0
+        return self._run.cells.count > 0
 
     async def answer(self) -> Conclusion | None:
         """Turns until one of them concludes; None when the root asks for the program ``map`` instead.
@@ -134,7 +134,7 @@ class Conversation:
             said.reply.finals, ran_cells=False, cell_failed=False, anything_executed=True, variables=self._variables()
         )
         if isinstance(verdict, Accepted) and verdict.name is not None:
-            return await self._run.value_of(verdict.name)
+            return await self._run.cells.value_of(verdict.name)
         if isinstance(verdict, Accepted):
             return (verdict.literal or "").strip() or None
         if verdict is not None or said.reply.cells:
@@ -164,7 +164,7 @@ class Conversation:
         if self._offered_map and not cells and asks_for_map(said.reply.prose):
             self._wants_map = True
             return None
-        read_before = self._run.cells_run > 0
+        read_before = self._run.cells.count > 0
         ran = await self._run_cells(cells, read_before=read_before)
         if ran.conclusion is not None:
             return ran.conclusion
@@ -182,7 +182,7 @@ class Conversation:
             said.reply.finals,
             ran_cells=bool(ran.reports),
             cell_failed=not ran.went_well,
-            anything_executed=self._run.cells_run > 0,
+            anything_executed=self._run.cells.count > 0,
             variables=self._variables(),
         )
         if isinstance(verdict, Accepted):
@@ -209,7 +209,7 @@ class Conversation:
         ran = _Ran()
         share = self._output_chars // max(1, len(cells))
         for index, cell in enumerate(cells):
-            report = await self._run.run_cell(cell.source, self._turn, output_chars=max(500, share))
+            report = await self._run.cells.run(cell.source, self._turn, output_chars=max(500, share))
             ran.reports.append(report)
             if report.final is not None:
                 sources = [cell.source for cell in cells[: index + 1]]
@@ -252,7 +252,7 @@ class Conversation:
         if (why := self._run.past.refused(self._turn)) is not None:  # the variable may be another by now
             self._refuse(why)
             return None
-        text = verdict.literal if verdict.literal is not None else await self._run.value_of(verdict.name or "")
+        text = verdict.literal if verdict.literal is not None else await self._run.cells.value_of(verdict.name or "")
         if text is None or not text.strip():
             too_long = text is None and verdict.name in self._variables()
             self._refuse(f"{verdict.name} " + ("is too long for an answer." if too_long else _EMPTY))
@@ -297,14 +297,14 @@ class Conversation:
     def _observation(self, report: CellReport) -> str:
         """A cell's output, what became of its sub-queries, and the variables."""
         output = report.output.strip("\n") or "(no output)"
-        lines = [f"[output of cell {self._run.cells_run}]", output, "[end of output]"]
+        lines = [f"[output of cell {self._run.cells.count}]", output, "[end of output]"]
         if report.cut:
             lines.append(f"{report.cut:,} characters were cut from the middle of the output.")
         if report.lost:
             lines.append("The REPL was started anew: all variables are gone; define again what you need.")
         elif report.interrupted:
             lines.append("The cell was stopped because it took too long; variables are kept.")
-        if (host := self._run.host) is not None and host.failures:
+        if (host := self._run.cells.host) is not None and host.failures:
             failed = ", ".join(f"{count} {kind}" for kind, count in host.failures.most_common(4))
             lines.append(f"Sub-queries: {host.asked} asked, {sum(host.failures.values())} failed ({failed}).")
         if (small := self._run.asking.small) and small.warn():

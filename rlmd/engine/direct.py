@@ -70,7 +70,7 @@ async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:
         typed, wrong = run.answer_type.read(text)
         if not wrong:
             return Conclusion("answered", typed, why, stream=said.stream if typed == said.raw else None)
-        run.answer = run.answer or text
+        run.cells.answer = run.cells.answer or text
         run.recorder.add(FinalRefused, turn=turn, why=wrong)
         run.purse.went_wrong()
         told = Template(PROMPTS.mistyped).substitute(why=wrong)

@@ -25,7 +25,7 @@ async def run_map(run: Run) -> Conclusion | None:
     check_question(run, run.sub_facts.piece_chars)
     run.asking.small = None
     source = map_cell(run.request.question, run.sub_facts.piece_chars)
-    report = await run.run_cell(
+    report = await run.cells.run(
         source, 0, program="map", output_chars=run.parts.settings.repl.output_chars, seconds=run.purse.limits.seconds
     )
     text = report.final.text.strip() if report.final else ""
@@ -34,8 +34,8 @@ async def run_map(run: Run) -> Conclusion | None:
     if not text:
         return Conclusion("none", "", f"the program failed: {report.error or 'no answer'}", citations=())
     conclusion = await _typed(run, text)
-    if run.host is not None and (failed := sum(run.host.failures.values())):
-        return Conclusion("partial", conclusion.answer, f"{failed:,} of {run.host.asked:,} sub-queries failed")
+    if run.cells.host is not None and (failed := sum(run.cells.host.failures.values())):
+        return Conclusion("partial", conclusion.answer, f"{failed:,} of {run.cells.host.asked:,} sub-queries failed")
     return conclusion
 
 
@@ -47,7 +47,7 @@ async def _typed(run: Run, text: str) -> Conclusion:
     typed, wrong = run.answer_type.read(text)
     if not wrong:
         return Conclusion("answered", typed, why)
-    run.answer = text
+    run.cells.answer = text
     prompt = Template(PROMPTS.made_typed).substitute(
         text=text, question=run.request.question, typed=run.answer_type.asked
     )

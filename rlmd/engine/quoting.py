@@ -70,16 +70,16 @@ async def _chosen_passages(run: Run) -> list[tuple[SearchPassage, int, int]]:
     """What the caged program chose; its word is checked. Our own code may do it here where cells cannot run."""
     question = run.request.question
     try:
-        report = await run.run_cell(quote_cell(question), 0, program="quote", output_chars=4000)
+        report = await run.cells.run(quote_cell(question), 0, program="quote", output_chars=4000)
     except CageUnavailable as error:
         run.note(f"Cells cannot run here, so the search ran outside of one. {error.message} {error.hint}".strip())
         host = RunCellHost(0, "cell-0/output", run.asking, run.recorder)
         passages = await host.search(question, PASSAGES)
         texts = [_Placed(passage) for passage in passages]
         return [(passages[index], start, end) for index, start, end in choose_quotes(question, texts)]
-    if report.final is None or run.host is None:
+    if report.final is None or run.cells.host is None:
         raise InternalError(f"The program quote failed: {report.error or 'it gave no answer'}.")
-    passages = run.host.passages
+    passages = run.cells.host.passages
     chosen = []
     for index, start, end in json.loads(report.final.text):
         passage = passages[index]

@@ -10,56 +10,42 @@ import asyncio
 import math
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from rlmd.engine import strategies
-from rlmd.engine.cells import Asking, RunCellHost, error_record, hit_limit, shown_in
+from rlmd.engine.cells import Asking, error_record, hit_limit
 from rlmd.engine.citations import Finder
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.conversation import Conversation
 from rlmd.engine.limits import Purse, time_is_over
-from rlmd.engine.parts import Parts, PinnedContext, ReplPart
-from rlmd.engine.past import Past, stopped
+from rlmd.engine.parts import Parts, PinnedContext
+from rlmd.engine.past import Past
 from rlmd.engine.prompts import SubFacts, sub_facts
 from rlmd.engine.receipt import receipt
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
+from rlmd.engine.runcells import RunCells
 from rlmd.engine.sessions import Session, not_found
 from rlmd.engine.typed import AnswerType, quotable
 from rlmd.engine.waking import pinned_again
-from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled, SessionLost
+from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled
 from rlmd.events import (
-    CellEnded,
-    CellFinal,
-    CellStarted,
     Citation,
     Note,
     RunEnded,
     RunInterrupted,
     Strategy,
     StrategyChosen,
-    Text,
-    digest_of,
 )
 from rlmd.pool import Candidate
-from rlmd.repl import CellReport, ChildQuery, Final, Name
+from rlmd.repl import ChildQuery
 
 if TYPE_CHECKING:
     from rlmd.engine.children import ChildReport
 
 log = structlog.get_logger(__name__)
-
-_VIA: dict[str, Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]] = {
-    "FINAL": "FINAL",
-    "FINAL_VAR": "FINAL_VAR",
-    "SUBMIT": "SUBMIT",
-    "answer": "answer",
-}
-#: CPU seconds that a cell may use for each second of its own time: its threads may work while it waits.
-_CPU_SHARE = 4.0
 
 
 class Run:
@@ -97,15 +83,11 @@ class Run:
         self.recorder = recorder
         self.purse = purse
         self.parts = parts
-        #: The host of the last cell, and the conversation of the strategy ``rlm``.
-        self.host: RunCellHost | None = None
+        #: The conversation of the strategy ``rlm``.
         self.conversation: Conversation | None = None
         self.sub_facts: SubFacts | None = None
-        #: ``answer["content"]`` as it stands: what remains when a limit is hit.
-        self.answer = ""
-        self._left: str | None = None
         self._egress = egress
-        self._cells = self._turns = 0
+        self._turns = 0
         self.stopping: Literal["cancelled", "interrupted"] | None = None
         self._why = ""
         self._deadline: asyncio.Timeout | None = None
@@ -123,6 +105,7 @@ class Run:
             past=self.past,
             held=recorder.record.held,
         )
+        self.cells = RunCells(self)
         self.answer_type = AnswerType(request.schema) if request.schema is not None else None
 
     def _know_sub_models(self) -> None:
@@ -135,10 +118,6 @@ class Run:
         """Whether what this run handles is private, its session's past included, as things stand."""
         record = self.recorder.record
         return record.private or self.parts.any_private(record.held)
-
-    @property
-    def cells_run(self) -> int:
-        return self._cells
 
     def next_turn(self) -> int:
         """The number of the next root completion, from 1."""
@@ -272,140 +251,6 @@ class Run:
         """A sentence for the person."""
         self.recorder.add(Note, text=text)
 
-    async def run_cell(
-        self, source: str, turn: int, *, output_chars: int, program: str | None = None, seconds: float | None = None
-    ) -> CellReport:
-        """Runs one cell in the session. A worker that dies is a failed cell; the next cell gets a new one."""
-        self._cells += 1
-        if (begun := self.past.source(self._cells)) is not None:
-            source = await self.past.text(begun.code)  # what a program asks may have changed since
-            if (ended := self.past.output(self._cells)) is not None:
-                return await self._as_it_was(begun, ended)
-        self.goes_on()
-        repl = await self.session.worker(self.contexts, self.parts, self.recorder)
-        if self._cells == 1:
-            await self._note_left(repl, begun)
-        cell, stream = self._cells, f"cell-{self._cells}/output"
-        self.session.log.apply(
-            self.recorder.add(
-                CellStarted,
-                turn=turn,
-                cell=cell,
-                stream=stream,
-                code=await self.recorder.text(source),
-                program=program,
-                worker_cell=repl.next_cell,
-                output_chars=output_chars,
-                left=await self.recorder.text(self._left) if self._left is not None else None,
-                pins=() if self.recorder.record.contexts else tuple(one.pin for one in self.contexts),
-            )
-        )
-        host = RunCellHost(cell, stream, self.asking, self.recorder)
-        self.host = host
-        died = False
-        try:
-            report = await repl.run_cell(
-                source,
-                host,
-                seconds=seconds or self.parts.settings.repl.cell_seconds,
-                cpu_seconds=_CPU_SHARE * (seconds or self.parts.settings.repl.cell_seconds),
-                output_chars=output_chars,
-            )
-        except SessionLost as error:
-            report, died = lost_report(error), True
-        except BaseException as error:
-            self._cell_stopped(turn, cell, stream, error)
-            raise
-        await self._cell_ended(turn, cell, stream, report, host, died=died)
-        return report
-
-    async def _note_left(self, repl: ReplPart, begun: CellStarted | None) -> None:
-        """What an earlier run of the session left in ``answer`` is no answer to this question."""
-        if begun is not None:
-            self._left = await self.past.text(begun.left) if begun.left is not None else None
-        elif self.session.cells:
-            with suppress(SessionLost):  # the cell meets it again, and reports it
-                self._left = await repl.value_of("answer")
-
-    async def _as_it_was(self, begun: CellStarted, ended: CellEnded) -> CellReport:
-        """A cell out of the journal. It is not run again here: what it made is in the session, or told as lost."""
-        if stopped(ended):
-            raise time_is_over(self.purse.limits)
-        if begun.left is not None:
-            self._left = await self.past.text(begun.left)
-        self.host = RunCellHost(ended.cell, ended.stream, self.asking, self.recorder)
-        await self.host.restore()
-        report = await report_of(ended, self.past)
-        self.session.names = report.names
-        self._take_answer(report)
-        return report
-
-    def _take_answer(self, report: CellReport) -> None:
-        if report.answer != self._left:  # what an earlier run left in ``answer`` is none to this question
-            self.answer = report.answer or self.answer
-            self._left = None
-
-    async def _cell_ended(
-        self, turn: int, cell: int, stream: str, report: CellReport, host: RunCellHost, *, died: bool
-    ) -> None:
-        self.session.names = report.names
-        self._take_answer(report)
-        if report.lost:
-            await self.session.end_worker()
-        fact = self.recorder.add(
-            CellEnded,
-            turn=turn,
-            cell=cell,
-            stream=stream,
-            output=await self.recorder.text(report.output),
-            digest=report.digest,
-            cut=report.cut,
-            ok=report.ok,
-            error=report.error,
-            seconds=report.seconds,
-            names_lost=report.lost,
-            worker_died=died,
-            shown=shown_in(report.output, host.passages),
-            interrupted=report.interrupted,
-            names=tuple((one.name, one.type, one.size) for one in report.names),
-            final=await self._final_of(report),
-            answer=await self.recorder.text(report.answer) if report.answer is not None else None,
-        )
-        self.session.log.apply(fact)
-
-    async def _final_of(self, report: CellReport) -> CellFinal | None:
-        final = report.final
-        return CellFinal(text=await self.recorder.text(final.text), via=final.via, name=final.name) if final else None
-
-    def _cell_stopped(self, turn: int, cell: int, stream: str, error: BaseException) -> None:
-        """Closes the stream of a cell that was cancelled or could not go on."""
-        fact = self.recorder.add(
-            CellEnded,
-            turn=turn,
-            cell=cell,
-            stream=stream,
-            output=Text(chars=0, text=""),
-            digest=digest_of(""),
-            cut=0,
-            ok=False,
-            error="cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__,
-            seconds=0.0,
-            interrupted=True,
-        )
-        self.session.log.apply(fact)
-
-    async def value_of(self, name: str) -> str | None:
-        """The text of a variable; of ``answer`` its content."""
-        if name == "answer":
-            return self.answer or None
-        if self.session.repl is None or not self.session.alive:
-            return None
-        try:
-            return await self.session.repl.value_of(name)
-        except SessionLost:
-            await self.session.end_worker()
-            return None
-
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _end(self, conclusion: Conclusion) -> None:
@@ -452,12 +297,12 @@ class Run:
             self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped", resumable=True)
             return
         error = RunCancelled(f"The run was cancelled: {self._why}.")
-        await self._end(Conclusion("cancelled", self.answer, self._why, error=error, citations=()))
+        await self._end(Conclusion("cancelled", self.cells.answer, self._why, error=error, citations=()))
 
     def _failed(self, error: RlmdError) -> Conclusion:
         """What was found so far is handed over even so."""
-        if self.answer:
-            return Conclusion("partial", self.answer, error.message, error=error)
+        if self.cells.answer:
+            return Conclusion("partial", self.cells.answer, error.message, error=error)
         return Conclusion("failed", "", error.message, error=error, citations=())
 
     async def _give_back(self) -> None:
@@ -469,39 +314,3 @@ class Run:
 
 def _gone() -> NotFound:
     return NotFound("A context of this run does not exist any more.", hint="context/list shows those that there are.")
-
-
-async def report_of(ended: CellEnded, past: Past) -> CellReport:
-    """A cell's report as its fact tells it."""
-    final = ended.final
-    return CellReport(
-        ok=ended.ok,
-        output=await past.text(ended.output),
-        cut=ended.cut,
-        digest=ended.digest,
-        error=ended.error,
-        final=Final(await past.text(final.text), _VIA[final.via], final.name) if final else None,
-        answer=await past.text(ended.answer) if ended.answer is not None else None,
-        names=tuple(Name(*one) for one in ended.names),
-        seconds=ended.seconds,
-        interrupted=ended.interrupted,
-        lost=ended.names_lost,
-    )
-
-
-def lost_report(error: RlmdError) -> CellReport:
-    """The report of a cell whose worker died by itself."""
-    text = f"{error.message} Its variables are gone; the contexts are loaded again."
-    return CellReport(
-        ok=False,
-        output=text,
-        cut=0,
-        digest=digest_of(text),
-        error=error.message,
-        final=None,
-        answer=None,
-        names=(),
-        seconds=0.0,
-        interrupted=False,
-        lost=True,
-    )

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from rlmd.engine.cells import small_queries
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.conversation import LEAST_WINDOW, Conversation
 from rlmd.engine.direct import answer_directly, fits
 from rlmd.engine.mapping import run_map
 from rlmd.engine.quoting import run_quote
+from rlmd.engine.small_queries import small_queries
 from rlmd.errors import LimitReached, PromptTooLong, PromptTruncated, RlmdError
 from rlmd.events import Strategy
 
@@ -93,7 +93,7 @@ async def mapped(run: Run) -> Conclusion:
 
 async def conclude(run: Run, limit: LimitReached) -> Conclusion:
     """At a limit: the answer as it stands, else a last root call over the findings, else an honest none."""
-    text: str | None = run.answer
+    text: str | None = run.cells.answer
     if not text and run.conversation is not None and run.conversation.begun:
         grace = min(_MOST_GRACE, max(_LEAST_GRACE, run.purse.limits.seconds / 10))
         try:
@@ -114,7 +114,7 @@ async def conclude(run: Run, limit: LimitReached) -> Conclusion:
 
 async def run_execute(run: Run) -> Conclusion:
     """One cell that a client wrote."""
-    report = await run.run_cell(run.request.question, 0, output_chars=run.parts.settings.repl.output_chars)
+    report = await run.cells.run(run.request.question, 0, output_chars=run.parts.settings.repl.output_chars)
     text = report.final.text if report.final else ""
     if not report.ok:
         return Conclusion("none", text, report.error or "the cell failed", citations=())

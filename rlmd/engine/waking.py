@@ -16,10 +16,10 @@ from pathlib import Path
 
 import structlog
 
-from rlmd.engine.cells import passages_of
 from rlmd.engine.child_asking import answer_of, child_digest
 from rlmd.engine.journal import clean, read_facts, read_text
 from rlmd.engine.parts import ContextsPart, PinnedContext, ReplPart, WorkersPart
+from rlmd.engine.passages import passages_of
 from rlmd.engine.past import SubQueryEnd, without_stopped
 from rlmd.engine.sessionlog import CellOfRun, SessionLog, by_run
 from rlmd.engine.typed_asking import TypedAsking

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from rlmd.config import Settings
-from rlmd.engine.cells import Asking, RunCellHost, shown_in, verified
+from rlmd.engine.cells import Asking, RunCellHost
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal, read_facts
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import Parts
+from rlmd.engine.passages import shown_in, verified
 from rlmd.engine.recorder import Recorder
 from rlmd.errors import HostFailed, NotFound, PromptTooLong, RlmdError
 from rlmd.events import CompletionRecord, Limits, Pin, RunStarted, Span, Text

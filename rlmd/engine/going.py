@@ -1,0 +1,184 @@
+"""The runs that go on: how one begins, how one is taken up out of its journal, and what remains when it is over.
+
+Knows how a ``Run`` is put together. Who may begin one, and when, is in ``runs.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from rlmd import __version__
+from rlmd.engine.archive import Archive
+from rlmd.engine.feed import Feed
+from rlmd.engine.journal import Journal
+from rlmd.engine.limits import Purse
+from rlmd.engine.live import Live
+from rlmd.engine.parts import Parts, PinnedContext, PoolPart
+from rlmd.engine.past import Past
+from rlmd.engine.prompts import own_prompts
+from rlmd.engine.record import RunRecord
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.requests import RunRequest, request_from, request_text
+from rlmd.engine.run import Run
+from rlmd.engine.sessionlog import folded
+from rlmd.engine.sessions import Session, Sessions
+from rlmd.errors import RlmdError
+from rlmd.events import AnyFact, RunInterrupted, RunResumed, RunStarted
+
+log = structlog.get_logger(__name__)
+
+#: How often a run is taken up again without coming any further before it is left interrupted.
+_MOST_IN_VAIN = 3
+
+
+class Going:
+    """Args:
+    archive: Where journals are, and the records of runs that do not go on.
+    sessions: The named ones.
+    children: Live child runs, by id.
+    parts: The collaborators of every run.
+
+    Attributes:
+        live: Runs that go on, by id, children left out.
+    """
+
+    def __init__(self, archive: Archive, sessions: Sessions, children: Mapping[str, Live], parts: Parts) -> None:
+        self._archive = archive
+        self._sessions = sessions
+        self._children = children
+        self._parts = parts
+        self._threads = parts.threads
+        self.live: dict[str, Live] = {}
+
+    def of(self, run_id: str) -> Live | None:
+        """A run that has not ended, a child or not."""
+        return self.live.get(run_id) or self._children.get(run_id)
+
+    def all(self) -> dict[str, Live]:
+        """Children too."""
+        return {**self.live, **self._children}
+
+    def current(self, record: RunRecord) -> RunRecord:
+        """As it stands: what was public when the run began may be private by now."""
+        live = self.of(record.run_id)
+        record = live.recorder.record if live is not None else record
+        if not record.private and self._parts.any_private(record.held):
+            return replace(record, private=True)
+        return record
+
+    async def begin(
+        self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
+    ) -> Live:
+        """Opens the journal, writes the first fact, and sets the run going."""
+        parts = self._parts
+        folder = await self._archive.unused(request.run_id)
+        private = self._sessions.private(session) or any(context.pin.private for context in contexts)
+        held = tuple(sorted(session.held))
+        # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
+        session.private = private
+        session.held.update(context.pin.context for context in contexts)
+        root = _names(parts.pool, "root", private, request.root)
+        sub = _names(parts.pool, "sub", private, request.sub)
+        recorder = self._recorder(request.run_id, folder)
+        limits = request.limits.over(parts.settings.limits)
+        parts.workers.deepen(limits.depth)
+        started = recorder.add(
+            RunStarted,
+            question=await recorder.text(request.question),
+            strategy=request.strategy,
+            contexts=tuple(context.pin for context in contexts),
+            session=session.name,
+            root=root,
+            sub=sub,
+            limits=limits,
+            private=private,
+            session_held=held,
+            request_digest=request.digest,
+            rlmd=__version__,
+            prompts=own_prompts(parts.settings.prompts.system, parts.settings.prompts.note).version,
+            answer_schema=await recorder.text(request.schema) if request.schema is not None else None,
+            request=await recorder.text(request_text(request)),
+            egress=egress,
+            session_id=session.id if session.name else None,
+        )
+        session.log.apply(started)
+        run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
+        return self._set_going(run)
+
+    def _recorder(self, run_id: str, folder: Path) -> Recorder:
+        return Recorder(
+            run_id,
+            Journal(folder, self._threads),
+            lambda made: Feed(run_id, folder, self._threads, lambda: made.last_seq),
+            self._parts.now,
+        )
+
+    def _set_going(self, run: Run) -> Live:
+        recorder = run.recorder
+        task = asyncio.create_task(run.execute(), name=f"run {recorder.run_id}")
+        live = Live(run, recorder, task)
+        self._archive.records[recorder.run_id] = recorder.record
+        self.live[recorder.run_id] = live
+        task.add_done_callback(lambda done: self._over(live, done))
+        return live
+
+    async def take_up(self, record: RunRecord) -> None:
+        """A run that the last daemon could not end goes on, unless that was tried in vain."""
+        cut = await self._archive.mend(record.run_id)
+        torn = f"; {cut} bytes of a torn line were cut" if cut else ""
+        facts = await self._archive.all_facts(record.run_id)
+        started, past = facts[0], Past(facts, self._archive.folder(record.run_id), self._threads)
+        if not isinstance(started, RunStarted) or started.request is None:
+            await self.interrupt(record, f"the daemon ended while the run was going{torn}")
+        elif past.vain >= _MOST_IN_VAIN:
+            await self.interrupt(record, f"{past.vain} times the daemon ended when the run was taken up again")
+        else:
+            live = self._set_going(await self._taken_up(started, facts, past))
+            why = f"{record.why or 'the daemon ended while the run was going'}{torn}"
+            live.run.session.log.apply(live.recorder.add(RunResumed, why=why))
+            await asyncio.sleep(0)  # its task has begun: see start_run
+            if past.cancelled is not None and live.run.stop("cancelled", past.cancelled.why):
+                live.task.cancel()
+
+    async def _taken_up(self, started: RunStarted, facts: list[AnyFact], past: Past) -> Run:
+        """The run as the journal tells it, about to go its way again."""
+        assert started.request is not None
+        request = request_from(await past.text(started.request), await past.text(started.question))
+        session = self._sessions.of(started) if started.session is not None else None
+        if session is None:
+            session = Session(None, self._parts.now(), private=started.private, log=folded(facts))
+            session.held.update(self._archive.records[started.run_id].held)
+        recorder = self._recorder(started.run_id, self._archive.folder(started.run_id))
+        recorder.restore(facts, past)
+        purse = Purse(started.limits, self._parts.monotonic)
+        return Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
+
+    def _over(self, live: Live, task: asyncio.Task[None]) -> None:
+        """A run's task is done: only its record stays in memory."""
+        record = live.recorder.record
+        error = None if task.cancelled() else task.exception()
+        if record.active:
+            # Its last fact could not be written (a full disk): the next start will tell it as interrupted.
+            why = error.message if isinstance(error, RlmdError) else "the last fact could not be written"
+            log.error("run ended without its last fact", run_id=record.run_id, error=type(error).__name__)
+            record = replace(record, state="failed", why=why, ended=self._parts.now())
+        self._archive.records[record.run_id] = record.slim()
+        del self.live[record.run_id]
+        live.recorder.feed.end()
+        live.ended.set()
+
+    async def interrupt(self, record: RunRecord, why: str) -> None:
+        """Tells that a run goes no further."""
+        if record.active or record.resumable:
+            fact = RunInterrupted(run_id=record.run_id, seq=record.last_seq + 1, time=self._parts.now(), why=why)
+            await self._archive.add(record, fact)
+
+
+def _names(pool: PoolPart, role: str, private: bool, narrowed: tuple[str, ...] | None) -> tuple[str, ...]:
+    candidates = pool.candidates("root" if role == "root" else "sub", private=private, narrowed_to=narrowed)
+    return tuple(f"{candidate.host}/{candidate.model}" for candidate in candidates)
