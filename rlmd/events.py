@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 INLINE_CHARS = 4096
 PREVIEW_CHARS = 200
 
-Strategy = Literal["auto", "direct", "rlm", "map", "quote", "execute"]
+Strategy = Literal["auto", "direct", "rlm", "map", "quote", "execute", "open"]
 RunState = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
 #: Why a run ended: by itself, by a limit with the best answer so far, or without any answer.
 Outcome = Literal["answered", "partial", "none", "failed", "cancelled"]

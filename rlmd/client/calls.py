@@ -51,9 +51,12 @@ from rlmd.wire.methods import (
     LoadResult,
     NameParams,
     Nothing,
+    OpenParams,
     Params,
     PeekParams,
     PeekResult,
+    QueryParams,
+    QueryResult,
     Result,
     RunIdParams,
     RunInfo,
@@ -106,6 +109,12 @@ class Calls:
     async def call(self, method: Literal["context/drop"], params: NameParams) -> DropResult: ...
     @overload
     async def call(self, method: Literal["run/start"], params: RunParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/open"], params: OpenParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/close"], params: RunIdParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["llm/query"], params: QueryParams) -> QueryResult: ...
     @overload
     async def call(self, method: Literal["run/ask"], params: RunParams) -> RunResult: ...
     @overload

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlmd.engine.child_asking import AskChild, ChildAsking
 from rlmd.engine.journal import clean
@@ -152,6 +152,23 @@ class RunCellHost:
         known = self._asking.past.sub_query(self._cell, digest, self._occurrences[digest])
         if known is not None:
             return await self._as_it_was(known)
+        try:
+            reply, _ = await self._ask_anew(replace(query, prompt=prompt), digest, batch, slot)
+        except RlmdError as error:
+            return self._failure(error)
+        return SubQueryReply(reply)
+
+    async def ask(self, query: SubQuery, batch: int, slot: int) -> tuple[str, PooledCompletion]:
+        """The reply to a sub-query that a client asked, and who gave it. Raises ``RlmdError``."""
+        prompt = clean(query.prompt)
+        digest = digest_of(prompt)
+        self._occurrences[digest] += 1
+        self._asking.seen[digest] += 1
+        return await self._ask_anew(replace(query, prompt=prompt), digest, batch, slot)
+
+    async def _ask_anew(self, query: SubQuery, digest: str, batch: int, slot: int) -> tuple[str, PooledCompletion]:
+        """Through purse and pool; the reply, or why there is none, is journalled before anybody has it."""
+        prompt = query.prompt
         lone = self._batches.get(batch, 1) == 1 and query.schema is None
         stream = f"cell-{self._cell}/sub-{batch}" if lone else None
         which = {
@@ -172,10 +189,10 @@ class RunCellHost:
             self._recorder.add(
                 SubQueryFailed, **which, error=error_record(error), told=told if told != error.message else None
             )
-            return self._failure(error)
+            raise
         text = clean(done.completion.text)
         self._recorder.add(SubQueryReplied, **which, reply=await self._recorder.text(text), completion=done.record)
-        return SubQueryReply(text)
+        return text, done
 
     async def restore(self) -> None:
         """Takes over what a cell of the past asked and found, so that it counts as it did."""

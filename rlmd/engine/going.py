@@ -72,9 +72,15 @@ class Going:
         return record
 
     async def begin(
-        self, request: RunRequest, contexts: list[PinnedContext], session: Session, *, egress: bool
+        self,
+        request: RunRequest,
+        contexts: list[PinnedContext],
+        session: Session,
+        within: Run | None = None,
+        *,
+        egress: bool,
     ) -> Live:
-        """Opens the journal, writes the first fact, and sets the run going."""
+        """Opens the journal, writes the first fact, and sets the run going, within an open one or by itself."""
         parts = self._parts
         folder = await self._archive.unused(request.run_id)
         private = self._sessions.private(session) or any(context.pin.private for context in contexts)
@@ -107,8 +113,12 @@ class Going:
             session_id=session.id if session.name else None,
         )
         session.log.apply(started)
-        run = Run(request, contexts, session, recorder, Purse(limits, parts.monotonic), parts, egress=egress)
-        return self._set_going(run)
+        purse = Purse(limits, parts.monotonic, within.purse if within is not None else None)
+        run = Run(request, contexts, session, recorder, purse, parts, egress=egress, within=within)
+        live = self._set_going(run)
+        if within is not None:
+            within.open.begun(within, live)
+        return live
 
     def _recorder(self, run_id: str, folder: Path) -> Recorder:
         return Recorder(
@@ -135,6 +145,8 @@ class Going:
         started, past = facts[0], Past(facts, self._archive.folder(record.run_id), self._threads)
         if not isinstance(started, RunStarted) or started.request is None:
             await self.interrupt(record, f"the daemon ended while the run was going{torn}")
+        elif started.strategy == "open":
+            await self.interrupt(record, f"it was open when the daemon ended{torn}")
         elif past.vain >= _MOST_IN_VAIN:
             await self.interrupt(record, f"{past.vain} times the daemon ended when the run was taken up again")
         else:
@@ -170,6 +182,8 @@ class Going:
         self._archive.records[record.run_id] = record.slim()
         del self.live[record.run_id]
         live.recorder.feed.end()
+        if live.run.within is not None:
+            live.run.within.open.ended(live.run.within, live)
         live.ended.set()
 
     async def interrupt(self, record: RunRecord, why: str) -> None:

@@ -55,6 +55,8 @@ class RunRequest:
     fresh: bool = False
     #: A JSON Schema as JSON, checked already: the answer is to be a value of it.
     schema: str | None = None
+    #: The open run that this one belongs to: its purse pays, and when it ends this one does.
+    within: str | None = None
 
     @property
     def digest(self) -> str:
@@ -72,6 +74,7 @@ class ExecuteRequest:
     session: str | None = None
     if_busy: IfBusy = "queue"
     limits: LimitRequest = LimitRequest()
+    within: str | None = None
 
     def as_run(self) -> RunRequest:
         return RunRequest(
@@ -82,11 +85,34 @@ class ExecuteRequest:
             session=self.session,
             if_busy=self.if_busy,
             limits=self.limits,
+            within=self.within,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A run that stays open for what a client asks one by one; ``title`` says who asks."""
+
+    run_id: str
+    title: str
+    limits: LimitRequest = LimitRequest()
+
+    def as_run(self) -> RunRequest:
+        return RunRequest(run_id=self.run_id, question=self.title, contexts=(), strategy="open", limits=self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRequest:
+    """One sub-query in an open run. ``sub`` narrows the role's candidates, ``model`` chooses one of them."""
+
+    run_id: str
+    prompt: str
+    model: str | None = None
+    sub: tuple[str, ...] | None = None
+
+
 #: Fields that requests did not have at first.
-_LATER = ("schema",)
+_LATER = ("schema", "within")
 _LATER_LIMITS = ("tokens", "depth")
 _REQUEST = TypeAdapter(RunRequest)
 

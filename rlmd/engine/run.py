@@ -20,6 +20,7 @@ from rlmd.engine.citations import Finder
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.conversation import Conversation
 from rlmd.engine.limits import Purse, time_is_over
+from rlmd.engine.openruns import OpenRun
 from rlmd.engine.parts import Parts, PinnedContext
 from rlmd.engine.past import Past
 from rlmd.engine.prompts import SubFacts, sub_facts
@@ -59,6 +60,7 @@ class Run:
     egress: What the asking client reads may leave the machine.
     tree: The run at whose asking this one runs, by default itself: the pool shares its slots among those, and takes
         private work of one away from others' hosts at once.
+    within: The open run that this one belongs to.
     past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
     """
 
@@ -74,10 +76,14 @@ class Run:
         egress: bool,
         past: Past | None = None,
         tree: str | None = None,
+        within: Run | None = None,
     ) -> None:
         self.past = past or Past()
         self.request = request
-        self.tree = tree or request.run_id
+        self.within = within
+        #: What it holds while it is open.
+        self.open = OpenRun()
+        self.tree: str = tree or (within.tree if within is not None else request.within) or request.run_id
         self.contexts = tuple(contexts)
         self.session = session
         self.recorder = recorder

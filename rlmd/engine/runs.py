@@ -23,9 +23,11 @@ from rlmd.engine.archive import Archive
 from rlmd.engine.children import Children
 from rlmd.engine.going import Going
 from rlmd.engine.lookups import Lookups
+from rlmd.engine.openruns import QueryReport
 from rlmd.engine.parts import ContextsPart, Parts, PoolPart, WorkersPart
 from rlmd.engine.record import RunRecord
-from rlmd.engine.requests import ExecuteRequest, RunRequest
+from rlmd.engine.requests import ExecuteRequest, QueryRequest, RunRequest
+from rlmd.engine.run import Run
 from rlmd.engine.sessionends import SessionEnds
 from rlmd.engine.sessions import SessionDetail, SessionRecord, Sessions
 from rlmd.engine.waking import Waker
@@ -169,10 +171,11 @@ class Engine(Lookups):
                 return known
             if self._draining:
                 raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
+            within = self._open_run(request.within, egress=egress) if request.within is not None else None
             await self._parts.pool.find_default_host()
             contexts = [await self._parts.contexts.pin(name, egress=egress) for name in request.contexts]
             session = self._sessions.choose(request.session, request.if_busy, self._parts.now(), egress=egress)
-            live = await self._going.begin(request, contexts, session, egress=egress)
+            live = await self._going.begin(request, contexts, session, within, egress=egress)
             if stale:
                 live.recorder.add(Note, text=stale)
             await asyncio.sleep(0)  # its task has begun: one that is cancelled before would never write a last fact
@@ -207,6 +210,36 @@ class Engine(Lookups):
             if feed.run_id == run_id:
                 feed.close()
         await self._archive.delete(run_id)
+
+    # ── open runs ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def close_run(self, run_id: str, *, egress: bool = False) -> RunRecord:
+        """Closes an open run, and with it what is within it; answered when it has ended. Others are left alone."""
+        self._find(run_id, egress=egress)
+        live = self._going.live.get(run_id)
+        if live is not None and live.run.request.strategy == "open":
+            live.run.open.closing.set()
+            return await self.wait(run_id, egress=egress)
+        return self.run(run_id, egress=egress)
+
+    async def query(self, request: QueryRequest, *, egress: bool = False) -> QueryReport:
+        """Asks one sub-query in an open run.
+
+        Raises:
+            NotFound: There is no such run for this client.
+            Conflict: It is not open.
+            RlmdError: What the pool or the purse refuses with.
+        """
+        run = self._open_run(request.run_id, egress=egress)
+        return await run.open.query(run, request)
+
+    def _open_run(self, run_id: str, *, egress: bool) -> Run:
+        self._find(run_id, egress=egress)
+        live = self._going.live.get(run_id)
+        if live is None:
+            raise Conflict(f"Run {run_id} has ended.", hint="Open another with run/open.", run_id=run_id)
+        live.run.open.check(live.run)
+        return live.run
 
     # ── cells and sessions ──────────────────────────────────────────────────────────────────────────────────
 
@@ -313,7 +346,8 @@ class Engine(Lookups):
         """A context may have been marked private: what runs that hold it are asking goes to trusted hosts only, from
         now on."""
         going = self._going.all().items()
-        private = {run_id for run_id, live in going if self._going.current(live.recorder.record).private}
+        marked = {run_id: live for run_id, live in going if self._going.current(live.recorder.record).private}
+        private = set(marked) | {live.run.tree for live in marked.values()}
         if private:
             self._parts.pool.make_private(private)
 

@@ -121,10 +121,16 @@ async def run_execute(run: Run) -> Conclusion:
     return Conclusion("answered", text, "the cell ran", citations=())
 
 
+async def stay_open(run: Run) -> Conclusion:
+    """What a client asks one by one."""
+    return await run.open.stay_open(run)
+
+
 FOLLOW: dict[Strategy, Callable[[Run], Awaitable[Conclusion]]] = {
     "direct": answer_directly,
     "rlm": converse,
     "map": mapped,
     "quote": run_quote,
     "execute": run_execute,
+    "open": stay_open,
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
-from rlmd.engine import Engine, LimitRequest, RunRecord, RunRequest
+from rlmd.engine import Engine, LimitRequest, OpenRequest, QueryRequest, RunRecord, RunRequest
 from rlmd.errors import InvalidParams, RlmdError
 from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
@@ -23,6 +25,9 @@ class RunHandlers:
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
             "run/start": self.start,
+            "run/open": self.open,
+            "run/close": self.close,
+            "llm/query": self.query,
             "run/ask": self.ask,
             "run/attach": self.attach,
             "run/detach": self.detach,
@@ -54,14 +59,44 @@ class RunHandlers:
             self._follow(client, record.run_id, 1, deltas=True)
         return record
 
-    def _cancel_for_gone(self, run_id: str) -> None:
-        async def cancel() -> None:
-            try:
-                await self._engine.cancel(run_id, "the client that asked went away")
-            except RlmdError:
-                return  # it is no more
+    # ── open runs ───────────────────────────────────────────────────────────────────────────────────────────
 
-        task = asyncio.create_task(cancel(), name=f"cancel {run_id}")
+    async def open(self, client: Connection, params: m.OpenParams) -> m.RunInfo:
+        """The run closes with this connection."""
+        request = OpenRequest(params.run_id, params.title, limit_request(params.limits))
+        record = await self._engine.start_run(request.as_run(), egress=client.egress)
+        if record.active:
+            client.on_gone[f"close {record.run_id}"] = lambda: self._for_gone(self._engine.close_run(record.run_id))
+        return run_info(record)
+
+    async def close(self, client: Connection, params: m.RunIdParams) -> m.RunInfo:
+        client.on_gone.pop(f"close {params.run_id}", None)
+        return run_info(await self._engine.close_run(params.run_id, egress=client.egress))
+
+    async def query(self, client: Connection, params: m.QueryParams) -> m.QueryResult:
+        request = QueryRequest(params.run_id, params.prompt, params.model, params.sub)
+        report = await self._engine.query(request, egress=client.egress)
+        record = report.done.record
+        return m.QueryResult(
+            run_id=report.run_id,
+            reply=report.reply,
+            host=record.host,
+            model=record.model,
+            source=record.source,
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            money=record.money,
+        )
+
+    def _cancel_for_gone(self, run_id: str) -> None:
+        self._for_gone(self._engine.cancel(run_id, "the client that asked went away"))
+
+    def _for_gone(self, work: Coroutine[Any, Any, object]) -> None:
+        async def quietly() -> None:
+            with contextlib.suppress(RlmdError):  # it is no more
+                await work
+
+        task = asyncio.create_task(quietly(), name="for a client that went away")
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 
@@ -150,6 +185,7 @@ def _request(params: m.RunParams) -> RunRequest:
         limits=limit_request(params.limits),
         fresh=params.fresh,
         schema=_checked(params.answer_schema),
+        within=params.within,
     )
 
 

@@ -49,6 +49,7 @@ class SessionHandlers:
             session=params.session,
             if_busy=params.if_busy,
             limits=limit_request(params.limits),
+            within=params.within,
         )
         report = await self._engine.execute(request, egress=client.egress)
         if report.died:

@@ -45,8 +45,40 @@ class RunParams(Params):
     answer_schema: dict[str, object] | bool | None = Field(
         None, alias="schema", description="A JSON Schema: the answer is to be JSON that fits it, and is then that alone"
     )
+    within: str | None = Field(None, description="An open run: its purse pays, and when it ends this one does")
     attach: bool = True
     on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
+class OpenParams(Params):
+    """A run that stays open for what this client asks in it: ``llm/query``, and cells and questions ``within`` it. It
+    closes when the client goes. ``title`` says who asks."""
+
+    run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    title: str = Field(min_length=1, max_length=200)
+    limits: LimitParams = LimitParams()
+
+
+class QueryParams(Params):
+    """One sub-query in an open run. ``sub`` narrows the candidates (``host`` or ``host/model``), ``model`` chooses."""
+
+    run_id: str
+    prompt: str = Field(min_length=1, max_length=10_000_000)
+    model: str | None = Field(None, max_length=200)
+    sub: tuple[str, ...] | None = None
+
+
+class QueryResult(Result):
+    """``source``: who gave the reply: the model, the cache, or an equal request in flight."""
+
+    run_id: str
+    reply: str
+    host: str
+    model: str
+    source: str
+    prompt_tokens: int
+    completion_tokens: int
+    money: float
 
 
 class RunInfo(Result):
@@ -150,6 +182,9 @@ class RunGap(Result):
 
 METHODS = (
     Method("run/start", RunParams, RunInfo, "Starts a run; its facts and deltas follow as notifications."),
+    Method("run/open", OpenParams, RunInfo, "Opens a run for what this client asks one by one."),
+    Method("run/close", RunIdParams, RunInfo, "Closes an open run and all within it; answered when it has ended."),
+    Method("llm/query", QueryParams, QueryResult, "Asks a sub-model one prompt, in an open run."),
     Method("run/ask", RunParams, RunResult, "Starts a run and answers when it has ended."),
     Method("run/attach", AttachParams, RunInfo, "Follows a run from a sequence number."),
     Method("run/detach", RunIdParams, Done, "Stops following; the run goes on."),

@@ -50,6 +50,7 @@ class ExecuteParams(Params):
     session: str | None = Field(None, max_length=200)
     if_busy: Literal["queue", "fresh", "refuse"] = "queue"
     limits: LimitParams = LimitParams()
+    within: str | None = Field(None, description="An open run: its purse pays, and when it ends this cell does")
 
 
 class ExecuteResult(Result):
