@@ -70,7 +70,9 @@ class HostSettings(Section):
         None, description="File that has the key; a relative one is below systemd's credentials folder"
     )
     api_key_command: tuple[str, ...] = Field(
-        (), description="Command that prints the key, such as `['pass', 'show', 'deepseek']`; asked once at each start"
+        (),
+        description="Command that prints the key, such as `['pass', 'show', 'deepseek']`; run at each start,"
+        " and again by `host resume` when it failed",
     )
     watts: float | None = Field(None, ge=0, description="What the machine draws while it works; for receipts")
     models: dict[str, ModelSettings] = Field(default_factory=dict, description="Those to use, by name")

@@ -18,7 +18,8 @@ Outcome = Literal["whole", "no_host", "given_up", "unfit", "fatal", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A request as the scheduler sees it. ``ordered``: earlier targets are preferred (a root), not just allowed."""
+    """A request as the scheduler sees it. ``ordered``: earlier targets are preferred (a root), not just allowed.
+    ``run``: the head of a tree of runs; shares and budgets are its."""
 
     id: int
     run: str
@@ -30,8 +31,6 @@ class Work:
     prefix: str = ""
     #: The most that each target may cost, in nano; those that cost nothing are left out.
     costs: Mapping[Target, int] = field(default_factory=dict)
-    #: Whose budget it is: the run at the head of the run's tree.
-    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -19,30 +18,24 @@ import structlog
 from rlmd.errors import (
     CompletionCut,
     CompletionError,
-    DiskFull,
     Draining,
     HostFailed,
-    HostOverloaded,
-    HostRefused,
     InternalError,
-    MalformedReply,
     ModelMissing,
     NoHost,
     PromptTooLong,
-    PromptTruncated,
     RlmdError,
 )
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, WakeAt, Work
+from rlmd.pool.billing import Billing
+from rlmd.pool.budget import Budget
 from rlmd.pool.host import Host
 from rlmd.pool.ledger import Ledger
-from rlmd.pool.prices import NANO, energy
 from rlmd.pool.scheduler import Scheduler, size_class
-from rlmd.pool.slots import Target
+from rlmd.pool.tickets import OnDelta, Running, Ticket, Won
 from rlmd.pool.turns import Turns
-from rlmd.providers.base import Completion, Message, Sampling, Usage
-from rlmd.providers.failures import is_final_for_host
-
-OnDelta = Callable[[int, str], None]
+from rlmd.pool.verdicts import cost_nothing, ending_of, worse
+from rlmd.providers.base import Completion, Message, Sampling
 
 #: How long the sending of requests and the handing on of replies may take in one turn of the loop.
 _TURN_SECONDS = 0.002
@@ -56,57 +49,6 @@ class Deadlines:
 
     first_token: float = 330.0
     between_tokens: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Won:
-    """A whole completion and how it came about; durations in seconds."""
-
-    completion: Completion
-    target: Target
-    queued: float
-    first_token: float | None
-    seconds: float
-    attempts: int
-    money: float
-    energy: float
-
-
-@dataclass(slots=True)
-class _Running:
-    """An attempt's task, and what it has said so far."""
-
-    dispatch: Dispatch
-    started: float
-    task: asyncio.Task[None] | None = None
-    first_token: float | None = None
-    said: list[str] = field(default_factory=list)
-    completion: Completion | None = None
-    #: Whether it may have cost money, and what it did: None is as much as was reserved.
-    sent: bool = False
-    spent: int | None = None
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """A request that somebody waits for. ``speaker``: the attempt whose text is passed on."""
-
-    work: Work
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    on_delta: OnDelta | None
-    #: Those that wait for it now; one of them being private makes it so.
-    runs: Callable[[], Set[str]]
-    submitted: float
-    future: asyncio.Future[Won]
-    speaker: int | None = None
-    passed_on: int = 0
-    attempts: int = 0
-    settled: bool = False
-    #: Nano and watt-hours of its attempts so far.
-    spent: int = 0
-    energy: float = 0.0
-    error: RlmdError | None = None
 
 
 class HostBook(Protocol):
@@ -124,11 +66,12 @@ class Dispatcher:
 
     def __init__(self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger) -> None:
         self._scheduler = scheduler
-        self._ledger = ledger
+        self._billing = Billing(ledger)
+        self._budget: Budget = ledger.budget
         self._deadlines = deadlines
         self._hosts: HostBook | None = None
-        self._tickets: dict[int, _Ticket] = {}
-        self._running: dict[int, _Running] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._running: dict[int, Running] = {}
         self._next_id = 1
         self._turns = Turns(_TURN_SECONDS, time.perf_counter)
         self._group: asyncio.TaskGroup | None = None
@@ -169,7 +112,7 @@ class Dispatcher:
         if self._group is None:
             raise Draining("The pool is not running.")
         runs = runs or (lambda: {work.run})
-        ticket = _Ticket(work, messages, sampling, on_delta, runs, loop.time(), loop.create_future())
+        ticket = Ticket(work, messages, sampling, on_delta, runs, loop.time(), loop.create_future())
         self._tickets[work.id] = ticket
         try:
             self.do(self._scheduler.submit(work, loop.time()))
@@ -205,7 +148,7 @@ class Dispatcher:
     # ── attempts ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _dispatch(self, dispatch: Dispatch) -> None:
-        running = self._running[dispatch.attempt] = _Running(dispatch, asyncio.get_running_loop().time())
+        running = self._running[dispatch.attempt] = Running(dispatch, asyncio.get_running_loop().time())
         self._tickets[dispatch.request].attempts += 1
         if self._group is None:
             return  # stopping: the attempt never begins, and the scheduler goes with us
@@ -214,7 +157,7 @@ class Dispatcher:
         # a task that is cancelled before its first step runs no line of its own
         running.task.add_done_callback(lambda _: self._ended(running, Ending("aborted")))
 
-    async def _attempt(self, running: _Running) -> None:
+    async def _attempt(self, running: Running) -> None:
         ending = Ending("aborted")
         ticket = self._tickets.get(running.dispatch.request)
         try:
@@ -235,15 +178,13 @@ class Dispatcher:
         finally:
             self._ended(running, ending)
 
-    async def _stream(self, running: _Running, ticket: _Ticket) -> Completion:
+    async def _stream(self, running: Running, ticket: Ticket) -> Completion:
         target = running.dispatch.target
         host = self._host_named(target.host)
         offered = host.models((target.model,)).get(target.model) if host else None
         if host is None or offered is None:
             raise ModelMissing(f"Host {target.host} no longer offers {target.model}.")
-        if running.dispatch.entry is not None:
-            await self._ledger.keep(self._ledger.budget.entry(running.dispatch.entry))
-        running.sent = True
+        await self._billing.reserve(running)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadlines.first_token) as deadline:
@@ -253,8 +194,11 @@ class Dispatcher:
                     if running.first_token is None:
                         running.first_token = now - running.started
                     deadline.reschedule(now + self._deadlines.between_tokens)
+                    running.heard(text)
+                    if running.dispatch.entry is not None and running.wrote_more_than(ticket.sampling.max_tokens):
+                        raise _overrun(target.host, ticket.sampling.max_tokens)
                     if text and ticket.on_delta is not None:
-                        self._speak(ticket, running, text)
+                        ticket.hear(running, text)
 
                 return await host.provider.complete(
                     target.model, offered.window, ticket.messages, ticket.sampling, heard
@@ -263,24 +207,11 @@ class Dispatcher:
             silent = self._deadlines.first_token if running.first_token is None else self._deadlines.between_tokens
             raise HostFailed(f"Host {target.host} sent no token for {silent:g} s.") from None
 
-    def _speak(self, ticket: _Ticket, running: _Running, text: str) -> None:
-        """Passes on the text of one attempt at a time; another's begins anew at offset 0."""
-        number = running.dispatch.attempt
-        running.said.append(text)
-        if ticket.future.done() or ticket.on_delta is None:
-            return
-        if ticket.speaker is None:
-            ticket.speaker, ticket.passed_on = number, 0
-            text = "".join(running.said)
-        if ticket.speaker == number:
-            ticket.on_delta(ticket.passed_on, text)
-            ticket.passed_on += len(text)
-
-    def _judge(self, error: RlmdError, running: _Running, ticket: _Ticket | None) -> Ending:
+    def _judge(self, error: RlmdError, running: Running, ticket: Ticket | None) -> Ending:
         target = running.dispatch.target
         host = self._host_named(target.host)
         if ticket is not None:
-            ticket.error = _worse(ticket.error, error)
+            ticket.error = worse(ticket.error, error)
         if host is not None:
             host.last_error = error.message
             window = error.details.get("window")
@@ -288,58 +219,26 @@ class Dispatcher:
                 assert self._hosts is not None
                 self._hosts.tell_scheduler(host)
         ending = ending_of(error)
-        if running.first_token is None and (_cost_nothing(error) or error.details.get("refused")):
+        if running.first_token is None and cost_nothing(error):
             running.spent = 0
         log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
         return ending
 
-    def _ended(self, running: _Running, ending: Ending) -> None:
+    def _ended(self, running: Running, ending: Ending) -> None:
         number = running.dispatch.attempt
         if self._running.get(number) is not running:
             return
         ticket = self._tickets.get(running.dispatch.request)
         if ticket is not None and ticket.speaker == number and ending.verdict != "whole":
             ticket.speaker = None
-        self._account(running, ticket)
+        host = self._host_named(running.dispatch.target.host)
+        seconds = asyncio.get_running_loop().time() - running.started
+        overcharged = self._billing.settle(running, ticket, host, seconds)
         actions = self._scheduler.attempt_ended(number, ending, asyncio.get_running_loop().time())
         self.do(actions)
         del self._running[number]
-
-    def _account(self, running: _Running, ticket: _Ticket | None) -> None:
-        """Settles what was reserved by what was used, and adds up what the request took."""
-        target = running.dispatch.target
-        host = self._host_named(target.host)
-        watts, slots = (host.settings.watts, host.slots) if host is not None else (None, 1)
-        seconds = asyncio.get_running_loop().time() - running.started
-        took = energy(watts, seconds, slots) if running.sent else 0.0
-        if ticket is not None:
-            ticket.energy += took
-        if host is not None:
-            host.meter.energy += took
-            if running.completion is not None:
-                host.meter.replied(running.completion.usage, running.first_token, seconds)
-        if running.dispatch.entry is None:
-            return
-        usage = running.completion.usage if running.completion is not None else None
-        if not running.sent:
-            running.spent = 0
-        elif usage is not None and not usage.estimated:
-            running.spent = self._cost(host, target, usage, running)
-        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
-        entry = self._ledger.budget.settle(running.dispatch.entry, running.spent, read, written)
-        if running.sent:
-            self._ledger.note(entry)
-        if ticket is not None:
-            ticket.spent += entry.counts
-        if host is not None:
-            host.meter.money += entry.counts / NANO
-
-    def _cost(self, host: Host | None, target: Target, usage: Usage, running: _Running) -> int | None:
-        offered = host.models((target.model,)).get(target.model) if host is not None else None
-        if offered is None or offered.price is None:
-            return None
-        sent = datetime.fromtimestamp(self._ledger.budget.entry(running.dispatch.entry or 0).at, UTC)
-        return offered.price.cost(usage, (sent, datetime.now(UTC)))
+        if overcharged and host is not None and self._hosts is not None:
+            self._hosts.tell_scheduler(host)
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -353,26 +252,9 @@ class Dispatcher:
         if settle.attempt is None:
             ticket.future.set_exception(self._failure(ticket, settle))
             return
-        running = self._running[settle.attempt]
-        completion = running.completion
-        assert completion is not None, "only a whole attempt wins"
-        now = asyncio.get_running_loop().time()
-        if ticket.on_delta is not None and ticket.speaker != settle.attempt:
-            ticket.on_delta(0, completion.text)
-        ticket.future.set_result(
-            Won(
-                completion=completion,
-                target=running.dispatch.target,
-                queued=running.started - ticket.submitted,
-                first_token=running.first_token,
-                seconds=now - running.started,
-                attempts=ticket.attempts,
-                money=ticket.spent / NANO,
-                energy=ticket.energy,
-            )
-        )
+        ticket.win(self._running[settle.attempt], asyncio.get_running_loop().time())
 
-    def _failure(self, ticket: _Ticket, settle: Settle) -> RlmdError:
+    def _failure(self, ticket: Ticket, settle: Settle) -> RlmdError:
         if settle.outcome != "no_host" and ticket.error is not None:
             return ticket.error
         if isinstance(ticket.error, CompletionError):
@@ -380,11 +262,10 @@ class Dispatcher:
         names = dict.fromkeys(target.host for target in ticket.work.targets)
         hosts = [host for name in names if (host := self._host_named(name)) is not None]
         if ticket.work.costs and all(
-            self._ledger.budget.room(ticket.work.tree, size_class(cost)) == "never"
-            for cost in ticket.work.costs.values()
+            self._budget.room(ticket.work.run, size_class(cost)) == "never" for cost in ticket.work.costs.values()
         ):
             hosts = [host for host in hosts if all(target.host != host.name for target in ticket.work.costs)]
-            paid = f"those that cost money: {self._ledger.budget.why_not(ticket.work.tree)}"
+            paid = f"those that cost money: {self._budget.why_not(ticket.work.run)}"
             said = "; ".join([*(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts), paid])
             return NoHost(f"No host may take this request: {said}.", hint="`rlmctl budget` shows what was spent.")
         said = "; ".join(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts)
@@ -409,42 +290,9 @@ class Dispatcher:
         self.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
 
-def _cost_nothing(error: RlmdError) -> bool:
-    """Whether it came instead of a reply: a reply that was withheld has no status, and is billed."""
-    if isinstance(error, HostRefused):
-        return "status" in error.details
-    return isinstance(error, HostOverloaded | ModelMissing | PromptTooLong)
-
-
-#: What an error says to the scheduler; the first class that fits counts.
-_VERDICTS: tuple[tuple[type[RlmdError], Verdict], ...] = (
-    (HostOverloaded, "overloaded"),
-    (HostFailed, "failed"),
-    (PromptTooLong, "unfit"),
-    (PromptTruncated, "unfit"),
-    (ModelMissing, "barred"),
-    (HostRefused, "unfit"),
-    (CompletionCut, "cut"),
-    (MalformedReply, "cut"),
-    (DiskFull, "barred"),
-)
-
-
-def ending_of(error: RlmdError) -> Ending:
-    verdict: Verdict = next((verdict for kind, verdict in _VERDICTS if isinstance(error, kind)), "fatal")
-    window = error.details.get("window")
-    window = window if isinstance(window, int) else None
-    if isinstance(error, HostOverloaded):
-        return Ending("overloaded", retry_after=error.retry_after)
-    if isinstance(error, HostFailed) and error.details.get("refused"):
-        verdict = "refused"
-    elif isinstance(error, HostRefused) and is_final_for_host(error):
-        verdict = "barred"
-    elif isinstance(error, CompletionCut) and window is not None:
-        verdict = "unfit"  # the window ran out: only a larger one helps
-    return Ending(verdict, window=window)
-
-
-def _worse(earlier: RlmdError | None, later: RlmdError) -> RlmdError:
-    """What the caller can act on is kept: that the prompt does not fit outweighs a host that failed later."""
-    return earlier if isinstance(earlier, (PromptTooLong, PromptTruncated)) else later
+def _overrun(host: str, tokens: int) -> CompletionCut:
+    return CompletionCut(
+        f"Host {host} wrote more than the {tokens} tokens that it was allowed, which are all that is paid for.",
+        hint="It disregards max_tokens; give it no price and no budget, or take another host.",
+        overrun=True,
+    )

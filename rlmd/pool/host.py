@@ -6,22 +6,19 @@ Owns which models it offers with which windows, and whether text may go there (t
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
-from pydantic import SecretStr
 
 from rlmd.config import HostSettings, ModelSettings, ProviderKind, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
+from rlmd.pool.keys import printed_key, read_key
 from rlmd.pool.meter import Meter
 from rlmd.pool.prices import Price, price_of
 from rlmd.pool.slots import HostView, ModelView
-from rlmd.providers.addresses import checked_key, checked_url, is_local_address, looks_up_local
+from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
 from rlmd.providers.base import DEFAULT_WINDOW, Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
 
@@ -31,8 +28,6 @@ log = structlog.get_logger(__name__)
 _OWN_SOFTWARE = {"ollama", "llama.cpp", "vllm"}
 #: Connections beyond the slots: the loser of a copy closes while the next request opens; probes.
 SPARE_CONNECTIONS = 4
-#: A password store that must first be unlocked asks somebody; a daemon's start does not wait for that.
-KEY_COMMAND_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +43,8 @@ class OfferedModel:
     identity: str
     digest: str | None
     price: Price | None = None
+    #: How many times what was reserved one reply has cost: what is reserved from then on.
+    overcharge: float = 1.0
 
 
 class Host:
@@ -58,9 +55,12 @@ class Host:
         self.settings = settings
         self.slots = settings.slots
         self._provider: Provider | None = None
-        self._key = checked_key(read_key(name, settings, environment))
+        self._environment = environment
+        self._key = read_key(name, settings, environment)
         self.facts: ServerFacts | None = None
         self.ready = False
+        #: Its key cannot be had: it is not asked again by itself, as that might ask a person each time.
+        self.unusable = False
         #: Set once it has been asked what it is, whatever came of it.
         self.asked = asyncio.Event()
         self.last_error: str | None = None
@@ -74,6 +74,7 @@ class Host:
         self._fixed: dict[str, int] = {}
         #: Windows that the server turned out to have, where they are smaller than thought.
         self._learned: dict[str, int] = {}
+        self._overcharges: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"Host({self.name})"
@@ -94,14 +95,12 @@ class Host:
         models can still complete. Raises nothing of the server's."""
         try:
             if self._provider is None:
-                self._provider = await make_provider(
-                    self.settings.provider,
-                    self.settings.url,
-                    api_key=self._key,
-                    connections=self.settings.slots + SPARE_CONNECTIONS,
-                )
+                self._provider = await self._made_provider()
             self.facts = await self._provider.probe()
             self.ready = True
+        except ConfigInvalid as failure:
+            self.last_error = failure.message
+            self.unusable = True
         except Unavailable as failure:
             self.last_error = failure.message
         except RlmdError as failure:
@@ -114,6 +113,14 @@ class Host:
         finally:
             self._offered.clear()
             self.asked.set()
+
+    async def _made_provider(self) -> Provider:
+        """Raises ``ConfigInvalid`` when a command that is to print the key prints none."""
+        key = self._key
+        if key is None and self.settings.api_key_command:
+            key = await printed_key(self.name, self.settings.api_key_command, self._environment)
+        connections = self.settings.slots + SPARE_CONNECTIONS
+        return await make_provider(self.settings.provider, self.settings.url, api_key=key, connections=connections)
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Offers these models and no others."""
@@ -129,6 +136,11 @@ class Host:
         self._learned[model] = window
         self._offered.clear()
         return True
+
+    def overcharged(self, model: str, factor: float) -> None:
+        """A reply there cost so many times what was reserved: more than it was allowed to write."""
+        self._overcharges[model] = max(factor, self._overcharges.get(model, 1.0))
+        self._offered.clear()
 
     def models(self, extra: tuple[str, ...] = ()) -> dict[str, OfferedModel]:
         """Those of the config, else every chat model that the server lists; and ``extra``, which a role names. Asked
@@ -177,6 +189,7 @@ class Host:
             identity=digest or f"{self.settings.url} {name}",
             digest=digest,
             price=price_of(self.settings.url, name, settings.price, datetime.now(UTC).date()),
+            overcharge=self._overcharges.get(name, 1.0),
         )
 
     def _trust(self, served: ServedModel | None) -> Trust:
@@ -215,52 +228,6 @@ async def trusted_by_lookup(url: str, facts: ServerFacts) -> str | None:
     if is_local_address(url) or facts.software not in _OWN_SOFTWARE:
         return None
     return await looks_up_local(url)
-
-
-def read_key(name: str, settings: HostSettings, environment: Mapping[str, str]) -> SecretStr | None:
-    """The key that the settings point to. A relative ``api_key_file`` is below ``$CREDENTIALS_DIRECTORY`` (systemd's
-    LoadCredential). Raises ``ConfigInvalid`` when it is not there."""
-    if settings.api_key_env:
-        if not (key := environment.get(settings.api_key_env, "").strip()):
-            raise ConfigInvalid(
-                f"Host {name}: the environment variable {settings.api_key_env} is not set.",
-                hint="Set it for the daemon (systemctl --user edit rlmd), then restart it; or use api_key_file.",
-            )
-        return SecretStr(key)
-    if settings.api_key_command:
-        return _printed_key(name, settings.api_key_command, environment)
-    if settings.api_key_file:
-        path = Path(environment.get("CREDENTIALS_DIRECTORY", "."), os.path.expanduser(settings.api_key_file))
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text"
-            raise ConfigInvalid(
-                f"Host {name}: {settings.api_key_file} could not be read: {reason}.",
-                hint="Check the path, and that it is readable for you.",
-            ) from None
-    return None
-
-
-def _printed_key(name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> SecretStr:
-    """What a command prints, its last line end left out. What it says on stderr is not shown: it may quote the key."""
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=KEY_COMMAND_SECONDS,
-            check=True,
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        status = f" ({error.returncode})" if isinstance(error, subprocess.CalledProcessError) else ""
-        raise ConfigInvalid(
-            f"Host {name}: {command[0]} gave no key: {type(error).__name__}{status}.",
-            hint="Run it in a terminal; it must print the key, and nothing may be asked.",
-        ) from None
-    return SecretStr(done.stdout.strip())
 
 
 def settings_for(

@@ -218,6 +218,9 @@ class Hosts:
         if (host := self._hosts.get(name)) is None:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         host.paused = paused
+        if not paused and host.unusable:  # the key may be there by now
+            host.unusable = False
+            self._ask(host)
         self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for)
 
@@ -238,6 +241,9 @@ class Hosts:
             host.pace = learned.pace
             host.meter = Meter(learned.output_speed, learned.prompt_speed, learned.first_token)
         self.tell_scheduler(host)
+        self._ask(host)
+
+    def _ask(self, host: Host) -> None:
         assert self._group is not None, "hosts are added while the pool runs"
         self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
 
@@ -250,6 +256,8 @@ class Hosts:
             if host.facts != known or not host.ready or known is None:
                 self.tell_scheduler(host)
                 log.info("host_asked", host=host.name, ready=host.ready, models=len(host.models()))
+            if host.unusable:
+                return
             await asyncio.sleep(REFRESH if host.ready else pause)
             pause = PROBE_FIRST if host.ready else min(PROBE_LAST, pause * 2)
 

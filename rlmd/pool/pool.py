@@ -7,6 +7,7 @@ everything in flight. Knows nothing of runs beyond an id, nor of cells, journals
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping, Set
@@ -23,13 +24,14 @@ from rlmd.pool.actions import Statistics, Work
 from rlmd.pool.budget import Account, Budget
 from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
 from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced
-from rlmd.pool.dispatcher import Deadlines, Dispatcher, OnDelta
+from rlmd.pool.dispatcher import Deadlines, Dispatcher
 from rlmd.pool.flight import Flight
 from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
 from rlmd.pool.ledger import Ledger
 from rlmd.pool.meter import read_learned, write_learned
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
+from rlmd.pool.tickets import OnDelta
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.reading import byte_count
 
@@ -43,7 +45,7 @@ class CompletionRequest:
     ``sample`` counts repeats of one prompt at temperature above 0; ``fresh`` does not read the cache; ``batch`` comes
     after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
     ``schema`` is the JSON schema (as JSON) that the reply is to fit.
-    ``contexts`` are those whose text the prompt may hold.
+    ``contexts`` are those whose text the prompt may hold. ``run_id``: the head of a tree of runs, which pays for all.
     """
 
     role: Role
@@ -59,8 +61,6 @@ class CompletionRequest:
     prefix_group: str = ""
     batch: bool = False
     schema: str | None = None
-    #: The run whose budget pays: the head of the run's tree; empty: the run itself.
-    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,6 @@ class Pool:
             private=request.private,
             prefix=request.prefix_group,
             costs=self._costs(choices, request, size),
-            tree=request.tree or request.run_id,
         )
         won = await self._dispatcher.complete(
             work, request.messages, request.sampling, flight.hear, lambda: flight.runs
@@ -292,7 +291,7 @@ class Pool:
         """The most that each may cost; those that cost nothing are left out."""
         messages, tokens = len(request.messages), request.sampling.max_tokens
         worst = (
-            (choice.target, choice.offered.price.worst(size, messages, tokens))
+            (choice.target, math.ceil(choice.offered.price.worst(size, messages, tokens) * choice.offered.overcharge))
             for choice in choices
             if choice.offered.price is not None
         )

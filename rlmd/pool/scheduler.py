@@ -226,7 +226,7 @@ class Scheduler:
         else:
             avoided = frozenset(request.avoided)
             costs = tuple(size_class(work.costs.get(target, 0)) for target in targets) if work.costs else ()
-            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs, work.tree)
+            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs)
             self._waiting.add(work.id, key, request.units, work.prefix)
 
     def _settle(self, request: _Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
@@ -323,7 +323,7 @@ class Scheduler:
 
     def _may_be_paid(self, key: Key, target: Target) -> Room:
         cost = key.costs[key.targets.index(target)] if key.costs else 0
-        return "now" if not cost or self._purse is None else self._purse.room(key.tree, cost)
+        return "now" if not cost or self._purse is None else self._purse.room(key.run, cost)
 
     def _is_cloud(self, target: Target) -> bool:
         host = self._hosts.get(target.host)
@@ -359,7 +359,7 @@ class Scheduler:
         copy = bool(request.attempts)
         cost, entry = work.costs.get(target, 0), None
         if cost and self._purse is not None:
-            entry = self._purse.reserve(work.tree, target.host, target.model, cost).number
+            entry = self._purse.reserve(work.run, target.host, target.model, cost).number
         attempt = Attempt(self._next_attempt, work.id, target, now, request.units, work.interactive, backup=copy)
         attempt.cost = cost
         self._interactive += work.interactive

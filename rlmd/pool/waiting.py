@@ -25,7 +25,6 @@ class Key(NamedTuple):
     private: bool
     #: What each target may cost at most; by size class, so that requests of about a size share a bucket.
     costs: tuple[int, ...] = ()
-    tree: str = ""
 
 
 #: Sorted by units, then newest first, so that the last of equals is the one that waits longest.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlmd.config import BudgetSettings, HostSettings, ModelSettings, PriceSettings, Settings
-from rlmd.errors import NoHost
+from rlmd.errors import CompletionCut, NoHost
 from rlmd.pool import CompletionRequest, Pool
 from rlmd.pool.prices import NANO
 from rlmd.providers.base import Message, Sampling
@@ -83,6 +83,36 @@ async def test_many_at_once_against_a_budget_for_a_tenth_of_them(tmp_path: Path,
     with closing(sqlite3.connect(tmp_path / "ledger")) as database:
         (kept, open_) = database.execute("SELECT sum(spent), count(*) - count(spent) FROM attempts").fetchone()
     assert (kept, open_) == (round(day.spent * NANO), 0)
+
+
+async def test_a_provider_that_writes_on_is_cut_off_where_the_reservation_ends(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        fake.answer = lambda _: Scripted("word" * 1000, chunk=4, pause=0.001)
+        async with spending({"cloud": paid(fake)}, BudgetSettings(day=5), tmp_path / "ledger") as pool:
+            with pytest.raises(CompletionCut, match="more than the 32 tokens"):
+                await pool.complete(ask("q"))
+            await fake.until(lambda: fake.aborted == 1)
+            assert pool.accounts()[0].spent == pytest.approx((1 + 8 + 64) / 1000), "all that was reserved"
+            with pytest.raises(NoHost):
+                await pool.complete(ask("another"))
+            assert len(fake.seen) == 1, "it is not asked again: each time would cost"
+
+
+async def test_what_a_reply_cost_above_its_reservation_is_written_down_and_reserved_the_next_time(
+    tmp_path: Path,
+) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        fake.answer = lambda _: Scripted("word" * 64, chunk=16)  # 64 tokens in 16 pieces
+        async with spending({"cloud": paid(fake)}, BudgetSettings(day=0.3), tmp_path / "ledger") as pool:
+            first = (await pool.complete(ask("q"))).record.money
+            assert first == pytest.approx(pool.accounts()[0].spent)
+            assert first > 0.128
+            fake.answer = lambda _: Scripted("x", fault="hang")
+            task = asyncio.create_task(pool.complete(ask("another")))
+            await fake.until(lambda: fake.serving == 1)
+            assert pool.accounts()[0].reserved > 0.128
+            task.cancel()
+            await asyncio.wait([task])
 
 
 async def test_at_the_end_of_the_budget_the_local_host_answers_the_rest(tmp_path: Path) -> None:

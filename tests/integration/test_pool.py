@@ -432,8 +432,22 @@ async def test_keys_come_from_a_command_and_its_words_are_never_shown() -> None:
             (status,) = pool.hosts()
             assert (status.state, status.last_error) == (
                 "down",
-                "Host gpu: /bin/sh gave no key: CalledProcessError (3).",
+                "Host gpu: /bin/sh gave no key: it ended with status 3.",
             )
+
+
+async def test_a_key_that_came_later_is_asked_for_again_when_the_host_is_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    async with FakeOpenAI(api_key="from-the-store") as fake:
+        command = ("/bin/cat", str(file))
+        models = {"sub": ModelSettings()}
+        settings = HostSettings(url=fake.url, provider="openai", api_key_command=command, models=models)
+        async with pool_of({"gpu": settings}) as pool:
+            while pool.hosts()[0].state != "down":
+                await asyncio.sleep(0.01)
+            file.write_text("from-the-store\n")
+            pool.pause_host("gpu", paused=False)
+            assert (await pool.complete(ask("q"))).record.host == "gpu"
 
 
 async def test_a_paused_host_gets_nothing_until_it_is_resumed() -> None:

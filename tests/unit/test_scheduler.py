@@ -222,7 +222,7 @@ def paying(overflow_after: float = 0.0, **limits: float) -> Story:
 def test_what_is_in_flight_counts_against_the_budget_and_what_is_settled_frees_the_rest() -> None:
     story = paying(day=100)
     story.hosts(view("cloud", 8, trust="cloud"))
-    requests = [story.submit("cloud", cost=40, tree="t") for _ in range(4)]
+    requests = [story.submit("cloud", cost=40, run="t") for _ in range(4)]
     assert len(story.flying) == 2, "the third might break the budget"
     story.end_of(requests[0], WHOLE)
     assert len(story.flying) == 1, "it cost all that was reserved"
@@ -236,7 +236,7 @@ def test_what_is_in_flight_counts_against_the_budget_and_what_is_settled_frees_t
 def test_at_the_end_of_the_budget_local_hosts_do_the_rest() -> None:
     story = paying(day=100)
     story.hosts(view("cloud", 4, trust="cloud"), view("local"))
-    requests = [story.submit("cloud", "local", cost=60, tree="t") for _ in range(5)]
+    requests = [story.submit("cloud", "local", cost=60, run="t") for _ in range(5)]
     assert [one.target.host for one in story.flying.values()].count("cloud") == 1
     story.drain()
     assert {story.settled[request].outcome for request in requests} == {"whole"}
@@ -252,9 +252,9 @@ def test_cloud_hosts_help_only_when_local_ones_would_take_too_long_or_are_down()
     story.end_of(first)
     story.hosts(view("cloud", 4, trust="cloud"))
     for _ in range(3):
-        story.submit("local", "cloud", cost=1, tree="t")
+        story.submit("local", "cloud", cost=1, run="t")
     assert [one.target.host for one in story.flying.values()] == ["local"], "8 s of work wait"
-    story.submit("local", "cloud", cost=1, tree="t")
+    story.submit("local", "cloud", cost=1, run="t")
     assert [one.target.host for one in story.flying.values()] == ["local", "cloud"], "12 s of work wait"
     story.end(next(iter(story.flying)), Ending("refused"))
     assert [one.target.host for one in story.flying.values()].count("cloud") == 4, "and now it is down"
@@ -263,7 +263,7 @@ def test_cloud_hosts_help_only_when_local_ones_would_take_too_long_or_are_down()
 def test_when_the_cloud_fails_local_hosts_do_it() -> None:
     story = paying()
     story.hosts(view("cloud", 1, trust="cloud"))
-    request = story.submit("cloud", "local", cost=1, tree="t")
+    request = story.submit("cloud", "local", cost=1, run="t")
     story.hosts(view("local"))
     story.end_of(request, Ending("refused"))
     assert story.at(request) == ["local"]
@@ -273,10 +273,10 @@ def test_a_run_that_nobody_allowed_to_spend_spends_nothing() -> None:
     budget = Budget(BudgetSettings(ask=True), lambda: 0.0)
     story = Story(Scheduler(budget, 0.0), budget)
     story.hosts(view("cloud", 2, trust="cloud"))
-    denied = story.submit("cloud", cost=1, tree="t")
+    denied = story.submit("cloud", cost=1, run="t")
     assert story.settled[denied].outcome == "no_host"
     budget.allow("t")
-    assert story.at(story.submit("cloud", cost=1, tree="t")) == ["cloud"]
+    assert story.at(story.submit("cloud", cost=1, run="t")) == ["cloud"]
 
 
 # ── what fails ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -501,7 +501,6 @@ class AnyOrder(RuleBasedStateMachine):
             private=private,
             prefix=prefix,
             cost=cost,
-            tree=run,
         )
         self.asked[number] = private
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rlmd.config import HostSettings, ModelSettings, check_settings
 from rlmd.errors import ConfigInvalid, Conflict, NotAllowed, NotFound
 from rlmd.pool import HostStatus, settings_for, trusted_by_lookup
-from rlmd.pool.host import read_key
+from rlmd.pool.keys import read_key
 from rlmd.providers.base import ServerFacts
 from rlmd.providers.detect import detect
 from rlmd.tomltext import toml_of
