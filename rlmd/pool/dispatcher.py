@@ -29,9 +29,10 @@ from rlmd.errors import (
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, WakeAt, Work
 from rlmd.pool.billing import Billing
 from rlmd.pool.budget import Budget
+from rlmd.pool.eligibility import size_class
 from rlmd.pool.host import Host
 from rlmd.pool.ledger import Ledger
-from rlmd.pool.scheduler import Scheduler, size_class
+from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.tickets import OnDelta, Running, Ticket, Won
 from rlmd.pool.turns import Turns
 from rlmd.pool.verdicts import cost_nothing, ending_of, worse

@@ -9,54 +9,22 @@ that is far beyond its estimate. The dispatcher executes the actions and reports
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import replace
 
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, Work
-from rlmd.pool.budget import Entry, Room
+from rlmd.pool.copies import Copies
+from rlmd.pool.eligibility import Eligibility, Purse, size_class
 from rlmd.pool.outlook import Outlook
+from rlmd.pool.requests import MAX_ATTEMPTS, Request
 from rlmd.pool.slots import Attempt, HostView, Slots, Target, units_of
 from rlmd.pool.waiting import Bucket, Key, Waiting
 
-MAX_ATTEMPTS = 4
-#: Pauses that a host asked for do not count as attempts, but end somewhere.
-MAX_OVERLOADS = 20
 #: Seconds after which a request gives up when every host that could take it is down: short for hosts that have never
 #: answered (a wrong URL), long enough for a restart of one that has.
 PATIENCE_UNSEEN, PATIENCE_SEEN = 10.0, 60.0
 #: A pause longer than this, asked for by the only host, is not waited for.
 MAX_PAUSE_WAITED = 120.0
-#: A copy must be expected to save this many times its own duration, and at least this many seconds: it costs a prompt.
-COPY_GAIN, COPY_SECONDS = 1.0, 0.3
-
-
-@dataclass(slots=True)
-class _Request:
-    """A request that is not settled yet: queued, or with one or two attempts in flight."""
-
-    work: Work
-    units: int
-    attempts: dict[int, Attempt] = field(default_factory=dict)
-    tries: int = 0
-    overloads: int = 0
-    unfit: set[Target] = field(default_factory=set)
-    avoided: set[str] = field(default_factory=set)
-
-
-def size_class(cost: int) -> int:
-    """A cost rounded up by an eighth at most: what a bucket must be able to pay."""
-    shift = max(0, cost.bit_length() - 4)
-    return -(-cost >> shift) << shift
-
-
-class Purse(Protocol):
-    """What the scheduler needs of the budget. Whoever reports an attempt's end has settled its reservation."""
-
-    def room(self, tree: str, amount: int) -> Room: ...
-    def reserve(self, tree: str, host: str, model: str, amount: int) -> Entry: ...
-    @property
-    def reserved(self) -> int: ...
 
 
 def _speed(host: Slots) -> tuple[float, str]:
@@ -71,28 +39,27 @@ class Scheduler:
         self._purse = purse
         self._overflow_after = overflow_after
         self._hosts: dict[str, Slots] = {}
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
         self._attempts: dict[int, Attempt] = {}
         self._waiting = Waiting()
         self._outlook = Outlook(self._hosts, self._waiting)
+        self._may = Eligibility(self._hosts, self._outlook, purse, overflow_after)
+        self._copies = Copies(self._hosts, self._requests, self._attempts, self._outlook)
         #: Fair share: units handed out to each run that has work, on a common scale.
         self._served: dict[str, float] = {}
         self._scale = 0.0
         self._next_attempt = 1
         self._settled = 0
-        self._copies = 0
-        #: Attempts in flight for which a person or a root waits; units of the largest request so far.
+        self._copied = 0
+        #: Attempts in flight for which a person or a root waits.
         self._interactive = 0
-        self._largest = 0
-        #: Whether a cloud host was free and left alone, because hosts of mine do the work soon enough.
-        self._withheld = False
 
     # ── events ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, work: Work, now: float) -> list[Action]:
         assert work.id not in self._requests, "a request is submitted once"
-        request = self._requests[work.id] = _Request(work, units_of(work.chars))
-        self._largest = max(self._largest, request.units)
+        request = self._requests[work.id] = Request(work, units_of(work.chars))
+        self._copies.largest = max(self._copies.largest, request.units)
         self._served[work.run] = max(self._served.get(work.run, 0.0), self._scale)
         actions: list[Action] = []
         self._queue(request, actions)
@@ -187,7 +154,7 @@ class Scheduler:
         if host.removed and not host.in_flight:
             del self._hosts[host.view.name]
 
-    def _after_failure(self, request: _Request, attempt: Attempt, ending: Ending, actions: list[Action]) -> None:
+    def _after_failure(self, request: Request, attempt: Attempt, ending: Ending, actions: list[Action]) -> None:
         target = attempt.target
         match ending.verdict:
             case "fatal":
@@ -205,7 +172,7 @@ class Scheduler:
         if not request.attempts:
             self._queue(request, actions)
 
-    def _no_larger(self, request: _Request, window: int | None) -> set[Target]:
+    def _no_larger(self, request: Request, window: int | None) -> set[Target]:
         if window is None:
             return set()
         views = ((target, self._hosts.get(target.host)) for target in request.work.targets)
@@ -215,13 +182,13 @@ class Scheduler:
             if host and target.model in host.view.models and host.view.models[target.model].window <= window
         }
 
-    def _queue(self, request: _Request, actions: list[Action]) -> None:
+    def _queue(self, request: Request, actions: list[Action]) -> None:
         """Puts it (back) into the queue, or settles it when nothing is left to try."""
         work = request.work
         targets = tuple(target for target in work.targets if target not in request.unfit)
         if not targets:
             self._settle(request, "unfit" if request.unfit else "no_host", None, actions)
-        elif request.tries >= MAX_ATTEMPTS or request.overloads >= MAX_OVERLOADS:
+        elif request.tried_out:
             self._settle(request, "given_up", None, actions)
         else:
             avoided = frozenset(request.avoided)
@@ -229,7 +196,7 @@ class Scheduler:
             key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs)
             self._waiting.add(work.id, key, request.units, work.prefix)
 
-    def _settle(self, request: _Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
+    def _settle(self, request: Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
         if request.work.id in self._waiting:
             self._waiting.remove(request.work.id)
         del self._requests[request.work.id]
@@ -256,33 +223,44 @@ class Scheduler:
     def _advance(self, actions: list[Action], now: float) -> list[Action]:
         """Fills free slots, then ends what waits in vain, then says when to look again."""
         wake: list[float] = []
-        self._withheld = False
+        self._may.withheld = False
         self._outlook.forget()
         free = sorted((host for host in self._hosts.values() if host.free(now)), key=_speed)
-        late = self._stragglers(free, now, []) if free and len(self._waiting) else []
+        late = (
+            self._copies.stragglers(free, now, [], interactive=bool(self._interactive))
+            if free and len(self._waiting)
+            else []
+        )
         for host in free:
             while host.free(now) and (
-                found := self._copy_for(host, late, now, wake) or self._next_for(host, now, wake)
+                found := self._copies.best_for(host, late, now, wake) or self._next_for(host, now, wake)
             ):
                 self._start(self._requests[found[0]], found[1], now, actions)
         free = [host for host in free if host.free(now)]
-        late = self._stragglers(free, now, wake) if free and self._attempts else []
+        late = (
+            self._copies.stragglers(free, now, wake, interactive=bool(self._interactive))
+            if free and self._attempts
+            else []
+        )
         for host in free:
-            while host.free(now) and (found := self._copy_for(host, late, now, wake)):
+            while host.free(now) and (found := self._copies.best_for(host, late, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
         if len(self._waiting):
             self._expire(now, actions, wake)
             wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
-            if self._withheld:
+            if self._may.withheld:
                 wake.append(now + self._overflow_after)
         if later := [time for time in wake if now < time < math.inf]:
             actions.append(WakeAt(min(later)))
         self._forget_idle_runs()
         return actions
 
+    def _late(self, free: list[Slots], now: float, wake: list[float]) -> list[tuple[float, Attempt]]:
+        return self._copies.stragglers(free, now, wake, interactive=bool(self._interactive))
+
     def _next_for(self, host: Slots, now: float, wake: list[float]) -> tuple[int, Target] | None:
         """The request that this host should take next: class, then run, then resident model, prefix and length."""
-        may = [(bucket, target) for bucket in self._waiting if (target := self._eligible(bucket.key, host, now))]
+        may = [(bucket, target) for bucket in self._waiting if (target := self._may.target(bucket.key, host, now))]
         may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
         for bucket, target in may:
             request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket, target, now))
@@ -305,56 +283,7 @@ class Scheduler:
         swap = host.resident is not None and target.model != host.resident
         return (spoilt, not key.interactive, self._served[key.run], key.run, swap, -bucket.longest)
 
-    def _eligible(self, key: Key, host: Slots, now: float) -> Target | None:
-        """The target by which this host may take what waits under ``key``."""
-        mine = [target for target in key.targets if target.host == host.view.name]
-        mine = [t for t in mine if host.allows(t.model, key.private) and host.offers(t.model, now)]
-        mine = [target for target in mine if self._may_be_paid(key, target) == "now"]
-        if not mine:
-            return None
-        chosen = next((target for target in mine if target.model == host.resident and not key.ordered), mine[0])
-        if host.view.name in key.avoided and any(self._fit_elsewhere(key, host, now)):
-            return None
-        if key.ordered and any(self._preferred_before(key, chosen, now)):
-            return None
-        if not key.ordered and self._is_cloud(chosen) and not self._overflows(key, now):
-            return None
-        return chosen
-
-    def _may_be_paid(self, key: Key, target: Target) -> Room:
-        cost = key.costs[key.targets.index(target)] if key.costs else 0
-        return "now" if not cost or self._purse is None else self._purse.room(key.run, cost)
-
-    def _is_cloud(self, target: Target) -> bool:
-        host = self._hosts.get(target.host)
-        model = host.view.models.get(target.model) if host is not None else None
-        return model is not None and model.trust == "cloud"
-
-    def _overflows(self, key: Key, now: float) -> bool:
-        """Whether cloud hosts are to help: those of mine are down, or would need too long for what waits."""
-        self._withheld = True
-        local = [
-            target
-            for target in key.targets
-            if not self._is_cloud(target) and target.host not in key.avoided and self._may_be_paid(key, target) == "now"
-        ]
-        return self._outlook.drain_of(local, key.private, now) >= self._overflow_after
-
-    def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
-        for target in key.targets:
-            other = self._hosts.get(target.host)
-            if other is not None and other is not host and target.host not in key.avoided:
-                paid = self._may_be_paid(key, target) != "never"
-                yield paid and other.serves(target.model, key.private, now)
-
-    def _preferred_before(self, key: Key, chosen: Target, now: float) -> Iterator[bool]:
-        for target in key.targets[: key.targets.index(chosen)]:
-            other = self._hosts.get(target.host)
-            if other is not None and target.host != chosen.host and target.host not in key.avoided:
-                paid = self._may_be_paid(key, target) != "never"
-                yield paid and other.serves(target.model, key.private, now)
-
-    def _start(self, request: _Request, target: Target, now: float, actions: list[Action]) -> None:
+    def _start(self, request: Request, target: Target, now: float, actions: list[Action]) -> None:
         work, host = request.work, self._hosts[target.host]
         copy = bool(request.attempts)
         cost, entry = work.costs.get(target, 0), None
@@ -368,81 +297,13 @@ class Scheduler:
         request.attempts[attempt.id] = self._attempts[attempt.id] = attempt
         host.begin(attempt, prefix=work.prefix, root_run=work.run if work.ordered else None)
         if copy:
-            self._copies += 1
+            self._copied += 1
         else:
             self._waiting.remove(work.id)
             self._scale = max(self._scale, self._served[work.run])
             self._served[work.run] += request.units
         self._outlook.forget()
         actions.append(Dispatch(attempt.id, work.id, target, entry))
-
-    # ── second copies ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _stragglers(self, free: list[Slots], now: float, wake: list[float]) -> list[tuple[float, Attempt]]:
-        """Attempts in flight, with the seconds they may still take, whose copy at the fastest of the free hosts would
-        pay, and would take as long as all that waits and comes before them: as in a queue, the longest go first."""
-        waits = self._outlook.drain(now)
-        fastest = min(host.estimate("", 1) or self._outlook.typical(1) or math.inf for host in free)
-        if waits and waits > fastest * self._largest and not self._interactive:
-            return []  # a long queue: not one of them, and no look at each
-        before = waits and self._outlook.drain(now, interactive=True)
-        found = []
-        for attempt in self._attempts.values():
-            here = fastest * attempt.units
-            queue = before if attempt.interactive else waits
-            remaining = None if queue > here and queue else self._outlook.remaining(attempt, now)
-            if remaining is None:
-                continue
-            if remaining > max((1 + COPY_GAIN) * here, here + COPY_SECONDS):
-                found.append((remaining, attempt))
-            elif not attempt.aborting:
-                wake.append(now + max(0.05, (1 + COPY_GAIN) * here + COPY_SECONDS - remaining))
-        return found
-
-    def _copy_for(
-        self, host: Slots, late: list[tuple[float, Attempt]], now: float, wake: list[float]
-    ) -> tuple[int, Target] | None:
-        """The straggler whose second copy here would save most. Only trusted hosts run copies, as theirs cost no
-        money."""
-        best: tuple[float, float, Attempt, Target] | None = None
-        for remaining, attempt in late:
-            found = self._copy_target(attempt, host, now)
-            if found is None:
-                continue
-            here = self._copy_seconds(host, found.model, attempt.units)
-            gain = remaining - here
-            if gain > max(COPY_GAIN * here, COPY_SECONDS) and (best is None or gain > best[0]):
-                best = (gain, here, attempt, found)
-        if best is None:
-            return None
-        _, here, attempt, found = best
-        sooner = self._outlook.sooner_elsewhere(attempt, self._copy_places(attempt, host, now), here, now)
-        if sooner is not None:
-            wake.append(now + sooner)
-            return None
-        return attempt.request, found
-
-    def _copy_seconds(self, host: Slots, model: str, units: int) -> float:
-        return host.estimate(model, units) or self._outlook.typical(units) or math.inf
-
-    def _copy_places(self, attempt: Attempt, besides: Slots, now: float) -> list[tuple[Slots, str]]:
-        hosts = (host for host in self._hosts.values() if host is not besides and host.serviceable(now))
-        found = ((host, self._copy_target(attempt, host, now)) for host in hosts)
-        return [(host, target.model) for host, target in found if target is not None]
-
-    def _copy_target(self, attempt: Attempt, host: Slots, now: float) -> Target | None:
-        request = self._requests.get(attempt.request)
-        if request is None or attempt.aborting or attempt.target.host == host.view.name:
-            return None
-        if len(request.attempts) > 1 or request.tries >= MAX_ATTEMPTS or host.view.name in request.avoided:
-            return None
-        work = request.work
-        for target in work.targets:
-            if target.host != host.view.name or target in request.unfit or not host.offers(target.model, now):
-                continue
-            if host.allows(target.model, private=True):
-                return target
-        return None
 
     # ── giving up ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -463,7 +324,7 @@ class Scheduler:
             host = self._hosts.get(target.host)
             if host is None or not host.allows(target.model, key.private):
                 continue
-            if not host.offers(target.model, now) or self._may_be_paid(key, target) == "never":
+            if not host.offers(target.model, now) or self._may.room(key, target) == "never":
                 continue
             if host.closed_until > now + MAX_PAUSE_WAITED:
                 continue
@@ -490,7 +351,7 @@ class Scheduler:
                 queued_for[name] += len(bucket.members)
         drain = None if now is None else self._outlook.drain(now)
         drain = None if drain == math.inf else drain
-        return Statistics(len(self._waiting), len(self._attempts), self._copies, self._settled, queued_for, drain)
+        return Statistics(len(self._waiting), len(self._attempts), self._copied, self._settled, queued_for, drain)
 
     def check(self) -> None:
         """The invariants; raises ``AssertionError``."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from rlmd.errors import CompletionCut, HostFailed, HostRefused, RlmdError
+from rlmd.errors import CompletionCut, HostFailed, HostRefused
 from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
-from rlmd.providers.failures import classify, refusal_of
-from rlmd.providers.http import Http, Response
-from rlmd.providers.reading import ReplyText, byte_count, estimated_tokens, integer, parsed, record, records
+from rlmd.providers.events import Streamed, data_of, guessed_usage
+from rlmd.providers.http import Response
+from rlmd.providers.reading import ReplyText, integer, parsed, record, records
+from rlmd.providers.server import Server, versioned
 
 #: The version of the API that this file speaks: https://docs.anthropic.com/en/api/versioning
 VERSION = "2023-06-01"
@@ -29,44 +28,27 @@ _CACHED = {"cache_control": {"type": "ephemeral"}}
 _STOP = {"end_turn", "stop_sequence"}
 
 
-@dataclass(slots=True)
-class _Stream:
-    reply: ReplyText
-    stop_reason: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
-    done: bool = False
-
-
-class Anthropic:
+class Anthropic(Server):
     """One server. A URL without a path gets ``/v1``."""
 
     kind = "anthropic"
 
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
-        base = url.rstrip("/")
-        if not urlsplit(base if "//" in base else "//" + base).path:
-            base += "/v1"
-        self._http = Http(
-            base,
+        super().__init__(
+            versioned(url),
             api_key=api_key,
             connections=connections,
             key_header="x-api-key",
             headers={"anthropic-version": VERSION},
         )
 
-    def __repr__(self) -> str:
-        return f"Anthropic({self._http.server})"
-
-    async def close(self) -> None:
-        await self._http.close()
-
     async def probe(self) -> ServerFacts:
         status, answer = await self._http.get("/models?limit=1000")
         if status != 200:
-            raise classify(refusal_of(self._http.server, status, answer, {}, secrets=self._http.secrets))
-        listed = parsed(self._http.server, answer)
+            raise self._refused(status, answer)
+        listed = parsed(self._name, answer)
         if not isinstance(listed.get("data"), list) or "has_more" not in listed:
-            raise HostFailed(f"{self._http.server} does not answer as Anthropic's API.")
+            raise HostFailed(f"{self._name} does not answer as Anthropic's API.")
         served = tuple(
             ServedModel(name=str(model["id"]), window=integer(model, "max_input_tokens") or WINDOW, resident=True)
             for model in records(listed, "data")
@@ -84,31 +66,25 @@ class Anthropic:
         sampling: Sampling,
         on_delta: Callable[[str], None],
     ) -> Completion:
-        stream = _Stream(ReplyText(on_delta))
+        stream = Streamed(ReplyText(on_delta))
         async with self._http.stream("/messages", _body(model, messages, sampling)) as response:
             if response.status != 200:
                 raise self._refusal(response.status, await response.body(), messages, response)
             if response.content_type == "application/json":  # a gateway that does not stream
-                _take_whole(parsed(self._http.server, await response.body()), stream)
+                _take_whole(parsed(self._name, await response.body()), stream)
             else:
                 await self._read(response, stream, messages)
         if not stream.done:
-            raise CompletionCut(f"{self._http.server} ended the stream without its last event.")
+            raise CompletionCut(f"{self._name} ended the stream without its last event.")
         text, thinking = stream.reply.close()
         return Completion(text, thinking, self._finish(stream, window), _usage(stream.usage, messages, text + thinking))
 
-    def _refusal(self, status: int, body: bytes, messages: tuple[Message, ...], response: Response) -> RlmdError:
-        prompt = tuple(message.content for message in messages)
-        server, headers = self._http.server, response.headers
-        return classify(refusal_of(server, status, body, headers, secrets=self._http.secrets, prompt=prompt))
-
-    async def _read(self, response: Response, stream: _Stream, messages: tuple[Message, ...]) -> None:
+    async def _read(self, response: Response, stream: Streamed, messages: tuple[Message, ...]) -> None:
         """Server-sent events; each says its type in its data too."""
         async with contextlib.aclosing(response.lines()) as lines:
             async for line in lines:
-                data = line[5:].strip() if line.startswith(b"data:") else line if line.startswith(b"{") else b""
-                if data:
-                    event = parsed(self._http.server, data)
+                if data := data_of(line):
+                    event = parsed(self._name, data)
                     if event.get("type") == "error" or "error" in event:
                         raise self._refusal(200, data, messages, response)
                     _take(event, stream)
@@ -116,9 +92,9 @@ class Anthropic:
                     await response.drain()
                     return
 
-    def _finish(self, stream: _Stream, window: int) -> Finish:
-        server = self._http.server
-        match stream.stop_reason:
+    def _finish(self, stream: Streamed, window: int) -> Finish:
+        server = self._name
+        match stream.reason:
             case reason if reason in _STOP:
                 return "stop"
             case "max_tokens":
@@ -154,7 +130,7 @@ def _body(model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict
     return body | {"messages": turns}
 
 
-def _take(event: dict[str, Any], stream: _Stream) -> None:
+def _take(event: dict[str, Any], stream: Streamed) -> None:
     match event.get("type"):
         case "message_start":
             stream.usage |= record(record(event, "message"), "usage")
@@ -162,27 +138,27 @@ def _take(event: dict[str, Any], stream: _Stream) -> None:
             _take_block(record(event, "delta"), stream)
         case "message_delta":
             reason = record(event, "delta").get("stop_reason")
-            stream.stop_reason = reason if isinstance(reason, str) else stream.stop_reason
+            stream.reason = reason if isinstance(reason, str) else stream.reason
             stream.usage |= {name: value for name, value in record(event, "usage").items() if value is not None}
         case "message_stop":
             stream.done = True
 
 
-def _take_block(block: dict[str, Any], stream: _Stream) -> None:
+def _take_block(block: dict[str, Any], stream: Streamed) -> None:
     if isinstance(text := block.get("text"), str) and text:
         stream.reply.add_text(text)
     if isinstance(thinking := block.get("thinking"), str) and thinking:
         stream.reply.add_thinking(thinking)
 
 
-def _take_whole(message: dict[str, Any], stream: _Stream) -> None:
+def _take_whole(message: dict[str, Any], stream: Streamed) -> None:
     """A reply that came as one JSON body."""
     for block in records(message, "content"):
         _take_block(block, stream)
     reason = message.get("stop_reason")
-    stream.stop_reason = reason if isinstance(reason, str) else None
+    stream.reason = reason if isinstance(reason, str) else None
     stream.usage = record(message, "usage")
-    stream.done = stream.stop_reason is not None
+    stream.done = stream.reason is not None
 
 
 def _usage(usage: dict[str, Any], messages: tuple[Message, ...], written: str) -> Usage:
@@ -190,6 +166,5 @@ def _usage(usage: dict[str, Any], messages: tuple[Message, ...], written: str) -
     cached, put = integer(usage, "cache_read_input_tokens"), integer(usage, "cache_creation_input_tokens")
     read = integer(usage, "input_tokens") + cached + put
     if not read or not integer(usage, "output_tokens"):
-        guessed = estimated_tokens(len(written.encode("utf-8", "replace")), 0)
-        return Usage(estimated_tokens(byte_count(messages), len(messages)), guessed, estimated=True)
+        return guessed_usage(messages, written)
     return Usage(read, integer(usage, "output_tokens"), cached_tokens=cached, written_tokens=put)

@@ -17,8 +17,7 @@ from pydantic import SecretStr
 
 from rlmd.errors import CompletionCut, HostFailed, PromptTruncated, RlmdError
 from rlmd.providers.base import DEFAULT_WINDOW, Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
-from rlmd.providers.failures import classify, refusal_of
-from rlmd.providers.http import Http, Response
+from rlmd.providers.http import Response
 from rlmd.providers.reading import (
     SUSPICIOUS_SHARE,
     ReplyText,
@@ -30,6 +29,7 @@ from rlmd.providers.reading import (
     record,
     records,
 )
+from rlmd.providers.server import Server
 
 #: Long enough that a run's pauses (cells, people) do not unload the model; each load costs 3 to 40 s.
 KEEP_ALIVE = "30m"
@@ -39,26 +39,20 @@ _PADDING = " Padding." * 24
 _PADDING_TOKENS = 24
 
 
-class Ollama:
+class Ollama(Server):
     """One Ollama server."""
 
     kind = "ollama"
 
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
-        self._http = Http(url, api_key=api_key, connections=connections)
-
-    def __repr__(self) -> str:
-        return f"Ollama({self._http.server})"
-
-    async def close(self) -> None:
-        await self._http.close()
+        super().__init__(url, api_key=api_key, connections=connections)
 
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def probe(self) -> ServerFacts:
         version = (await self._ask("/api/version")).get("version")
         if not isinstance(version, str):
-            raise HostFailed(f"{self._http.server} does not answer as Ollama.")
+            raise HostFailed(f"{self._name} does not answer as Ollama.")
         tags, resident = await asyncio.gather(self._ask("/api/tags"), self._resident())
         gate = asyncio.Semaphore(4)
         listed = [tag for tag in records(tags, "models") if isinstance(tag.get("name"), str)]
@@ -68,8 +62,8 @@ class Ollama:
     async def _ask(self, path: str, body: Any = None) -> dict[str, Any]:
         status, answer = await (self._http.get(path) if body is None else self._http.post(path, body))
         if status != 200:
-            raise classify(refusal_of(self._http.server, status, answer, {}, secrets=self._http.secrets))
-        return parsed(self._http.server, answer)
+            raise self._refused(status, answer)
+        return parsed(self._name, answer)
 
     async def _resident(self) -> dict[str, int]:
         """Windows of the models that are loaded now."""
@@ -124,14 +118,9 @@ class Ollama:
             last = await self._read(response, reply, messages)
             await response.drain()
         text, thinking = reply.close()
-        finish = _finish(last, self._http.server, window, sampling)
+        finish = _finish(last, self._name, window, sampling)
         read = await self._tokens_read(model, window, messages, last)
         return Completion(text, thinking, finish, Usage(read, integer(last, "eval_count")))
-
-    def _refusal(self, status: int, body: bytes, messages: tuple[Message, ...], response: Response) -> RlmdError:
-        prompt = tuple(message.content for message in messages)
-        server, headers = self._http.server, response.headers
-        return classify(refusal_of(server, status, body, headers, secrets=self._http.secrets, prompt=prompt))
 
     async def _read(self, response: Response, reply: ReplyText, messages: tuple[Message, ...]) -> dict[str, Any]:
         """Feeds ``reply`` and returns the record with ``done: true``, without which there is no answer."""
@@ -139,7 +128,7 @@ class Ollama:
             async for line in lines:
                 if not line.strip():
                     continue
-                chunk = parsed(self._http.server, line)
+                chunk = parsed(self._name, line)
                 if "error" in chunk:
                     raise self._refusal(200, line, messages, response)
                 message = record(chunk, "message")
@@ -150,7 +139,7 @@ class Ollama:
                 if chunk.get("done") is True:
                     return chunk
         raise CompletionCut(
-            f"{self._http.server} ended the stream without its last record.", hint="The server's log says why."
+            f"{self._name} ended the stream without its last record.", hint="The server's log says why."
         )
 
     async def _tokens_read(self, model: str, window: int, messages: tuple[Message, ...], last: dict[str, Any]) -> int:
@@ -159,10 +148,10 @@ class Ollama:
         estimate = estimated_tokens(byte_count(messages), len(messages))
         if not read:
             if estimate > SUSPICIOUS_SHARE * window:
-                raise _truncated(self._http.server, "does not say how much of the prompt it read", estimate, window)
+                raise _truncated(self._name, "does not say how much of the prompt it read", estimate, window)
             return estimate
         if read_too_little(messages, window, read):
-            raise _truncated(self._http.server, f"read {read} tokens of the prompt", estimate, window)
+            raise _truncated(self._name, f"read {read} tokens of the prompt", estimate, window)
         half = window // 2 + 2
         if abs(read - half) <= CUT_SLACK and byte_count(messages) > window:
             await self._confirm_whole(model, window, messages, read, estimate)
@@ -176,9 +165,9 @@ class Ollama:
         longer = (*messages[:-1], Message(messages[-1].role, messages[-1].content + _PADDING))
         body = _body(model, window, longer, Sampling(max_tokens=1)) | {"stream": False}
         status, answer = await self._http.post("/api/chat", body, seconds=120.0)
-        again = integer(parsed(self._http.server, answer), "prompt_eval_count") if status == 200 else 0
+        again = integer(parsed(self._name, answer), "prompt_eval_count") if status == 200 else 0
         if again < read + _PADDING_TOKENS // 2:
-            raise _truncated(self._http.server, f"read {read} tokens of the prompt", estimate, window)
+            raise _truncated(self._name, f"read {read} tokens of the prompt", estimate, window)
 
 
 def _body(model: str, window: int, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:

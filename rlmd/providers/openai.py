@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,8 +17,8 @@ from pydantic import SecretStr
 
 from rlmd.errors import CompletionCut, HostFailed, HostRefused, MalformedReply, PromptTruncated, RlmdError
 from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
-from rlmd.providers.failures import classify, refusal_of
-from rlmd.providers.http import Http, Response
+from rlmd.providers.events import Streamed, data_of, guessed_usage
+from rlmd.providers.http import Response
 from rlmd.providers.reading import (
     ReplyText,
     byte_count,
@@ -30,6 +29,7 @@ from rlmd.providers.reading import (
     record,
     records,
 )
+from rlmd.providers.server import Server, versioned
 
 _STOP = {"stop", "eos", "eos_token", "end_turn", "stop_sequence"}
 _LENGTH = {"length", "max_tokens"}
@@ -54,44 +54,25 @@ _REPLACEMENTS: dict[str, str | None] = {
 _UNSUPPORTED = r"unsupported|not support|unknown|unrecognized|unrecognised|unexpected|extra|not permitted|invalid param"
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What has come of one reply; ``done`` after ``[DONE]``."""
-
-    reply: ReplyText
-    finish_reason: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
-    done: bool = False
-
-
-class OpenAI:
+class OpenAI(Server):
     """One server. A URL without a path gets ``/v1``."""
 
     kind = "openai"
 
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
-        base = url.rstrip("/")
-        if not urlsplit(base if "//" in base else "//" + base).path:
-            base += "/v1"
-        self._http = Http(base, api_key=api_key, connections=connections)
+        super().__init__(versioned(url), api_key=api_key, connections=connections)
         self._left_out: set[str] = set()
         self._software: str | None = None
-
-    def __repr__(self) -> str:
-        return f"OpenAI({self._http.server})"
-
-    async def close(self) -> None:
-        await self._http.close()
 
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def probe(self) -> ServerFacts:
         status, answer = await self._http.get("/models")
         if status != 200:
-            raise classify(refusal_of(self._http.server, status, answer, {}, secrets=self._http.secrets))
-        listed = parsed(self._http.server, answer)
+            raise self._refused(status, answer)
+        listed = parsed(self._name, answer)
         if not isinstance(listed.get("data"), list):
-            raise HostFailed(f"{self._http.server} does not answer as an OpenAI-compatible server.")
+            raise HostFailed(f"{self._name} does not answer as an OpenAI-compatible server.")
         models = records(listed, "data")
         owners = {str(model.get("owned_by")) for model in models}
         self._software = next((name for owner, name in _OWNERS.items() if owner in owners), None)
@@ -104,7 +85,7 @@ class OpenAI:
         """llama-server's own page: slots, and the window of one slot."""
         try:
             status, answer = await self._http.get("/props", root=True)
-            return parsed(self._http.server, answer) if status == 200 else {}
+            return parsed(self._name, answer) if status == 200 else {}
         except RlmdError:
             return {}
 
@@ -124,7 +105,7 @@ class OpenAI:
             stream = await self._try(body, messages, ReplyText(on_delta))
             if stream is not None:
                 return self._whole(stream, window, messages, sampling)
-        raise HostRefused(f"{self._http.server} refuses every form of the request.", status=400)
+        raise HostRefused(f"{self._name} refuses every form of the request.", status=400)
 
     def _body(self, model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -148,7 +129,7 @@ class OpenAI:
                 body[instead] = value
         return body
 
-    async def _try(self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText) -> _Stream | None:
+    async def _try(self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText) -> Streamed | None:
         """One request; None when a parameter was refused that the next try leaves out."""
         async with self._http.stream("/chat/completions", body) as response:
             if response.status != 200:
@@ -156,7 +137,7 @@ class OpenAI:
                 if response.status in (400, 422) and self._adapt(body, answer):
                     return None
                 raise self._refusal(response.status, answer, messages, response)
-            stream = _Stream(reply)
+            stream = Streamed(reply)
             if response.content_type == "application/json":
                 self._take(await response.body(), stream, messages, response)
             else:
@@ -173,35 +154,27 @@ class OpenAI:
                 return True
         return False
 
-    def _refusal(self, status: int, body: bytes, messages: tuple[Message, ...], response: Response) -> RlmdError:
-        prompt = tuple(message.content for message in messages)
-        server, headers = self._http.server, response.headers
-        return classify(refusal_of(server, status, body, headers, secrets=self._http.secrets, prompt=prompt))
-
-    async def _read(self, response: Response, stream: _Stream, messages: tuple[Message, ...]) -> None:
+    async def _read(self, response: Response, stream: Streamed, messages: tuple[Message, ...]) -> None:
         """Server-sent events: data lines are taken, comments (``: keep-alive``) and other fields passed over. A line
         that is not JSON ends it: what stood there would be missing from the answer."""
         try:
             async with contextlib.aclosing(response.lines()) as lines:
                 async for line in lines:
-                    if line.startswith(b"data:"):
-                        self._take(line[5:].strip(), stream, messages, response)
-                    elif line.startswith(b"{"):  # an error body sent bare into the stream
-                        self._take(line, stream, messages, response)
+                    self._take(data_of(line), stream, messages, response)
                     if stream.done:
                         await response.drain()
                         return
         except HostFailed:
-            if stream.finish_reason is None:
+            if stream.reason is None:
                 raise  # else the answer is whole; only the trailer is missing
 
-    def _take(self, data: bytes, stream: _Stream, messages: tuple[Message, ...], response: Response) -> None:
+    def _take(self, data: bytes, stream: Streamed, messages: tuple[Message, ...], response: Response) -> None:
         if not data:
             return
         if data == b"[DONE]":
             stream.done = True
             return
-        chunk = parsed(self._http.server, data)
+        chunk = parsed(self._name, data)
         if chunk.get("error") or chunk.get("object") == "error" or (chunk.get("detail") and "choices" not in chunk):
             raise self._refusal(200, data, messages, response)
         stream.usage = record(chunk, "usage") or stream.usage
@@ -214,26 +187,25 @@ class OpenAI:
                 stream.reply.add_thinking(thinking)
             content = part.get("content")
             if content is not None and not isinstance(content, str):
-                raise MalformedReply(f"{self._http.server} sent content that is not text.")
+                raise MalformedReply(f"{self._name} sent content that is not text.")
             if content:
                 stream.reply.add_text(content)
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
-                stream.finish_reason = reason
+                stream.reason = reason
 
     # ── whole or not ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _whole(self, stream: _Stream, window: int, messages: tuple[Message, ...], sampling: Sampling) -> Completion:
+    def _whole(self, stream: Streamed, window: int, messages: tuple[Message, ...], sampling: Sampling) -> Completion:
         finish = self._finish(stream, window, sampling)
         text, thinking = stream.reply.close()
         read, written = integer(stream.usage, "prompt_tokens"), integer(stream.usage, "completion_tokens")
-        estimate = estimated_tokens(byte_count(messages), len(messages))
         if not read:
-            guessed = estimated_tokens(len((text + thinking).encode("utf-8", "replace")), 0)
-            return Completion(text, thinking, finish, Usage(estimate, guessed, estimated=True))
+            return Completion(text, thinking, finish, guessed_usage(messages, text + thinking))
         if read_too_little(messages, window, read):
+            estimate = estimated_tokens(byte_count(messages), len(messages))
             raise PromptTruncated(
-                f"{self._http.server} read {read} tokens of the prompt, which has about {estimate}.",
+                f"{self._name} read {read} tokens of the prompt, which has about {estimate}.",
                 hint="Send smaller pieces, or set the host's real window.",
                 tokens=estimate,
                 window=window,
@@ -243,8 +215,8 @@ class OpenAI:
         )
         return Completion(text, thinking, finish, Usage(read, written, cached_tokens=min(read, cached)))
 
-    def _finish(self, stream: _Stream, window: int, sampling: Sampling) -> Finish:
-        server, reason = self._http.server, stream.finish_reason
+    def _finish(self, stream: Streamed, window: int, sampling: Sampling) -> Finish:
+        server, reason = self._name, stream.reason
         if reason is None:
             raise CompletionCut(f"{server} ended the stream without a finish reason.", hint="Its log says why.")
         if reason in _STOP:

@@ -14,7 +14,8 @@ from rlmd.config import BudgetSettings
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
 from rlmd.pool.budget import Budget
 from rlmd.pool.prices import NANO
-from rlmd.pool.scheduler import MAX_ATTEMPTS, PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
+from rlmd.pool.requests import MAX_ATTEMPTS
+from rlmd.pool.scheduler import PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
 from rlmd.pool.slots import HostView, ModelView, Target, units_of
 
 WHOLE = Ending("whole")

@@ -1,0 +1,96 @@
+"""Who may take what waits: trust, windows and breakers by the hosts, money by the purse, cloud only to help.
+
+Pure. Of those that may, the order is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from rlmd.pool.budget import Entry, Room
+from rlmd.pool.outlook import Outlook
+from rlmd.pool.slots import Slots, Target
+from rlmd.pool.waiting import Key
+
+
+def size_class(cost: int) -> int:
+    """A cost rounded up by an eighth at most: what a bucket must be able to pay."""
+    shift = max(0, cost.bit_length() - 4)
+    return -(-cost >> shift) << shift
+
+
+class Purse(Protocol):
+    """What the scheduler needs of the budget. Whoever reports an attempt's end has settled its reservation."""
+
+    def room(self, tree: str, amount: int) -> Room: ...
+    def reserve(self, tree: str, host: str, model: str, amount: int) -> Entry: ...
+    @property
+    def reserved(self) -> int: ...
+
+
+class Eligibility:
+    """Over the scheduler's own hosts.
+
+    Args:
+        overflow_after: Seconds that hosts of mine would need for what waits, above which cloud hosts help.
+    """
+
+    def __init__(
+        self, hosts: Mapping[str, Slots], outlook: Outlook, purse: Purse | None, overflow_after: float
+    ) -> None:
+        self._hosts = hosts
+        self._outlook = outlook
+        self._purse = purse
+        self._overflow_after = overflow_after
+        #: Whether a cloud host was free and left alone, because hosts of mine do the work soon enough.
+        self.withheld = False
+
+    def target(self, key: Key, host: Slots, now: float) -> Target | None:
+        """The target by which this host may take what waits under ``key``."""
+        mine = [target for target in key.targets if target.host == host.view.name]
+        mine = [t for t in mine if host.allows(t.model, key.private) and host.offers(t.model, now)]
+        mine = [target for target in mine if self.room(key, target) == "now"]
+        if not mine:
+            return None
+        chosen = next((target for target in mine if target.model == host.resident and not key.ordered), mine[0])
+        if host.view.name in key.avoided and any(self._fit_elsewhere(key, host, now)):
+            return None
+        if key.ordered and any(self._preferred_before(key, chosen, now)):
+            return None
+        if not key.ordered and self._is_cloud(chosen) and not self._overflows(key, now):
+            return None
+        return chosen
+
+    def room(self, key: Key, target: Target) -> Room:
+        cost = key.costs[key.targets.index(target)] if key.costs else 0
+        return "now" if not cost or self._purse is None else self._purse.room(key.run, cost)
+
+    def _is_cloud(self, target: Target) -> bool:
+        host = self._hosts.get(target.host)
+        model = host.view.models.get(target.model) if host is not None else None
+        return model is not None and model.trust == "cloud"
+
+    def _overflows(self, key: Key, now: float) -> bool:
+        """Whether cloud hosts are to help: those of mine are down, or would need too long for what waits."""
+        self.withheld = True
+        local = [
+            target
+            for target in key.targets
+            if not self._is_cloud(target) and target.host not in key.avoided and self.room(key, target) == "now"
+        ]
+        return self._outlook.drain_of(local, key.private, now) >= self._overflow_after
+
+    def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
+        for target in key.targets:
+            other = self._hosts.get(target.host)
+            if other is not None and other is not host and target.host not in key.avoided:
+                paid = self.room(key, target) != "never"
+                yield paid and other.serves(target.model, key.private, now)
+
+    def _preferred_before(self, key: Key, chosen: Target, now: float) -> Iterator[bool]:
+        for target in key.targets[: key.targets.index(chosen)]:
+            other = self._hosts.get(target.host)
+            if other is not None and target.host != chosen.host and target.host not in key.avoided:
+                paid = self.room(key, target) != "never"
+                yield paid and other.serves(target.model, key.private, now)
