@@ -69,6 +69,8 @@ class Connection:
         self.client = ""
         self.following: dict[str, Follower] = {}
         self.on_gone: dict[str, Callable[[], None]] = {}
+        #: Open runs of this client, and the session that goes with each.
+        self.open_sessions: dict[str, str | None] = {}
         # requests at work
         self._tasks: dict[asyncio.Task[None], RequestId] = {}
         self._withdrawn: set[asyncio.Task[Any]] = set()

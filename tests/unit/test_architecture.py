@@ -54,7 +54,9 @@ BELOW: dict[str, frozenset[str]] = {
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
     "ctl": CLIENTS | {"client", "tomltext"},
-    "mcp": CLIENTS | {"client"},
+    "ctl.commands.mcp": CLIENTS | {"client", "ctl", "mcp"},
+    # How a text is handed over and what is said of a run's progress is one thing for all clients.
+    "mcp": CLIENTS | {"client", "ctl.sources", "ctl.progress", "ctl.terminal"},
     "logs": VOCABULARY,
     "tomltext": frozenset(),
     "claim": VOCABULARY,

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from rlmd.engine import Engine, LimitRequest, OpenRequest, QueryRequest, RunRecord, RunRequest
-from rlmd.errors import InvalidParams, RlmdError
+from rlmd.errors import InvalidParams, NotFound, RlmdError
 from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
@@ -66,12 +66,22 @@ class RunHandlers:
         request = OpenRequest(params.run_id, params.title, limit_request(params.limits))
         record = await self._engine.start_run(request.as_run(), egress=client.egress)
         if record.active:
-            client.on_gone[f"close {record.run_id}"] = lambda: self._for_gone(self._engine.close_run(record.run_id))
+            key, session, egress = f"close {record.run_id}", params.session, client.egress
+            client.on_gone[key] = lambda: self._for_gone(self._close(record.run_id, session, egress=egress))
+            client.open_sessions[record.run_id] = session
         return run_info(record)
 
     async def close(self, client: Connection, params: m.RunIdParams) -> m.RunInfo:
         client.on_gone.pop(f"close {params.run_id}", None)
-        return run_info(await self._engine.close_run(params.run_id, egress=client.egress))
+        session = client.open_sessions.pop(params.run_id, None)
+        return run_info(await self._close(params.run_id, session, egress=client.egress))
+
+    async def _close(self, run_id: str, session: str | None, *, egress: bool) -> RunRecord:
+        record = await self._engine.close_run(run_id, egress=egress)
+        if session is not None:
+            with contextlib.suppress(NotFound):  # no cell ran in it
+                await self._engine.drop_session(session, egress=egress)
+        return record
 
     async def query(self, client: Connection, params: m.QueryParams) -> m.QueryResult:
         request = QueryRequest(params.run_id, params.prompt, params.model, params.sub)

@@ -52,10 +52,11 @@ class RunParams(Params):
 
 class OpenParams(Params):
     """A run that stays open for what this client asks in it: ``llm/query``, and cells and questions ``within`` it. It
-    closes when the client goes. ``title`` says who asks."""
+    closes when the client goes. ``title`` says who asks; ``session`` is dropped with it."""
 
     run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
     title: str = Field(min_length=1, max_length=200)
+    session: str | None = Field(None, max_length=200)
     limits: LimitParams = LimitParams()
 
 
