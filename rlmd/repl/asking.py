@@ -7,17 +7,16 @@ on the channel, so that nothing blocks the loop and no thread is needed.
 
 from __future__ import annotations
 
-import struct
-import threading
-from collections import deque
-from collections.abc import Callable
+import _thread
 
 from rlmd.repl.link import Channel, Frame, Header, encode, fitting, is_readable
-from rlmd.repl.spans import Tracer
 
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from rlmd.repl.spans import Tracer
 else:
     Any = object
 
@@ -50,6 +49,9 @@ class SubQueryError(Exception):
         raise TypeError(f"a failed sub-query is not text: {self!s}. Keep the good results with ok(results).")
 
     __add__ = __radd__ = __getitem__ = __len__ = __iter__ = __contains__ = __mul__ = __mod__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SubQueryError.make, (self.kind, self.message, self.slot, self.total)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(str, name):
@@ -85,13 +87,14 @@ class Batch(Ticket):
 class Parent:
     """Asks the parent and waits; one thread reads for all that wait."""
 
-    def __init__(self, channel: Channel, tracer: Tracer) -> None:
+    def __init__(self, channel: Channel, tracer: Callable[[], Tracer]) -> None:
         self.channel = channel
-        self.inbox: deque[Frame] = deque()
+        self.inbox: list[Frame] = []
         self._tracer = tracer
         self._tickets: dict[int, Ticket] = {}
         self._numbers = 0
-        self._turn = threading.Condition()
+        self._turn = _thread.allocate_lock()
+        self._sleepers: list[_thread.LockType] = []
         self._reading = False
         self._listeners = 0
 
@@ -155,13 +158,10 @@ class Parent:
         return list(hits)
 
     def _batch(self, prompts: list[str], model: str | None, schema: str | None) -> Batch:
-        self._tracer.begin_batch()
+        tracer = self._tracer()
+        tracer.begin_batch()
         more: list[Header] = [
-            {
-                "spans": fitting(
-                    [[found.context, found.name, start, end] for found, start, end in self._tracer.trace(prompt)]
-                )
-            }
+            {"spans": fitting([[found.context, found.name, start, end] for found, start, end in tracer.trace(prompt)])}
             for prompt in prompts
         ]
         return Batch(prompts, more, {"model": model, "schema": schema})
@@ -172,7 +172,7 @@ class Parent:
         if len(prompts) == 1:  # a lone prompt rides along and saves a round trip
             self.channel.send(header | batch.more[0], encode(prompts[0]))
         else:
-            self.channel.send(header, struct.pack(f">{len(prompts)}I", *map(len, prompts)))
+            self.channel.send(header, b"".join([len(prompt).to_bytes(4, "big") for prompt in prompts]))
 
     def _withdraw(self, number: int) -> None:
         self._close(number)
@@ -192,12 +192,17 @@ class Parent:
     def _wait(self, ticket: Ticket) -> None:
         while True:
             with self._turn:
-                while ticket.remaining and self._reading:
-                    self._turn.wait()
                 if not ticket.remaining:
                     return
-                self._reading = True
-            self._read()
+                reads, self._reading = not self._reading, True
+                sleeper = _thread.allocate_lock()
+                if not reads:
+                    sleeper.acquire()
+                    self._sleepers.append(sleeper)
+            if reads:
+                self._read()
+            else:
+                sleeper.acquire()  # until whoever reads has read a frame
 
     def _listen(self, loop: Any, more: int) -> None:
         """Counts the coroutines that wait; while there are any, the loop watches the channel."""
@@ -224,7 +229,9 @@ class Parent:
         finally:
             with self._turn:
                 self._reading = False
-                self._turn.notify_all()
+                woken, self._sleepers = self._sleepers, []
+            for sleeper in woken:
+                sleeper.release()
 
     def _dispatch(self, header: Header, body: bytes) -> None:
         kind, ticket = header["t"], self._tickets.get(header.get("id", 0))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from rlmd.repl.scaffold import tell
 
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 else:
     Any = object
@@ -23,6 +24,8 @@ class CellLoop:
 
     def __init__(self) -> None:
         self._loop: Any = None
+        #: Where the coroutine of a cell that was stopped waited.
+        self.places: list[tuple[str, int]] = []
 
     def run(self, coroutine: Any) -> None:
         """Runs a cell's coroutine to its end, and ends the tasks that it leaves."""
@@ -32,17 +35,23 @@ class CellLoop:
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         main = self._loop.create_task(coroutine)
+        self.places = []
         try:
             self._loop.run_until_complete(main)
+        except KeyboardInterrupt:
+            self.places = list(_places(coroutine))
+            raise
         finally:
             self._end_tasks(asyncio, main)
 
-    def quiet(self) -> None:
-        """Ends the idle threads of the loop's default executor, which are no left-over work."""
+    def quiet(self) -> set[Any]:
+        """Ends the idle threads of the loop's default executor, which are no left-over work; returns them."""
         pool = getattr(self._loop, "_default_executor", None)
-        if pool is not None:
-            self._loop._default_executor = None
-            pool.shutdown(wait=False, cancel_futures=True)
+        if pool is None:
+            return set()
+        self._loop._default_executor = None
+        pool.shutdown(wait=False, cancel_futures=True)
+        return set(pool._threads)
 
     def _end_tasks(self, asyncio: Any, main: Any) -> None:
         tasks = asyncio.all_tasks(self._loop)
@@ -56,3 +65,10 @@ class CellLoop:
         if asyncio.all_tasks(self._loop) or not main.done():
             self.quiet()
             self._loop.close()
+
+
+def _places(coroutine: Any) -> Iterator[tuple[str, int]]:
+    """File and line at which a coroutine waits, and those that it waits for."""
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        coroutine = coroutine.cr_await

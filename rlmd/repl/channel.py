@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import marshal
 import os
 import socket
 import struct
@@ -66,7 +67,7 @@ class Channel:
         Raises:
             ValueError: The frame is longer than the worker takes.
         """
-        head = json.dumps(header).encode()
+        head = marshal.dumps(header)
         if len(head) + len(body) > MOST_FRAME:
             raise ValueError(f"a frame of {len(head) + len(body):,} bytes; at most {MOST_FRAME:,} fit")
         if self._closed:

@@ -1,6 +1,7 @@
 """The worker's end of the channel: frames and interrupts (child side, standard library alone).
 
-A frame is two big-endian 32-bit lengths, a header (a JSON object with its type in ``t``), and a body (UTF-8).
+A frame is two big-endian 32-bit lengths, a header (a dict with its type in ``t``), and a body (UTF-8). Headers from the
+parent are marshalled, which is trusted and read at once; those to it are JSON, which can be checked.
 
     parent → worker                                      worker → parent
     start     what to seal, seeds                        ready     layers, python  ·  failed   message
@@ -18,25 +19,26 @@ A frame is two big-endian 32-bit lengths, a header (a JSON object with its type 
 
 from __future__ import annotations
 
-import _socket  # socket itself adds 2 ms of constants to a worker's start
-import json
+# Each start of a worker pays for what is imported here: json, re, signal, socket and threading take 1 to 4 ms each.
+import _socket
+import _thread
+import marshal
 import os
-import re
 import select
-import signal
-import struct
-import threading
 
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import Any
 else:
+    import _signal
+
     Any = object
 
 Header = dict[str, Any]
 Frame = tuple[Header, bytes]
 
-_MAIN = threading.get_ident()
+_MAIN = _thread.get_ident()
 
 #: Bytes of a frame, either way; the parent holds the same number against us.
 MOST_FRAME = 8 << 20
@@ -66,7 +68,7 @@ class Interrupts:
         self._pending = False
 
     def install(self) -> None:
-        signal.signal(signal.SIGINT, self._strike)
+        _signal.signal(_signal.SIGINT, self._strike)
 
     def arm(self) -> None:
         """A cell begins: SIGINT may stop it."""
@@ -86,11 +88,11 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def __enter__(self) -> None:
-        if threading.get_ident() == _MAIN:
+        if _thread.get_ident() == _MAIN:
             self._held += 1
 
     def __exit__(self, *_: object) -> None:
-        if threading.get_ident() == _MAIN:
+        if _thread.get_ident() == _MAIN:
             self._held -= 1
             if self._pending and not self._held:
                 self._pending = False
@@ -103,11 +105,11 @@ class Channel:
     def __init__(self, descriptor: int, interrupts: Interrupts) -> None:
         self._socket = _socket.socket(fileno=descriptor)
         self._interrupts = interrupts
-        self._sending = threading.Lock()
+        self._sending = _thread.allocate_lock()
         self.descriptors: list[int] = []
 
     def send(self, header: Header, body: bytes = b"") -> None:
-        head = json.dumps(header).encode()
+        head = encode(to_json(header))
         if len(head) > MOST_HEADER:
             raise ValueError(
                 f"too many pieces, or too long names: {len(head):,} bytes; at most {MOST_HEADER:,} can be sent"
@@ -115,15 +117,16 @@ class Channel:
         if len(head) + len(body) > MOST_FRAME:
             raise ValueError(f"{len(head) + len(body):,} bytes are more than a frame holds ({MOST_FRAME:,})")
         with self._interrupts, self._sending:
-            self._socket.sendall(struct.pack(">II", len(head), len(body)) + head + body)
+            self._socket.sendall(len(head).to_bytes(4, "big") + len(body).to_bytes(4, "big") + head + body)
 
     def receive(self) -> Frame:
         """The next frame. Waiting for it can be interrupted, reading it cannot."""
         is_readable(self._socket.fileno(), None)
         with self._interrupts:
-            head, body = struct.unpack(">II", self._exactly(8))
+            lengths = self._exactly(8)
+            head, body = int.from_bytes(lengths[:4], "big"), int.from_bytes(lengths[4:], "big")
             content = self._exactly(head + body)
-            return json.loads(content[:head]), content[head:]
+            return marshal.loads(content[:head]), content[head:]
 
     @property
     def descriptor(self) -> int:
@@ -139,7 +142,7 @@ class Channel:
             if not piece:
                 os._exit(0)  # the parent is gone
             for _, _, raw in ancillary:
-                self.descriptors += struct.unpack(f"{len(raw) // 4}i", raw)
+                self.descriptors += memoryview(raw).cast("i")
             data += piece
         return bytes(data)
 
@@ -156,12 +159,30 @@ def encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
+        import re
+
         return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
 
 
 def fitting(items: list[Any], most: int = MOST_LIST) -> list[Any]:
     """The last of the items whose JSON fits ``most`` bytes together."""
     kept = len(items)
-    while kept and (most := most - len(json.dumps(items[kept - 1])) - 2) >= 0:
+    while kept and (most := most - len(encode(to_json(items[kept - 1]))) - 1) >= 0:
         kept -= 1
     return items[kept:]
+
+
+def to_json(value: Any) -> str:
+    """JSON of what headers hold: texts, integers, truth values, None, lists, and dicts by name."""
+    if isinstance(value, str):
+        plain = value.isprintable() and '"' not in value and "\\" not in value
+        return f'"{value if plain else value.translate(_ESCAPES)}"'
+    if isinstance(value, dict):
+        return f"{{{','.join([f'{to_json(name)}:{to_json(one)}' for name, one in value.items()])}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join([to_json(one) for one in value])}]"
+    return _WORDS[value] if value is None or isinstance(value, bool) else int.__repr__(value)
+
+
+_ESCAPES = {number: f"\\u{number:04x}" for number in range(0x20)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
+_WORDS = {None: "null", True: "true", False: "false"}

@@ -33,8 +33,9 @@ from rlmd.repl.cgroup import WorkerGroup, WorkerGroups
 from rlmd.repl.packages import Packages, refuse_home, shared_libraries
 from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
 
-#: The worker's modules, in the order in which they are run there.
-MODULES = ("cage", "texts", "cutting", "spans", "link", "asking", "shapes", "scaffold", "awaiting", "worker")
+#: The worker's modules.
+MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "scaffold", "shapes", "spans",
+           "streams", "texts", "values", "worker")  # fmt: skip
 #: As many versions of Landlock as there may be; what each adds is in ``cage.py``.
 NEWEST = 99
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
@@ -49,18 +50,11 @@ _SYSTEM = (
 )  # fmt: skip
 
 _BOOT = """
-import marshal,os,sys,types
-p,q=types.ModuleType('rlmd'),types.ModuleType('rlmd.repl')
-p.__path__=q.__path__=[]
-p.repl=q
-sys.modules.update({'rlmd':p,'rlmd.repl':q})
-for n,c in marshal.loads(os.pread(0,os.fstat(0).st_size,0)):
- m=types.ModuleType('rlmd.repl.'+n)
- m.__file__=c.co_filename
- sys.modules[m.__name__]=m
- setattr(q,n,m)
- exec(c,m.__dict__)
-m.main(int(sys.argv[1]))
+import marshal,os
+b,m=marshal.loads(os.pread(0,os.fstat(0).st_size,0))
+n={}
+exec(b,n)
+n['start'](m)
 """
 
 
@@ -259,7 +253,7 @@ def _start_frame(plan: CagePlan, memory_bytes: int, packages: Packages, random_s
         "seccomp": plan.seccomp,
         "limits": _limits(plan, memory_bytes),
     }
-    head = json.dumps(header).encode()
+    head = marshal.dumps(header)
     return struct.pack(">II", len(head), 0) + head
 
 
@@ -383,20 +377,24 @@ def _bubblewrap_options(paths: Sequence[str]) -> list[str]:
 @cache
 def _program() -> int:
     """A sealed descriptor with the worker's code; made once a process."""
-    modules = []
-    for name in MODULES:
-        spec = importlib.util.find_spec(f"rlmd.repl.{name}")
-        loader = spec.loader if spec is not None else None
-        code = loader.get_code(f"rlmd.repl.{name}") if isinstance(loader, importlib.abc.InspectLoader) else None
-        if code is None:
-            raise CageUnavailable(f"The worker's module {name} cannot be read", hint="Reinstall rlmd.")
-        modules.append((name, _renamed(code, f"<rlmd {name}>")))
+    # Packages have no code; a module is unmarshalled there when it is first imported.
+    codes = dict.fromkeys(("rlmd", "rlmd.repl"), b"")
+    codes |= {f"rlmd.repl.{name}": marshal.dumps(_code_of(name)) for name in MODULES}
     descriptor = os.memfd_create("rlmd-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(descriptor, marshal.dumps(modules))
+    os.write(descriptor, marshal.dumps((_code_of("boot"), codes)))
     fcntl.fcntl(
         descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     )
     return descriptor
+
+
+def _code_of(name: str) -> types.CodeType:
+    spec = importlib.util.find_spec(f"rlmd.repl.{name}")
+    loader = spec.loader if spec is not None else None
+    code = loader.get_code(f"rlmd.repl.{name}") if isinstance(loader, importlib.abc.InspectLoader) else None
+    if code is None:
+        raise CageUnavailable(f"The worker's module {name} cannot be read", hint="Reinstall rlmd.")
+    return _renamed(code, f"<rlmd {name}>")
 
 
 def _renamed(code: types.CodeType, name: str) -> types.CodeType:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
-import re
 import sys
-import types
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
 
 from rlmd.repl.asking import Parent, SubQueryError
-from rlmd.repl.cutting import chunks
-from rlmd.repl.link import MOST_CHARS, MOST_GIVEN, MOST_NAMES, MOST_SLOTS, Header, encode
-from rlmd.repl.shapes import Shape, shape_of
-from rlmd.repl.spans import Tracer
+from rlmd.repl.link import MOST_CHARS, MOST_GIVEN, MOST_NAMES, MOST_SLOTS, Channel, Header, encode
 from rlmd.repl.texts import Document, Piece, grep, piece_of
+from rlmd.repl.values import as_text, describe, kind_of
 
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
+    import mmap
+    import re
+    from collections.abc import Generator, Iterable, Sequence
     from typing import Any
-else:
-    Any = object
+
+    from rlmd.repl.shapes import Shape
+    from rlmd.repl.spans import Tracer
 
 NAMES = (
     "context", "contexts", "documents", "search", "grep", "chunks", "llm_query", "llm_query_batched",
     "llm_query_async", "llm_query_batched_async", "rlm_query", "rlm_query_batched", "rlm_query_async",
     "rlm_query_batched_async", "ok", "SubQueryError", "answer", "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS",
 )  # fmt: skip
+
+
+_MODULE = type(sys)
 
 
 class Shown(str):
@@ -53,7 +52,7 @@ class Reply(str):
         return (str, (str.__str__(self),))
 
 
-class Replies(list[Any]):
+class Replies(list):  # type: ignore[type-arg]  # Any is not there when this runs
     """The results of a batch; awaiting it gives it."""
 
     __slots__ = ()
@@ -69,8 +68,9 @@ class Replies(list[Any]):
 class Scaffold:
     """The names that every cell finds; bound anew before each cell."""
 
-    def __init__(self, namespace: dict[str, Any], parent: Parent, tracer: Tracer) -> None:
-        self._namespace, self._parent, self._tracer = namespace, parent, tracer
+    def __init__(self, namespace: dict[str, Any], channel: Channel) -> None:
+        self._namespace, self.parent = namespace, Parent(channel, self._tracing)
+        self._tracer: Tracer | None = None
         self._documents: dict[str, list[Document]] = {}
         self._kinds: dict[str, str] = {}
         self._answer: dict[str, Any] = {"content": "", "ready": False}
@@ -81,6 +81,8 @@ class Scaffold:
 
     def add_documents(self, header: Header, descriptors: list[int]) -> None:
         """Decodes documents out of mapped descriptors, which are closed afterwards."""
+        import mmap
+
         maps: list[mmap.mmap | bytes] = []
         try:
             for descriptor in descriptors:
@@ -96,16 +98,25 @@ class Scaffold:
         for name, origin, segments in header["docs"]:
             self._documents[context].append(
                 Document.make(
-                    _decode(maps, segments), name=name, origin=origin, context=context, watcher=self._tracer.watch
+                    _decode(maps, segments), name=name, origin=origin, context=context, watcher=self._tracing().watch
                 )
             )
         for mapped in maps:
-            if isinstance(mapped, mmap.mmap):
+            if not isinstance(mapped, bytes):
                 mapped.close()
 
     def keep_contexts(self, names: Sequence[str]) -> None:
         self._documents = {name: self._documents[name] for name in names}
-        self._tracer.use(document for documents in self._documents.values() for document in documents)
+        if self._documents or self._tracer is not None:
+            self._tracing().use(document for documents in self._documents.values() for document in documents)
+
+    def _tracing(self) -> Tracer:
+        """Made when there is something to trace, or to be traced."""
+        if self._tracer is None:
+            from rlmd.repl.spans import Tracer
+
+            self._tracer = Tracer()
+        return self._tracer
 
     # Before and after a cell.
 
@@ -119,7 +130,7 @@ class Scaffold:
         self.final = None
         self._bound = {
             "context": next(iter(contexts.values()), ""), "contexts": contexts, "documents": documents,
-            "search": self.search, "grep": self.grep, "chunks": chunks, "llm_query": self.llm_query,
+            "search": self.search, "grep": self.grep, "chunks": self.chunks, "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched, "llm_query_async": self.llm_query_async,
             "llm_query_batched_async": self.llm_query_batched_async, "rlm_query": self.rlm_query,
             "rlm_query_batched": self.rlm_query_batched, "rlm_query_async": self.rlm_query_async,
@@ -132,18 +143,18 @@ class Scaffold:
     def settle_answer(self) -> str | None:
         """Takes over what the cell made of ``answer``; tells the cell about scaffold names that it bound."""
         now = self._namespace.get("answer", self._answer)
-        if isinstance(now, dict):
-            self._answer = now
+        if issubclass(type(now), dict):
+            self._answer = now if type(now) is dict else dict(dict.items(now))
         else:
             self._answer = {"content": now, "ready": False}
             tell("`answer` is a dict again; your value is in answer['content']")
         rebound = [n for n, v in self._bound.items() if n != "answer" and self._namespace.get(n, v) is not v]
         if rebound:
             tell(f"{', '.join(rebound)}: names of the REPL, restored before the next cell; use other names")
+        ready, self._answer["ready"] = self._answer.get("ready"), False
         content = self._answer.get("content")
-        text = None if content is None or content == "" else as_text(content, "answer['content']")
-        if self._answer.get("ready"):
-            self._answer["ready"] = False
+        text = None if content is None else as_text(content, "answer['content']") or None
+        if ready:
             self.final = self.final or (text or "", "answer", None)
         return text
 
@@ -151,15 +162,15 @@ class Scaffold:
         """Name, type and size of what the cells bound, modules and private names left out."""
         shown: list[tuple[str, str, str]] = []
         for name, value in list(self._namespace.items()):
-            private = not isinstance(name, str) or name.startswith("_") or name in NAMES
-            if not private and not isinstance(value, types.ModuleType):
-                shown.append((name[:100], type(value).__name__[:100], describe(value)))
+            private = type(name) is not str or name.startswith("_") or name in NAMES
+            if not private and not issubclass(type(value), _MODULE):
+                shown.append((name[:100], kind_of(value)[:100], describe(value)))
         return shown[-MOST_NAMES:]
 
     def value_of(self, name: str) -> str | None:
         if name == "answer":
             content = self._answer.get("content")
-            return None if content is None or content == "" else as_text(content, name)
+            return None if content is None else as_text(content, name) or None
         if name in NAMES or name not in self._namespace:
             return None
         return as_text(self._namespace[name], name)
@@ -171,7 +182,7 @@ class Scaffold:
         by_name = {(d.context, d.name): d for several in self._documents.values() for d in several}
         return [
             piece_of(by_name[context, name], start, end, line=line, score=score)
-            for context, name, start, end, line, score in self._parent.search(str(query), int(k))
+            for context, name, start, end, line, score in self.parent.search(str(query), int(k))
             if (context, name) in by_name
         ]
 
@@ -181,6 +192,13 @@ class Scaffold:
         if more:
             tell(f"grep: the first {limit:,} lines; there are more (limit=…)")
         return found
+
+    def chunks(self, text: str | Iterable[str], size: int = 8000) -> list[Piece]:
+        """Pieces of a text, or of each of several, of at most ``size`` characters, cut where an edit elsewhere leaves
+        them as they were."""
+        from rlmd.repl import cutting
+
+        return cutting.chunks(text, size)
 
     def _chosen(self, docs: Any) -> Iterable[Document]:
         if docs is None:
@@ -198,48 +216,48 @@ class Scaffold:
             schema: A JSON schema (dict) or a Python type: the reply comes as data of that form.
         """
         shape = shape_of(schema)
-        [reply] = self._parent.ask([_prompt(prompt)], _model(model), _schema(shape))
+        [reply] = self.parent.ask([_prompt(prompt)], _model(model), _schema(shape))
         return _alone(reply, shape)
 
     async def llm_query_async(self, prompt: str, model: str | None = None, *, schema: Any = None) -> Any:
         """``llm_query`` to be awaited: other tasks of the cell go on meanwhile."""
         shape = shape_of(schema)
-        [reply] = await self._parent.ask_async([_prompt(prompt)], _model(model), _schema(shape))
+        [reply] = await self.parent.ask_async([_prompt(prompt)], _model(model), _schema(shape))
         return _alone(reply, shape)
 
     def llm_query_batched(self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None) -> Replies:
         """Asks all prompts at once; results in their order, a falsy ``SubQueryError`` in each slot that failed."""
         ready, shape = _prompts(prompts), shape_of(schema)
-        return _together(self._parent.ask(ready, _model(model), _schema(shape)) if ready else [], shape)
+        return _together(self.parent.ask(ready, _model(model), _schema(shape)) if ready else [], shape)
 
     async def llm_query_batched_async(
         self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None
     ) -> Replies:
         """``llm_query_batched`` to be awaited."""
         ready, shape = _prompts(prompts), shape_of(schema)
-        asked = await self._parent.ask_async(ready, _model(model), _schema(shape)) if ready else []
+        asked = await self.parent.ask_async(ready, _model(model), _schema(shape)) if ready else []
         return _together(asked, shape)
 
     def rlm_query(self, question: str, context: Any = None) -> Any:
         """Asks a run of its own, with a REPL of its own, about a text, a piece or a list of them; without ``context``
         about the contexts of this one. Raises ``SubQueryError`` when it fails."""
-        return _alone(self._parent.ask_runs(*self._asked_of_runs([question], [context]))[0], None)
+        return _alone(self.parent.ask_runs(*self._asked_of_runs([question], [context]))[0], None)
 
     async def rlm_query_async(self, question: str, context: Any = None) -> Any:
         """``rlm_query`` to be awaited: other tasks of the cell go on meanwhile."""
-        [reply] = await self._parent.ask_runs_async(*self._asked_of_runs([question], [context]))
+        [reply] = await self.parent.ask_runs_async(*self._asked_of_runs([question], [context]))
         return _alone(reply, None)
 
     def rlm_query_batched(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
         """Asks one run for each question, or one question of each of ``contexts``; results in their order, a falsy
         ``SubQueryError`` in each slot that failed."""
         asked, given = _paired(questions, contexts)
-        return _together(self._parent.ask_runs(*self._asked_of_runs(asked, given)) if asked else [], None)
+        return _together(self.parent.ask_runs(*self._asked_of_runs(asked, given)) if asked else [], None)
 
     async def rlm_query_batched_async(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
         """``rlm_query_batched`` to be awaited."""
         asked, given = _paired(questions, contexts)
-        replies = await self._parent.ask_runs_async(*self._asked_of_runs(asked, given)) if asked else []
+        replies = await self.parent.ask_runs_async(*self._asked_of_runs(asked, given)) if asked else []
         return _together(replies, None)
 
     def _asked_of_runs(self, questions: list[Any], contexts: list[Any]) -> tuple[list[str], list[Header]]:
@@ -385,33 +403,23 @@ def _model(model: Any) -> str | None:
     return model
 
 
+def shape_of(schema: Any) -> Shape | None:
+    """How replies are read; most are text."""
+    if schema is None:
+        return None
+    from rlmd.repl import shapes
+
+    return shapes.shape_of(schema)
+
+
 def _content(answer: Any) -> Any:
     return answer.get("content") if isinstance(answer, dict) else answer
 
 
-def as_text(value: Any, what: str) -> str:
-    """``str(value)`` that fits a frame and holds no failed sub-query in place of text."""
-    if isinstance(value, SubQueryError):
-        raise TypeError(f"{what}: a failed sub-query is no answer: {value!s}")
-    text = str("" if value is None else value)
-    if len(text) > MOST_CHARS:
-        raise ValueError(f"{what}: {len(text):,} characters; at most {MOST_CHARS:,} can be handed over")
-    return text
-
-
-def describe(value: Any) -> str:
-    """A few words on a value's size."""
-    if isinstance(value, str):
-        return f"{len(value):,} characters"
-    if isinstance(value, bool | int | float) or value is None:
-        return repr(value)[:40] if not isinstance(value, int) or value.bit_length() < 100 else "a long integer"
-    if isinstance(value, list | tuple | dict | set | frozenset | bytes | bytearray | deque):
-        return f"{type(value).__name__} of {len(value):,}"
-    return type(value).__name__[:60]
-
-
 def tell(sentence: str) -> None:
     """A line of the REPL itself in the cell's output, wherever the cell sent its own."""
-    with contextlib.suppress(OSError, ValueError):  # the cell closed them
+    try:
         sys.stdout.flush()
-        os.write(1, f"[{sentence}]\n".encode())
+        os.write(1, encode(f"[{sentence}]\n"))
+    except (AttributeError, OSError, ValueError):  # the cell closed or replaced them
+        return

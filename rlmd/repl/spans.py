@@ -7,13 +7,15 @@ its longest lines are looked for in the documents, forward from the last hit. Al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+TYPE_CHECKING = False  # typing takes 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
-from rlmd.repl.texts import Document
+    from rlmd.repl.texts import Document
 
-Found = tuple[Document, int, int]
-#: Start and end in the prompt, and what stands there.
-Place = tuple[int, int, Found]
+    Found = tuple[Document, int, int]
+    #: Start and end in the prompt, and what stands there.
+    Place = tuple[int, int, Found]
 
 #: Positions of pieces kept (24 bytes each and the tuple): a batch over 400 MB in pieces of 4 KB.
 REMEMBERED = 100_000

@@ -6,17 +6,14 @@ A ``Document`` is a ``str`` that knows its name; slices of it, ``chunks`` (in ``
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, SupportsIndex
-else:
-    Any = object
 
-#: Called with (document, start, end) for each piece handed out, so that prompts can be traced back to their text.
-Watcher = Callable[["Document", int, int], None]
+    #: Called with (document, start, end) for each piece handed out, so that prompts can be traced back to their text.
+    Watcher = Callable[["Document", int, int], None]
 
 
 class Document(str):
@@ -128,6 +125,8 @@ class LineCounter:
 
 def grep(pattern: str | re.Pattern[str], docs: Iterable[Document], limit: int) -> tuple[list[Piece], bool]:
     """The lines that match, as pieces with ``.line``, and whether there were more than ``limit``."""
+    import re  # 3 ms
+
     compiled = re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
     found: list[Piece] = []
     for document in docs:

@@ -122,7 +122,8 @@ async def test_a_traceback_shows_the_cells_own_lines_and_nothing_of_ours(run: Ru
     [
         ("import sys\nsys.exit(3)", "SystemExit: 3"),
         ("import sys\nsys.exit()", None),
-        ("exit", "NameError: name 'exit' is not defined"),
+        ("exit()", None),
+        ("quit('done')", "SystemExit: done"),
         ("input('?')", "EOFError: EOF when reading a line"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("raise GeneratorExit('x')", "GeneratorExit: x"),

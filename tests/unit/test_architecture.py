@@ -21,8 +21,9 @@ SOURCES = sorted((ROOT / "rlmd").rglob("*.py"))
 VOCABULARY = frozenset(("", "errors", "events", "config", "validation", "schema"))
 CLIENTS = VOCABULARY | {"wire.methods"}
 
-#: The modules of the worker, in the order in which they are run there.
-CHILD = ("cage", "texts", "cutting", "spans", "link", "asking", "shapes", "scaffold", "awaiting", "worker")
+#: The modules of the worker.
+CHILD = ("arrivals", "asking", "awaiting", "boot", "cage", "cutting", "leaving", "link", "scaffold", "shapes", "spans",
+         "streams", "texts", "values", "worker")  # fmt: skip
 #: Part → the parts below it that it may import. The longest prefix of a module's name counts.
 BELOW: dict[str, frozenset[str]] = {
     "": frozenset(),
@@ -34,16 +35,23 @@ BELOW: dict[str, frozenset[str]] = {
     "providers": VOCABULARY,
     "repl": VOCABULARY,
     # The child's side.
+    "repl.arrivals": frozenset(),
+    "repl.boot": frozenset({"repl.worker"}),
     "repl.cage": frozenset(),
+    "repl.leaving": frozenset({"repl.scaffold"}),
+    "repl.streams": frozenset({"repl.cage"}),
+    "repl.values": frozenset({"repl.asking", "repl.link"}),
     "repl.texts": frozenset(),
     "repl.cutting": frozenset({"repl.texts"}),
     "repl.spans": frozenset({"repl.texts"}),
     "repl.link": frozenset(),
     "repl.asking": frozenset({"repl.link", "repl.spans"}),
     "repl.shapes": frozenset({"repl.link"}),
-    "repl.scaffold": frozenset({"repl.asking", "repl.cutting", "repl.link", "repl.shapes", "repl.spans", "repl.texts"}),
+    "repl.scaffold": frozenset(
+        {"repl.asking", "repl.cutting", "repl.link", "repl.shapes", "repl.spans", "repl.texts", "repl.values"}
+    ),
     "repl.awaiting": frozenset({"repl.scaffold"}),
-    "repl.worker": frozenset(f"repl.{name}" for name in CHILD if name != "worker"),
+    "repl.worker": frozenset(f"repl.{name}" for name in CHILD if name not in ("boot", "worker")),
     "contexts": VOCABULARY,
     # The child's side: it is sealed as a worker is.
     "contexts.converter_child": frozenset({"repl.cage"}),

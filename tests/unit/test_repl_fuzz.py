@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import marshal
 import socket
 import struct
 import threading
@@ -103,7 +104,7 @@ def test_the_workers_end_reads_frames_however_they_are_cut(
 ) -> None:
     ours, theirs = socket.socketpair()
     data = b"".join(
-        struct.pack(">II", len(head := json.dumps(header).encode()), len(body)) + head + body for header, body in frames
+        struct.pack(">II", len(head := marshal.dumps(header)), len(body)) + head + body for header, body in frames
     )
 
     def trickle() -> None:
