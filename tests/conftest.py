@@ -15,6 +15,11 @@ settings.register_profile("seeded", derandomize=True, deadline=None, phases=(Pha
 settings.register_profile("shrink", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="with --full: record the real model servers anew")
+
+
 StartDaemon = Callable[..., Awaitable[Daemon]]
 
 

@@ -1,0 +1,250 @@
+"""Our providers against servers that no one here wrote: llama-server, llama-cpp-python's, LiteLLM's proxy.
+
+In CI they answer from recordings; the full tier starts the servers themselves (``tests/peers``), and with ``--record``
+makes the recordings anew. What depends on a live connection, such as hanging up, is tested in the full tier alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from pydantic import SecretStr
+
+from rlmd.config import HostSettings, ModelSettings, Settings
+from rlmd.errors import (
+    CompletionCut,
+    HostFailed,
+    HostOverloaded,
+    HostRefused,
+    ModelMissing,
+    PromptTooLong,
+)
+from rlmd.pool import CompletionRequest, Pool
+from rlmd.providers.anthropic import Anthropic
+from rlmd.providers.base import Completion, Message, Provider, Sampling
+from rlmd.providers.detect import detect
+from rlmd.providers.openai import OpenAI
+from tests.peers.recording import recorded, repeated
+from tests.peers.serving import KEY, litellm_proxy, llama_cpp_python, llama_server
+
+RECORDINGS = Path(__file__).parent.parent / "recordings"
+WINDOW = 2048
+#: Starting and building servers takes minutes the first time.
+FULL = [pytest.mark.full, pytest.mark.timeout(3600)]
+LIVE = [pytest.param("recorded", id="recorded"), pytest.param("live", marks=FULL, id="live")]
+
+
+@contextlib.asynccontextmanager
+async def started(peer: str) -> AsyncIterator[str]:
+    async with contextlib.AsyncExitStack() as stack:
+        match peer:
+            case "llama-server":
+                yield await stack.enter_async_context(llama_server())
+            case "llama-cpp-python":
+                yield await stack.enter_async_context(llama_cpp_python())
+            case "litellm":
+                upstream = await stack.enter_async_context(llama_server())
+                yield await stack.enter_async_context(litellm_proxy(upstream))
+
+
+@contextlib.asynccontextmanager
+async def peer_at(peer: str, how: str, record: bool, test: str) -> AsyncIterator[str]:
+    """The URL of a peer, or of the recording of one."""
+    file = RECORDINGS / f"{peer}-{test}.json"
+    if how == "recorded":
+        async with repeated(file) as url:
+            yield url
+        return
+    async with started(peer) as live:
+        if not record:
+            yield live
+            return
+        async with recorded(live, file) as url:
+            yield url
+
+
+@contextlib.asynccontextmanager
+async def speaking(kind: type[OpenAI] | type[Anthropic], url: str, key: str | None = None) -> AsyncIterator[Provider]:
+    provider = kind(url, api_key=SecretStr(key) if key else None)
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+async def complete(provider: Provider, prompt: str, model: str = "tiny", **sampling: Any) -> Completion:
+    heard: list[str] = []
+    message = (Message("user", prompt),)
+    done = await provider.complete(model, WINDOW, message, Sampling(**sampling), heard.append)
+    assert "".join(heard) == done.text
+    return done
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--record"))
+
+
+# ── what an answer is ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("how", LIVE)
+async def test_llama_server(how: str, record: bool) -> None:
+    async with peer_at("llama-server", how, record, "openai") as url, speaking(OpenAI, url) as provider:
+        facts = await detect(url)
+        assert (facts.provider, facts.software, facts.slots) == ("openai", "llama.cpp", 2)
+        assert [model.window for model in facts.models] == [WINDOW], "of one slot"
+        done = await complete(provider, "the people of water", max_tokens=12)
+        assert (done.finish, done.usage.completion_tokens, done.usage.estimated) == ("length", 12, False)
+        assert done.text
+        again = await complete(provider, "the people of water", max_tokens=12)
+        assert (again.text, again.usage.prompt_tokens) == (done.text, done.usage.prompt_tokens)
+        assert again.usage.cached_tokens > 0
+        with pytest.raises(PromptTooLong) as long:
+            await complete(provider, "y" * 3000)
+        assert (long.value.details["window"], long.value.details["tokens"] > 3000) == (WINDOW, True)
+        with pytest.raises(CompletionCut, match="ran out of its window") as cut:
+            await complete(provider, "y" * 1900, max_tokens=1000)
+        assert cut.value.details["window"] == WINDOW
+
+
+@pytest.mark.parametrize("how", LIVE)
+async def test_llama_server_as_anthropic(how: str, record: bool) -> None:
+    async with peer_at("llama-server", how, record, "anthropic") as url, speaking(Anthropic, url) as provider:
+        done = await complete(provider, "the people of water", max_tokens=12)
+        assert done.text
+        assert done.finish == "length"
+        # it leaves out message_start, and with it the prompt's tokens, when the first token is half a character
+        assert done.usage.estimated or done.usage.completion_tokens == 12
+        with pytest.raises(PromptTooLong):
+            await complete(provider, "y" * 3000)
+
+
+@pytest.mark.parametrize("how", LIVE)
+async def test_llama_cpp_python(how: str, record: bool) -> None:
+    async with peer_at("llama-cpp-python", how, record, "openai") as url, speaking(OpenAI, url) as provider:
+        facts = await detect(url)
+        assert (facts.provider, facts.software) == ("openai", None), "it does not say what it is"
+        done = await complete(provider, "the people of water", max_tokens=12)
+        assert (done.finish, done.usage.estimated) == ("length", True), "it never tells usage in a stream"
+        assert done.text
+        with pytest.raises(CompletionCut):  # a 200 and a stream of nothing
+            await complete(provider, "y" * 3000)
+
+
+@pytest.mark.parametrize("how", LIVE)
+async def test_litellm_proxy(how: str, record: bool) -> None:
+    async with peer_at("litellm", how, record, "openai") as url, speaking(OpenAI, url, KEY) as provider:
+        facts = await provider.probe()
+        assert facts.software is None, "a proxy may send it anywhere"
+        assert "local" in {model.name for model in facts.models}
+        done = await complete(provider, "the people of water", "local", max_tokens=12)
+        assert (done.finish, done.usage.completion_tokens, done.usage.estimated) == ("length", 12, False)
+        mocked = await complete(provider, "hello", "mock")
+        assert (mocked.text, mocked.finish) == ("a mocked reply", "stop")
+        with pytest.raises(PromptTooLong) as long:
+            await complete(provider, "y" * 3000, "local")
+        assert (long.value.details["window"], long.value.details["tokens"] > 3000) == (WINDOW, True)
+        for model, kind in {
+            "busy": HostOverloaded,
+            "broken": HostFailed,
+            "small": PromptTooLong,
+            "gone": ModelMissing,
+        }.items():
+            with pytest.raises(kind):
+                await complete(provider, "hello", model)
+    async with peer_at("litellm", how, record, "key") as url, speaking(OpenAI, url, "sk-wrong") as provider:
+        with pytest.raises((HostRefused, HostFailed)) as refused:
+            await complete(provider, "hello", "mock")
+        assert "sk-wrong" not in str(refused.value)
+
+
+# ── what only a live server shows ───────────────────────────────────────────────────────────────────────────────
+
+
+async def processing(url: str) -> int:
+    """Slots of llama-server that are at work."""
+    async with aiohttp.ClientSession() as session, session.get(url + "/slots") as answer:
+        return sum(slot["is_processing"] for slot in await answer.json())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_cancelling_frees_the_slot_of_llama_server(capfd: pytest.CaptureFixture[str]) -> None:
+    took = []
+    async with llama_server(large=True) as url, speaking(OpenAI, url) as provider:
+        for _ in range(5):
+            begun = asyncio.Event()
+            message = (Message("user", "the people of water"),)
+            sampling = Sampling(max_tokens=1800)
+            task = asyncio.create_task(provider.complete("x", WINDOW, message, sampling, lambda _, b=begun: b.set()))
+            await begun.wait()
+            assert await processing(url) == 1
+            began = time.perf_counter()
+            task.cancel()
+            await asyncio.wait([task])
+            while await processing(url):
+                pass
+            took.append(time.perf_counter() - began)
+    with capfd.disabled():
+        print(
+            f"\na cancelled request's slot is free after {1e3 * sorted(took)[2]:.0f} ms, at most {1e3 * max(took):.0f}"
+        )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_one_request_after_the_other_meets_no_stale_connection() -> None:
+    async with llama_server() as url, speaking(OpenAI, url) as provider:
+        for number in range(60):
+            assert (await complete(provider, f"number {number}", max_tokens=2)).usage.completion_tokens == 2
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_a_stream_that_the_next_request_cuts_is_no_answer() -> None:
+    async with llama_cpp_python(large=True) as url, speaking(OpenAI, url) as provider:
+        begun = asyncio.Event()
+        message = (Message("user", "the people of water"),)
+        first = asyncio.create_task(
+            provider.complete("x", WINDOW, message, Sampling(max_tokens=1800), lambda _: begun.set())
+        )
+        await begun.wait()
+        second = await complete(provider, "hello", max_tokens=2)
+        assert second.text
+        with pytest.raises((CompletionCut, HostFailed)):
+            await first
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_the_pool_keeps_to_the_slots_and_loses_nothing(tmp_path: Path) -> None:
+    async with llama_server(slots=3) as first, llama_server(slots=2) as second:
+        models = {"m": ModelSettings(window=WINDOW)}
+        hosts = {
+            "first": HostSettings(url=first, provider="openai", slots=3, models=models),
+            "second": HostSettings(url=second, provider="openai", slots=2, models=models),
+        }
+        pool = Pool(Settings(hosts=hosts), cache_folder=tmp_path, environment={}, default_url=None)
+        await pool.start()
+        try:
+            requests = [
+                CompletionRequest("sub", (Message("user", f"number {n}"),), Sampling(max_tokens=8), "run", batch=True)
+                for n in range(200)
+            ]
+            got = await asyncio.gather(*(pool.complete(request) for request in requests))
+        finally:
+            await pool.close()
+        assert {one.record.host for one in got} == {"first", "second"}
+        assert all(one.completion.usage.completion_tokens == 8 for one in got)
+        for url in (first, second):
+            async with aiohttp.ClientSession() as session, session.get(url + "/metrics") as answer:
+                told = await answer.text()
+            assert "llamacpp:requests_deferred 0" in told
