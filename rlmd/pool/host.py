@@ -16,7 +16,7 @@ from rlmd.config import HostSettings, ModelSettings, ProviderKind, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
 from rlmd.pool.keys import printed_key, read_key
 from rlmd.pool.meter import Meter
-from rlmd.pool.prices import Price, price_of
+from rlmd.pool.prices import Band, Price, price_of
 from rlmd.pool.slots import HostView, ModelView
 from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
 from rlmd.providers.base import DEFAULT_WINDOW, Provider, ServedModel, ServerFacts
@@ -188,9 +188,15 @@ class Host:
             trust=self._trust(served),
             identity=digest or f"{self.settings.url} {name}",
             digest=digest,
-            price=price_of(self.settings.url, name, settings.price, datetime.now(UTC).date()),
+            price=self._price(name, settings, served),
             overcharge=self._overcharges.get(name, 1.0),
         )
+
+    def _price(self, name: str, settings: ModelSettings, served: ServedModel | None) -> Price | None:
+        known = price_of(self.settings.url, name, settings.price, datetime.now(UTC).date())
+        if known is None and served is not None and served.price is not None:
+            return Price(Band(*served.price))
+        return known
 
     def _trust(self, served: ServedModel | None) -> Trust:
         """A model that its server sends elsewhere is cloud whatever is said of the server: its machine may be mine,

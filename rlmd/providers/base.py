@@ -71,6 +71,8 @@ class ServedModel:
     remote: bool = False
     #: In memory now, as far as the server tells.
     resident: bool = False
+    #: Dollars a million tokens of prompt and reply, where the server tells.
+    price: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

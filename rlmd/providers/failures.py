@@ -105,6 +105,8 @@ _TOO_LONG = (
 )
 _UNPAID = (
     r"balance|billing|insufficient[_ ](quota|funds|credit)|spend(ing)?[_ ]limit|arrears|recharge|account.{0,20}locked"
+    # Z.ai's codes for accounts that are locked, in arrears, or past their plan: https://docs.z.ai/api-reference/api-code
+    r"|(^| )(111[0-3]|1121|1309)( |$)"
 )
 #: Anthropic says it with a 400: https://docs.anthropic.com/en/api/errors
 _UNPAID_400 = r"credit balance is too low|spend(ing)?[_ ]limit|reached your specified (API )?usage limits"

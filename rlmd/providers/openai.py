@@ -11,12 +11,12 @@ import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rlmd.errors import CompletionCut, HostFailed, HostRefused, MalformedReply, PromptTruncated, RlmdError
 from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
+from rlmd.providers.dialects import LENGTH, STOP, dialect_of, no_reply
 from rlmd.providers.events import Streamed, data_of, guessed_usage
 from rlmd.providers.http import Response
 from rlmd.providers.reading import (
@@ -31,17 +31,6 @@ from rlmd.providers.reading import (
 )
 from rlmd.providers.server import Server, versioned
 
-_STOP = {"stop", "eos", "eos_token", "end_turn", "stop_sequence"}
-_LENGTH = {"length", "max_tokens"}
-#: Thinking is on by default there and would be paid for each sub-query.
-_NO_THINKING: dict[str, dict[str, Any]] = {
-    "api.deepseek.com": {"thinking": {"type": "disabled"}},
-    "api.z.ai": {"thinking": {"type": "disabled"}},
-    "open.bigmodel.cn": {"thinking": {"type": "disabled"}},
-}
-#: Programs whose chat templates take this switch; the others' ignore it.
-_TEMPLATE_SWITCH = {"chat_template_kwargs": {"enable_thinking": False}}
-_TEMPLATE_SOFTWARE = {"llama.cpp", "vllm"}
 #: Parameters that some server refuses, and what is sent instead.
 _REPLACEMENTS: dict[str, str | None] = {
     "stream_options": None,
@@ -50,6 +39,7 @@ _REPLACEMENTS: dict[str, str | None] = {
     "seed": None,
     "chat_template_kwargs": None,
     "thinking": None,
+    "reasoning": None,
 }
 _UNSUPPORTED = r"unsupported|not support|unknown|unrecognized|unrecognised|unexpected|extra|not permitted|invalid param"
 
@@ -62,7 +52,7 @@ class OpenAI(Server):
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
         super().__init__(versioned(url), api_key=api_key, connections=connections)
         self._left_out: set[str] = set()
-        self._software: str | None = None
+        self._dialect = dialect_of(self._http.base)
 
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -74,17 +64,22 @@ class OpenAI(Server):
         if not isinstance(listed.get("data"), list):
             raise HostFailed(f"{self._name} does not answer as an OpenAI-compatible server.")
         models = records(listed, "data")
-        owners = {str(model.get("owned_by")) for model in models}
-        self._software = next((name for owner, name in _OWNERS.items() if owner in owners), None)
-        props = await self._props() if self._software == "llama.cpp" else {}
-        served = tuple(_served(model, props) for model in models if isinstance(model.get("id"), str))
-        slots = integer(props, "total_slots") or None
-        return ServerFacts("openai", _build(props), served, slots=slots, software=self._software)
+        owners = {_owner(model) for model in models}
+        self._dialect = dialect_of(self._http.base, owners)
+        more = await self._page(_PAGES[self._dialect.software]) if self._dialect.software in _PAGES else {}
+        known = {str(one.get("id")): one for one in records(more, "data")}
+        served = tuple(
+            _served(model | known.get(str(model["id"]), {}), more)
+            for model in models
+            if isinstance(model.get("id"), str)
+        )
+        slots = integer(more, "total_slots") or self._dialect.slots
+        return ServerFacts("openai", _build(more), served, slots=slots, software=self._dialect.software)
 
-    async def _props(self) -> dict[str, Any]:
-        """llama-server's own page: slots, and the window of one slot."""
+    async def _page(self, path: str) -> dict[str, Any]:
+        """A page of the server's own on which it tells more; empty when it is not there."""
         try:
-            status, answer = await self._http.get("/props", root=True)
+            status, answer = await self._http.get(path, root=True)
             return parsed(self._name, answer) if status == 200 else {}
         except RlmdError:
             return {}
@@ -120,9 +115,9 @@ class OpenAI(Server):
             body["seed"] = sampling.seed
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        body |= _NO_THINKING.get(urlsplit(self._http.base).hostname or "", {})
-        if self._software in _TEMPLATE_SOFTWARE:
-            body |= _TEMPLATE_SWITCH
+        body |= self._dialect.also
+        for name in self._dialect.never:
+            body.pop(name, None)
         for name in self._left_out & body.keys():
             value = body.pop(name)
             if instead := _REPLACEMENTS[name]:
@@ -219,12 +214,10 @@ class OpenAI(Server):
         server, reason = self._name, stream.reason
         if reason is None:
             raise CompletionCut(f"{server} ended the stream without a finish reason.", hint="Its log says why.")
-        if reason in _STOP:
+        if reason in STOP:
             return "stop"
-        if reason == "content_filter":
-            raise HostRefused(f"{server} withheld the reply (content filter).")
-        if reason not in _LENGTH:
-            raise CompletionCut(f"{server} ended the reply for a reason that is neither stop nor length.")
+        if reason not in LENGTH:
+            raise no_reply(server, reason)
         read, written = integer(stream.usage, "prompt_tokens"), integer(stream.usage, "completion_tokens")
         if 0 < written < sampling.max_tokens and read + written >= window - 1:
             raise CompletionCut(
@@ -235,7 +228,13 @@ class OpenAI(Server):
         return "length"
 
 
-_OWNERS = {"llamacpp": "llama.cpp", "vllm": "vllm"}
+#: Where a program tells more than in its list of models: slots and the window of one slot; windows and what is loaded.
+_PAGES = {"llama.cpp": "/props", "lm-studio": "/api/v0/models"}
+
+
+def _owner(model: dict[str, Any]) -> str:
+    """OpenRouter names no owner, but what each model costs."""
+    return "openrouter" if "pricing" in model and "top_provider" in model else str(model.get("owned_by"))
 
 
 def _served(model: dict[str, Any], props: dict[str, Any]) -> ServedModel:
@@ -243,11 +242,24 @@ def _served(model: dict[str, Any], props: dict[str, Any]) -> ServedModel:
         integer(record(props, "default_generation_settings"), "n_ctx")
         or integer(record(model, "meta"), "n_ctx")
         or integer(model, "max_model_len")
+        or integer(model, "loaded_context_length")
         or integer(model, "context_length")
         or integer(model, "context_window")
+        or integer(model, "max_context_length")
     )
     name = str(model["id"])
-    return ServedModel(name=name, window=window or None, chat="embed" not in name.lower())
+    embeds = "embed" in name.lower() or model.get("type") == "embeddings"
+    resident = model.get("state") == "loaded"
+    return ServedModel(name, window or None, chat=not embeds, resident=resident, price=_price(record(model, "pricing")))
+
+
+def _price(pricing: dict[str, Any]) -> tuple[float, float] | None:
+    """Dollars a million tokens of prompt and reply; OpenRouter tells dollars a token, as text."""
+    try:
+        prompt, completion = (float(pricing[name]) * 1_000_000 for name in ("prompt", "completion"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (prompt, completion) if prompt >= 0 and completion >= 0 else None
 
 
 def _build(props: dict[str, Any]) -> str | None:

@@ -34,6 +34,11 @@ def _code_as_text(status: int, text: str) -> dict[str, Any]:
     return {"error": {"message": text, "code": str(status)}}
 
 
+def _litellm_error(status: int, text: str) -> dict[str, Any]:
+    said = f"litellm.APIError: {text}. Received Model Group=sub\nAvailable Model Group Fallbacks=None"
+    return {"error": {"message": said, "type": None, "param": None, "code": str(status)}}
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """``usage``: asked (only with include_usage, a chunk of its own), always (on the last chunk) or never.
@@ -50,6 +55,10 @@ class Dialect:
     bare_delta: bool = False
     json_only: bool = False
     refuses: tuple[str, ...] = ()
+    #: Thinks before it answers unless the request has this, the way that is said there.
+    thinks_unless: tuple[str, Any] | None = None
+    #: What the list tells of each model besides.
+    listed: tuple[tuple[str, Any], ...] = ()
     error: Callable[[int, str], Any] = lambda status, text: {
         "error": {"message": text, "type": "error", "code": status}
     }
@@ -74,13 +83,26 @@ DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect("asked", owner="vllm", window_field="max_model_len"),
     "transformers": Dialect("always", done=False, error=lambda status, text: {"detail": text}),
     "llama-cpp-python": Dialect("never"),
+    "lm-studio": Dialect("asked", owner="organization_owner", error=lambda status, text: {"error": text}),
+    "litellm": Dialect("asked", owner="openai", error=_litellm_error),
+    "deepseek": Dialect(
+        "always", owner="deepseek", comments=True, thinks_unless=("thinking", {"type": "disabled"}), error=_usual_error
+    ),
     "openrouter": Dialect(
         "always",
         comments=True,
         window_field="context_length",
+        thinks_unless=("reasoning", {"enabled": False}),
+        listed=(("pricing", {"prompt": "0.0000002", "completion": "0.0000008"}), ("top_provider", {})),
         error=lambda s, t: {"error": {"message": t, "code": str(s)}},
     ),
-    "glm": Dialect("always", refuses=("stream_options",)),
+    "glm": Dialect(
+        "always",
+        owner="z-ai",
+        refuses=("stream_options", "seed"),
+        thinks_unless=("thinking", {"type": "disabled"}),
+        error=_code_as_text,
+    ),
     "flat": Dialect("never", json_only=True, error=lambda status, text: {"object": "error", "message": text}),
 }
 
@@ -122,6 +144,10 @@ class FakeOpenAI(FakeServer):
             case "GET", "/props" if self.dialect.owner == "llamacpp":
                 settings = {"n_ctx": self.window}
                 await reply.send_json(200, {"total_slots": self.slots, "default_generation_settings": settings})
+            case "GET", "/api/v0/models" if self.dialect.owner == "organization_owner":
+                more = {"type": "llm", "state": "loaded", "loaded_context_length": self.window}
+                data = [{"id": model, **more, "max_context_length": 4 * self.window} for model in self.models]
+                await reply.send_json(200, {"object": "list", "data": data})
             case "POST", "/v1/chat/completions":
                 await self._chat(request, reply)
             case "GET", "/fake/seen":
@@ -135,6 +161,7 @@ class FakeOpenAI(FakeServer):
 
     def _listed(self, model: str) -> dict[str, Any]:
         listed: dict[str, Any] = {"id": model, "object": "model", "created": 0, "owned_by": self.dialect.owner}
+        listed |= dict(self.dialect.listed)
         match self.dialect.window_field:
             case None:
                 pass
@@ -181,6 +208,10 @@ class FakeOpenAI(FakeServer):
             if await self._stream(seen, entry, reply):
                 seen.outcome = "answered"
 
+    def _thinks(self, seen: Seen) -> bool:
+        unless = self.dialect.thinks_unless
+        return unless is not None and seen.body.get(unless[0]) != unless[1]
+
     def _usage(self, seen: Seen, entry: Scripted) -> dict[str, int]:
         read = self.tokens(seen) if entry.prompt_eval_count is None else entry.prompt_eval_count
         written = max(1, len(entry.text.encode("utf-8", "replace")) // 4)
@@ -198,8 +229,9 @@ class FakeOpenAI(FakeServer):
         await self._send(reply, self._chunk(seen, first))
         if self.dialect.comments:
             await self._raw(reply, b": OPENROUTER PROCESSING\n\n: keep-alive\r\n\r\n")
-        if entry.thinking:
-            await self._send(reply, self._chunk(seen, {"reasoning_content": entry.thinking}))
+        thinking = entry.thinking or ("Let me think. " * 50 if self._thinks(seen) else "")
+        if thinking:
+            await self._send(reply, self._chunk(seen, {"reasoning_content": thinking}))
         text = entry.text[: entry.after] if entry.fault else entry.text
         for start in range(0, len(text), entry.chunk):
             if start and entry.pause:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from rlmd.errors import (
 from rlmd.providers.anthropic import Anthropic
 from rlmd.providers.base import Completion, Message, Provider, Sampling
 from rlmd.providers.detect import detect
+from rlmd.providers.dialects import dialect_of
 from rlmd.providers.failures import is_final_for_host
 from rlmd.providers.ollama import Ollama
 from rlmd.providers.openai import OpenAI
@@ -69,6 +71,7 @@ STREAMING = [which for which in EVERY if which not in DIALECTS or not DIALECTS[w
 async def test_a_whole_answer(which: str) -> None:
     async with speaking(which) as (fake, provider):
         fake.answer = lambda prompt: Scripted(f"grüße 🙂 {prompt}", chunk=3)
+        await provider.probe()  # as the pool does before it sends anything
         done = await complete(provider)
         assert (done.text, done.thinking, done.finish) == ("grüße 🙂 hello", "", "stop")
         assert done.usage.prompt_tokens > 0
@@ -244,12 +247,92 @@ async def test_openai_parameters_that_a_server_refuses_are_left_out_from_then_on
             assert all(seen.body[body_has] == 1024 for seen in fake.seen)
 
 
+THINKING = [which for which in DIALECTS if DIALECTS[which].thinks_unless]
+
+
+@pytest.mark.parametrize("which", THINKING)
+async def test_openai_models_that_think_by_default_are_told_not_to(which: str) -> None:
+    async with speaking(which) as (fake, provider):
+        unaware = await complete(provider, "before it said what it is")
+        assert unaware.thinking, "the fake thinks"
+        await provider.probe()
+        done = await complete(provider, "now", seed=3)
+        assert (done.thinking, done.text) == ("", echo("now"))
+        assert len(fake.refused) <= 1, "what it refuses is not sent once it is known"
+
+
+@pytest.mark.parametrize(
+    ("url", "software"),
+    [
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.z.ai/api/paas/v4", "glm"),
+        ("https://open.bigmodel.cn/api/paas/v4", "glm"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://notopenrouter.ai/v1", None),
+        ("http://127.0.0.1:8080/v1", None),
+    ],
+)
+def test_openai_services_are_known_by_their_name(url: str, software: str | None) -> None:
+    assert dialect_of(url).software == software
+
+
+async def test_openrouter_says_what_its_models_cost() -> None:
+    async with FakeOpenAI(["sub"], dialect="openrouter") as fake:
+        (model,) = (await detect(fake.url)).models
+    assert model.price == pytest.approx((0.2, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("content_filter", HostRefused),
+        ("sensitive", HostRefused),
+        ("insufficient_system_resource", HostOverloaded),
+        ("network_error", HostFailed),
+        ("tool_calls", CompletionCut),
+    ],
+)
+async def test_openai_reasons_that_end_no_reply(reason: Any, kind: type[Exception]) -> None:
+    async with speaking("deepseek") as (fake, provider):
+        fake.answer = lambda _: Scripted("half of", finish=reason)
+        with pytest.raises(kind):
+            await complete(provider)
+
+
+async def test_glm_a_balance_that_is_used_up_is_final_and_a_crowd_is_not() -> None:
+    async with speaking("glm") as (fake, provider):
+        await provider.probe()
+        crowd = {"error": {"code": "1302", "message": "High concurrency usage of this API"}}
+        for said, final in (
+            ({"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, True),
+            ({"error": {"code": "1112", "message": "Your account has been locked"}}, True),
+            (crowd, False),
+        ):
+            fake.dialect = replace(fake.dialect, error=lambda status, text, said=said: said)
+            fake.script("sub", [Scripted("", status=429)])
+            with pytest.raises(HostRefused if final else HostOverloaded) as caught:
+                await complete(provider)
+            assert is_final_for_host(caught.value) == final
+
+
+async def test_deepseek_no_balance_is_final() -> None:
+    async with speaking("deepseek") as (fake, provider):
+        fake.script("sub", [Scripted("Insufficient Balance", status=402)])
+        with pytest.raises(HostRefused, match="no balance") as caught:
+            await complete(provider)
+        assert is_final_for_host(caught.value)
+
+
 @pytest.mark.parametrize(
     ("which", "window", "slots", "software"),
     [
         ("llama.cpp", 4096, 3, "llama.cpp"),
         ("vllm", 4096, None, "vllm"),
-        ("openrouter", 4096, None, None),
+        ("lm-studio", 4096, None, "lm-studio"),
+        ("deepseek", None, 64, "deepseek"),
+        ("glm", None, 2, "glm"),
+        ("openrouter", 4096, None, "openrouter"),
+        ("litellm", None, None, None),
         ("openai", None, None, None),
     ],
 )
