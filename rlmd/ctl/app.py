@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rlmd import __version__
-from rlmd.ctl.commands import ask, budget, config, context, daemon, execute, host, mcp, run, session, top
+from rlmd.ctl.commands import ask, budget, config, context, daemon, evaluate, execute, host, mcp, run, session, top
 from rlmd.ctl.exits import MEANING
 
 _HELP = """Ask questions of texts of any size, answered with citations.
@@ -51,7 +51,7 @@ def root(
     """Takes the options that stand before a command."""
 
 
-for module in (ask, execute, top, mcp):
+for module in (ask, execute, top, mcp, evaluate):
     module.register(app)
 for name, group in (
     ("context", context.app),

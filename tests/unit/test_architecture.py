@@ -61,7 +61,8 @@ BELOW: dict[str, frozenset[str]] = {
     "wire.methods": CLIENTS,
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
-    "ctl": CLIENTS | {"client", "tomltext"},
+    "evaluation": CLIENTS | {"client"},
+    "ctl": CLIENTS | {"client", "tomltext", "evaluation"},
     "ctl.commands.mcp": CLIENTS | {"client", "ctl", "mcp"},
     # How a text is handed over and what is said of a run's progress is one thing for all clients.
     "mcp": CLIENTS | {"client", "ctl.sources", "ctl.progress", "ctl.terminal"},
