@@ -76,6 +76,8 @@ class FakeServer:
         self.slots = slots
         self.answer: Callable[[str], str | Scripted] = echo
         self.scripts: dict[str, list[Entry]] = {}
+        #: Models that think for themselves: called with each request.
+        self.minds: dict[str, Callable[[Seen], str | Scripted]] = {}
         self.seen: list[Seen] = []
         self.held = 0
         self.max_held = 0
@@ -102,6 +104,10 @@ class FakeServer:
     def script(self, model: str, entries: Iterable[Entry]) -> None:
         """Replies of ``model``, one a request, in the order in which the requests get a slot."""
         self.scripts[self._full(model)] = list(entries)
+
+    def mind(self, model: str, mind: Callable[[Seen], str | Scripted]) -> None:
+        """Lets ``mind`` make every reply of ``model``."""
+        self.minds[self._full(model)] = mind
 
     def prompts(self, model: str | None = None) -> list[str]:
         return [seen.prompt for seen in self.seen if model is None or seen.model == self._full(model)]
@@ -154,8 +160,10 @@ class FakeServer:
 
     def _entry(self, seen: Seen) -> Scripted:
         script = self.scripts.get(seen.model)
-        if script is None:
-            given: str | Scripted = self.answer(seen.prompt)
+        if (mind := self.minds.get(seen.model)) is not None:
+            given: str | Scripted = mind(seen)
+        elif script is None:
+            given = self.answer(seen.prompt)
         elif not script:
             given = Scripted(status=400, text=f"the script of {seen.model} is used up")
         else:
