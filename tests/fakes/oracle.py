@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import re
 import signal
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -237,10 +238,10 @@ class Oracle:
     def _name(self, text: str, ask: str) -> str:
         """The name that a chain's sentence in the prompt gives."""
         for form, asked in (*RELATIONS, LAST):
-            pattern = re.escape(asked).replace(r"\{one\}", "(.+?)")
+            pattern = re.escape(asked.rstrip("?")).replace(r"\{one\}", "(.+?)")
             if found := re.search(f"what is {pattern}\\?", ask, re.IGNORECASE):
                 sentence = re.escape(form.format(one=found[1], other="\0")).replace("\0", "(.+?)")
-                given = re.search(f"^{sentence}$".replace("\\\x00", "(.+?)"), text, re.MULTILINE)
+                given = re.search(f"^{sentence}$", text, re.MULTILINE)
                 if given is None:
                     return UNKNOWN
                 return f"{given[1]} the Other" if self.wrong(given[0]) else given[1]
@@ -328,15 +329,11 @@ class Oracle:
 
     def answer(self, query: Query, rows: list[Row]) -> str:
         """The root's answer over rows, by its own expressions."""
-        from collections import Counter
-
         names: dict[str, Any] = {"Counter": Counter, "LABELS": LABELS, "every": rows}
         names["rows"] = eval(narrow(query), names)
         return str(eval(self._form(query), names))
 
     def pairs(self, task: int, rows: list[Row]) -> str:
-        from collections import Counter, defaultdict
-
         one, other = PREDICATES[task]
         names: dict[str, Any] = {"Counter": Counter, "defaultdict": defaultdict, "LABELS": LABELS, "every": rows}
         names["print"] = lambda *_: None

@@ -161,7 +161,10 @@ class FakeServer:
     def _entry(self, seen: Seen) -> Scripted:
         script = self.scripts.get(seen.model)
         if (mind := self.minds.get(seen.model)) is not None:
-            given: str | Scripted = mind(seen)
+            try:
+                given: str | Scripted = mind(seen)
+            except Exception as error:
+                given = Scripted(status=400, text=f"the mind of {seen.model} failed: {error!r}")
         elif script is None:
             given = self.answer(seen.prompt)
         elif not script:
