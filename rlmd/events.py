@@ -64,7 +64,7 @@ class Span(Model):
 
 
 class Pin(Model):
-    """A context as a run sees it: the revision does not change under it."""
+    """A context as a run sees it: the revision does not change under it. ``ephemeral``: it is never on disk."""
 
     context: str
     revision: int
@@ -73,6 +73,7 @@ class Pin(Model):
     documents: int
     chars: int
     digest: str
+    ephemeral: bool = False
 
 
 class Locator(Model):
@@ -201,7 +202,8 @@ class RunStarted(Fact):
     """``session_held`` names the contexts of earlier runs in the session: this one may tell of their text too.
 
     ``request`` holds, as JSON, what was asked beside the question, and ``egress`` of whom: the run can be taken up
-    again. ``session_id`` tells a named session from an earlier one of its name.
+    again. ``session_id`` tells a named session from an earlier one of its name. ``ephemeral``: the run is in memory
+    alone, and gone when the daemon stops.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -222,6 +224,7 @@ class RunStarted(Fact):
     request: Text | None = None
     egress: bool = False
     session_id: str | None = None
+    ephemeral: bool = False
 
 
 class StrategyChosen(Fact):

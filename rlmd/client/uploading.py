@@ -24,6 +24,7 @@ async def upload(
     name: str | None = None,
     origin: str | None = None,
     private: bool = False,
+    ephemeral: bool = False,
     raw: bool = False,
 ) -> LoadResult:
     """Loads an open file as a context, in chunks.
@@ -34,13 +35,16 @@ async def upload(
         name: The context's; without one it is implicit.
         origin: What citations show.
         private: Only trusted hosts and clients may know of it.
+        ephemeral: And it is never on disk.
         raw: Keep every byte, so that offsets are those of the file; else it is decoded and converted as a file is.
 
     Raises:
         RlmdError: The daemon's; ``NotConnected`` when it does not come back.
     """
     digest, size = _measured(file)
-    begin = BeginParams(digest=digest, bytes=size, name=name, origin=origin, private=private, raw=raw)
+    begin = BeginParams(
+        digest=digest, bytes=size, name=name, origin=origin, private=private, ephemeral=ephemeral, raw=raw
+    )
     failures, progress = 0, -1
     while True:
         try:

@@ -1,6 +1,7 @@
 """Named, versioned texts that survive crashes: stored as blobs, read by code point, searched in helper processes."""
 
 from rlmd.contexts.converting import Converters
+from rlmd.contexts.memory import in_memory
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import (
     Collected,
@@ -47,4 +48,5 @@ __all__ = [
     "Skipped",
     "Source",
     "SpoolSource",
+    "in_memory",
 ]

@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from rlmd.errors import DiskFull, InternalError, NotFound, RlmdError, Unavailable
 
@@ -61,7 +62,33 @@ class FolderLock:
         os.close(self._fd)
 
 
+class Temporary(NamedTuple):
+    """A file that is being written: a blob when it is published. Without a path it has no name."""
+
+    fd: int
+    path: Path | None
+
+
+class Blobs(Protocol):
+    """What blobs are kept in: ``BlobFolder``, or memory."""
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that may be added; None: nobody has set a bound."""
+        ...
+
+    def open(self, digest: str) -> int: ...
+    def create_temporary(self) -> Temporary: ...
+    def publish(self, temporary: Temporary, digest: str, size: int) -> None: ...
+    def sync(self) -> None: ...
+    def remove(self, digests: Collection[str]) -> None: ...
+    def reserve(self) -> None: ...
+    def give_reserve(self) -> None: ...
+
+
 class BlobFolder:
+    room: int | None = None
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._temporary = folder / _TEMPORARY
@@ -83,16 +110,17 @@ class BlobFolder:
         except OSError as error:
             raise translated(error, "opening stored text") from error
 
-    def create_temporary(self) -> tuple[int, Path]:
+    def create_temporary(self) -> Temporary:
         path = self._temporary / secrets.token_hex(16)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+        return Temporary(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
 
-    def publish(self, temporary: Path, digest: str, size: int) -> None:
+    def publish(self, temporary: Temporary, digest: str, size: int) -> None:
         """Gives a finished temporary file its final name; not durable before ``sync``.
 
         A file of that name and size is kept: it holds the same bytes. One of another size was damaged from outside,
         and the good bytes take its place.
         """
+        assert temporary.path is not None
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -100,10 +128,10 @@ class BlobFolder:
         except FileNotFoundError:
             known = None
         if known is not None and stat.S_ISREG(known.st_mode) and known.st_size == size:
-            temporary.unlink()
+            temporary.path.unlink()
             return
-        temporary.chmod(0o400)
-        temporary.rename(target)
+        temporary.path.chmod(0o400)
+        temporary.path.rename(target)
 
     def sync(self) -> None:
         """Brings everything published so far to the disk: one call for a load of any number of files."""

@@ -102,21 +102,32 @@ def document_of(row: Sequence[Any]) -> PinnedDocument:
 
 
 class Catalogue:
-    """All methods are called on one thread, that which opened it."""
+    """All methods are called on one thread, that which opened it.
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the catalogue; raises as ``schema.opened`` does."""
+    Args:
+        path: The database; None: of ephemeral contexts, in memory.
+
+    Raises:
+        CatalogueUnreadable, DiskFull, Unavailable: As ``schema.opened`` does.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._ephemeral = path is None
         self._db = opened(path)
 
     def close(self) -> None:
         self._db.close()
+
+    def snapshot(self) -> bytes:
+        """All of it, as the bytes of a database."""
+        return self._db.serialize()
 
     def store_id(self) -> str:
         """Random, made with the catalogue: derived files of another catalogue do not fit this one."""
         return str(self._db.execute("SELECT value FROM meta WHERE key = 'store'").fetchone()[0])
 
     def contexts(self) -> list[ContextRow]:
-        return [_context(row) for row in self._db.execute(_CONTEXT)]
+        return [self._context(row) for row in self._db.execute(_CONTEXT)]
 
     def blobs(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT digest, bytes FROM blobs"))
@@ -159,11 +170,11 @@ class Catalogue:
                 context = self._insert_context(change, now)
                 self._write_revision(context, 1, change, now)
             else:
-                context, verdict = before[0], self._update_context(_context(before), change, now)
+                context, verdict = before[0], self._update_context(self._context(before), change, now)
             touched = [(_identity_text(identity), row) for row, identity in change.touched]
             self._db.executemany("UPDATE documents SET identity = ? WHERE id = ?", touched)
             row = self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone()
-        return _context(row), verdict
+        return self._context(row), verdict
 
     def roots(self, context: int) -> PathSource | None:
         """The paths that a context came from; None where a client brought the text."""
@@ -177,7 +188,7 @@ class Catalogue:
     def set_private(self, context: int, private: bool) -> ContextRow:
         """Marks a context, or takes the mark away."""
         self._db.execute("UPDATE contexts SET private = ? WHERE id = ?", (private, context))
-        return _context(self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone())
+        return self._context(self._db.execute(f"{_CONTEXT} WHERE c.id = ?", (context,)).fetchone())
 
     def prune(self, context: int, keep: Collection[int], *, dry_run: bool) -> tuple[int, dict[str, int]]:
         """Forgets the revisions that are not to be kept: how many, and the blobs (with bytes) that are free then."""
@@ -230,6 +241,28 @@ class Catalogue:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.OperationalError as error:
             raise translated(error, "writing the catalogue") from error
+
+    def _context(self, row: Sequence[Any]) -> ContextRow:
+        number, name, revision, kind, private, implicit, documents, chars, size, digest, *times, roots = row
+        created, updated, sources, used = times
+        info = ContextInfo(
+            name=name,
+            revision=revision,
+            kind=kind,
+            private=bool(private),
+            implicit=bool(implicit),
+            documents=documents,
+            chars=chars,
+            bytes=size,
+            digest=digest,
+            created=created,
+            updated=updated,
+            sources=tuple(json.loads(sources)),
+            used=used,
+            roots=bool(roots),
+            ephemeral=self._ephemeral,
+        )
+        return ContextRow(number, info)
 
     def _insert_context(self, change: ContextChange, now: float) -> int:
         cursor = self._db.execute(
@@ -299,28 +332,6 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         if isinstance(error, sqlite3.OperationalError):
             raise translated(error, "writing the catalogue") from error
         raise
-
-
-def _context(row: Sequence[Any]) -> ContextRow:
-    number, name, revision, kind, private, implicit, documents, chars, size, digest, *times, roots = row
-    created, updated, sources, used = times
-    info = ContextInfo(
-        name=name,
-        revision=revision,
-        kind=kind,
-        private=bool(private),
-        implicit=bool(implicit),
-        documents=documents,
-        chars=chars,
-        bytes=size,
-        digest=digest,
-        created=created,
-        updated=updated,
-        sources=tuple(json.loads(sources)),
-        used=used,
-        roots=bool(roots),
-    )
-    return ContextRow(number, info)
 
 
 def _document_row(context: int, revision: int, loaded: LoadedDocument) -> tuple[Any, ...]:

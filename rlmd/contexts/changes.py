@@ -106,11 +106,13 @@ def forecast(before: ContextRow | None, change: ContextChange, loaded: Loaded) -
     return report(verdict, None, change, loaded)
 
 
-def content_name(source: Source, loaded: Loaded) -> str:
+def content_name(source: Source, loaded: Loaded, ephemeral: bool) -> str:
+    """Of what is ephemeral it is another: the same text may be on disk."""
     digest = loaded.documents()[0].digest
     origin = getattr(source, "origin", None)
     base = os.path.basename((origin or "").rstrip("/"))[:100]
-    return f"{base}-{digest[:8]}" if base else f"text-{digest[:12]}"
+    name = f"{base}-{digest[:8]}" if base else f"text-{digest[:12]}"
+    return f"{name}-ephemeral" if ephemeral else name
 
 
 def _digest(loaded: Loaded, documents: list[PinnedDocument]) -> str:

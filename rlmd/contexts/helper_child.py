@@ -6,19 +6,20 @@ Nothing of a text or a query is ever printed: errors go back as a kind and a sen
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlmd.contexts import comparing, matching, ranking
 from rlmd.contexts.index import Index
-from rlmd.contexts.shelf import Shelf
+from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.errors import RlmdError
 
 _PR_SET_PDEATHSIG = 1
@@ -27,10 +28,18 @@ _PR_SET_PDEATHSIG = 1
 class Operations:
     """One method an operation; parameters and results are JSON."""
 
-    def __init__(self, contexts_folder: Path, index_folder: Path, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, contexts_folder: Path | None, index_folder: Path | None, say: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._shelf = Shelf(contexts_folder)
         self._indexes = index_folder
+        #: Indexes of ephemeral contexts, which are nowhere else.
+        self._in_memory: dict[int, Index] = {}
         self._say = say
+
+    def see(self, *, version: int, catalogue: str, blobs: dict[str, str]) -> None:
+        """Before an operation on what is in the daemon's memory."""
+        self._shelf.see(version, catalogue, blobs)
 
     def find(
         self, *, context: int, revision: int, quote: str, near: list[Any] | None, limit: int
@@ -53,23 +62,21 @@ class Operations:
 
     def index(self, *, context: int, revision: int) -> dict[str, int]:
         """Brings the context's index up to a revision; says how far it is."""
-        volume = self._shelf.volume(context, revision)
-        index = Index(self._index_path(context))
-        try:
-            missing = index.missing(volume)
-            total = sum(d.bytes for d in missing)
-            index.add(self._shelf, missing, lambda done: self._say({"progress": {"done": done, "total": total}}))
-        finally:
-            index.close()
+        with self._index(context) as index:
+            return self._brought_up(index, self._shelf.volume(context, revision))
+
+    def _brought_up(self, index: Index, volume: Volume) -> dict[str, int]:
+        missing = index.missing(volume)
+        total = sum(d.bytes for d in missing)
+        index.add(self._shelf, missing, lambda done: self._say({"progress": {"done": done, "total": total}}))
         return {"documents": len(missing), "bytes": total}
 
     def rank(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
         volume = self._shelf.volume(context, revision)
-        index = Index(self._index_path(context))
-        try:
+        with self._index(context) as index:
+            if self._indexes is None:  # an earlier process may have had it, and be gone
+                self._brought_up(index, volume)
             ranked = ranking.rank(index, self._shelf, volume, query, limit)
-        finally:
-            index.close()
         hits = [
             {
                 "document": r.document.name,
@@ -87,16 +94,28 @@ class Operations:
 
     def forget(self, *, context: int) -> None:
         self._shelf.forget(context)
+        if (index := self._in_memory.pop(context, None)) is not None:
+            index.close()
 
-    def _index_path(self, context: int) -> Path:
-        return self._indexes / f"{context}.sqlite"
+    @contextlib.contextmanager
+    def _index(self, context: int) -> Iterator[Index]:
+        if self._indexes is None:
+            if context not in self._in_memory:
+                self._in_memory[context] = Index(None)
+            yield self._in_memory[context]
+            return
+        index = Index(self._indexes / f"{context}.sqlite")
+        try:
+            yield index
+        finally:
+            index.close()
 
 
 OPERATIONS = ("find", "find_normalised", "regex", "diff", "index", "rank", "forget")
 
 
 def main() -> None:
-    """Serves requests from descriptor 0 to descriptor 1; arguments: contexts folder, index folder."""
+    """Serves requests from descriptor 0 to descriptor 1; arguments: contexts folder, index folder, or neither."""
     _end_with_parent()
     os.umask(0o077)
     requests, replies = os.fdopen(0, "rb"), os.fdopen(1, "wb")
@@ -106,7 +125,8 @@ def main() -> None:
         replies.write(len(data).to_bytes(4, "big") + data)
         replies.flush()
 
-    operations = Operations(Path(sys.argv[1]), Path(sys.argv[2]), say)
+    contexts, indexes = map(Path, sys.argv[1:]) if sys.argv[1:] else (None, None)
+    operations = Operations(contexts, indexes, say)
     while (request := _next(requests)) is not None:
         say(_reply(operations, request))
 
@@ -123,6 +143,8 @@ def _reply(operations: Operations, request: dict[str, Any]) -> dict[str, Any]:
     name = request.pop("operation")
     assert name in OPERATIONS
     try:
+        if (held := request.pop("in_memory", None)) is not None:
+            operations.see(**held)
         return {"result": getattr(operations, name)(**request)}
     except RlmdError as error:
         return {"error": error.kind, "message": error.message, "hint": error.hint}

@@ -39,29 +39,33 @@ class Index:
     """The index file of one context.
 
     Args:
-        path: Where it is, or will be.
+        path: Where it is, or will be; None: in memory, of an ephemeral context.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._owners: list[int] | None = None
         try:
             self.db = self._open(path)
         except sqlite3.DatabaseError:
+            if path is None:
+                raise
             remove(path)
             self.db = self._open(path)
 
     @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+    def _open(path: Path | None) -> sqlite3.Connection:
+        db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, INDEX_VERSION):
                 raise sqlite3.DatabaseError("another version")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA temp_store = MEMORY")
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {INDEX_VERSION}; COMMIT;")
-            path.chmod(0o600)
+            if path is not None:
+                path.chmod(0o600)
         except BaseException:
             db.close()
             raise
@@ -90,6 +94,7 @@ class Index:
     def add(self, shelf: Shelf, documents: list[PinnedDocument], progress: Callable[[int], None]) -> None:
         """Indexes documents, some megabytes a transaction; ``progress`` takes the bytes done."""
         done = pending = 0
+        self._owners = None
         self.db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (_GATHERED_BYTES,))
         self.db.execute("BEGIN IMMEDIATE")
         try:

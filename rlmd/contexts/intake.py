@@ -13,13 +13,12 @@ import os
 import sys
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
 
-from rlmd.contexts.blobs import BlobFolder, translated
+from rlmd.contexts.blobs import Blobs, Temporary, translated
 from rlmd.contexts.records import PinnedDocument, Segment
 from rlmd.contexts.text import BOM_UTF8, CHUNK, SNIFF_BYTES, Meter, is_binary, wide_encoding
-from rlmd.errors import NotText, SourceUnreadable
+from rlmd.errors import NotText, SourceUnreadable, TooLarge
 
 
 class LoadCancelled(Exception):
@@ -37,16 +36,15 @@ class NotGrown(Exception):
 class Pack:
     """One temporary blob that documents are appended to. A dry run counts and writes nothing."""
 
-    def __init__(self, blobs: BlobFolder, *, dry_run: bool, cancelled: Event) -> None:
+    def __init__(self, blobs: Blobs, *, dry_run: bool, cancelled: Event) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
         #: The document that is being written is all there is in the pack: its own hash is the pack's so far.
         self._alone = True
         self._cancelled = cancelled
-        self._fd = -1
-        self._path: Path | None = None
-        if not dry_run:
-            self._fd, self._path = blobs.create_temporary()
+        self._room = blobs.room
+        self._temporary: Temporary | None = None if dry_run else blobs.create_temporary()
+        self._fd = -1 if self._temporary is None else self._temporary.fd
 
     def check(self) -> None:
         """Raises ``LoadCancelled`` when the load was given up."""
@@ -58,6 +56,12 @@ class Pack:
         if not self._alone:
             self._hash.update(data)
         self.size += len(data)
+        if self._room is not None and self.size > self._room:
+            raise TooLarge(
+                f"The text takes more than the {self._room} bytes of memory that are left for ephemeral texts.",
+                hint="Drop other ephemeral contexts, load less, or load it as a private one, on disk.",
+                limit=self._room,
+            )
         view = memoryview(data)
         while self._fd >= 0 and view:
             try:
@@ -86,12 +90,12 @@ class Pack:
     def digest(self) -> str:
         return self._hash.hexdigest()
 
-    def publish(self, blobs: BlobFolder) -> tuple[str, int] | None:
+    def publish(self, blobs: Blobs) -> tuple[str, int] | None:
         """Gives the blob its name; an empty one is not kept."""
-        if self._path is None or not self.size:
+        if self._temporary is None or not self.size:
             return None
-        blobs.publish(self._path, self.digest, self.size)
-        self._path = None
+        blobs.publish(self._temporary, self.digest, self.size)
+        self._temporary = None
         return self.digest, self.size
 
     def close(self) -> None:
@@ -99,9 +103,9 @@ class Pack:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            self._path = None
+        if self._temporary is not None and self._temporary.path is not None:
+            self._temporary.path.unlink(missing_ok=True)
+        self._temporary = None
 
 
 class Intake:

@@ -89,8 +89,8 @@ class Loader:
         if isinstance(source, SpoolSource):
             return self._handed_over(open_spool(self._spool, source.file), source.origin, raw=source.raw)
         if isinstance(source, UploadSource):
-            file = os.path.basename(source.file)
-            return self._handed_over(open_spool(Path(source.file).parent, file), source.origin, raw=source.raw)
+            fd = os.open(source.file, os.O_RDONLY | os.O_CLOEXEC)
+            return self._handed_over(fd, source.origin, raw=source.raw)
         self._convert = source.convert
         return self._paths(source)
 

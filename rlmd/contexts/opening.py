@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from rlmd.contexts.records import FileIdentity
+from rlmd.contexts.memory import in_memory, path_of
+from rlmd.contexts.records import FileIdentity, SpoolSource, UploadSource
 from rlmd.contexts.scanning import printable
-from rlmd.errors import InvalidParams, NotVisible, RlmdError, SourceMissing, SourceUnreadable
+from rlmd.errors import InvalidParams, NotAllowed, NotVisible, RlmdError, SourceMissing, SourceUnreadable
 
 #: Of a path in an error's sentence; a path may have 4,096 bytes.
 SHOWN_CHARS = 300
@@ -67,6 +70,26 @@ def open_spool(folder: Path, file: str) -> int:
         os.close(fd)
         raise SourceUnreadable("The spool file is not a regular file of ours.")
     return fd
+
+
+@contextlib.contextmanager
+def unlinked_spool(folder: Path, source: SpoolSource) -> Iterator[UploadSource]:
+    """A spool file with ephemeral text, without its name: nothing is left of it, whatever happens.
+
+    Raises:
+        NotAllowed: The folder is on a disk, so that the text is there already. The file is removed all the same.
+    """
+    fd = open_spool(folder, source.file)
+    try:
+        (folder / source.file).unlink()
+        if not in_memory(folder):
+            raise NotAllowed(
+                f"The spool folder {folder} is on a disk, where ephemeral text must not be; the file was removed.",
+                hint="Send it by context/begin, or point XDG_RUNTIME_DIR to a folder in memory (tmpfs).",
+            )
+        yield UploadSource(path_of(fd), source.origin, source.raw)
+    finally:
+        os.close(fd)
 
 
 def _not_visible(shown: str) -> NotVisible:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlmd.contexts.blobs import BlobFolder
+from rlmd.contexts.blobs import Blobs
 from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.text import Ruler
 from rlmd.errors import NotFound
@@ -43,7 +43,7 @@ class PinnedContext:
     documents: Sequence[PinnedDocument]
     key: int
     _by_name: dict[str, PinnedDocument]
-    _blobs: BlobFolder
+    _blobs: Blobs
     _finder: Finder
 
     def document(self, name: str) -> PinnedDocument:

@@ -132,7 +132,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ContextInfo:
-    """``used``: when it was last read or asked; ``roots``: it came from paths, which are looked through again."""
+    """``used``: when it was last read or asked; ``roots``: it came from paths, which are looked through again;
+    ``ephemeral``: it is in memory alone."""
 
     name: str
     revision: int
@@ -148,6 +149,7 @@ class ContextInfo:
     sources: tuple[str, ...]
     used: float = 0.0
     roots: bool = False
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)

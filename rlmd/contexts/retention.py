@@ -12,6 +12,7 @@ from rlmd.contexts.catalogue import ContextRow
 from rlmd.contexts.records import Collected
 from rlmd.contexts.uploads import Uploads
 from rlmd.contexts.vault import Vault
+from rlmd.contexts.vaults import Vaults
 
 _DAY = 86_400.0
 
@@ -25,7 +26,7 @@ class Retention:
 
 
 async def collect(
-    vault: Vault,
+    vaults: Vaults,
     uploads: Uploads,
     retention: Retention,
     held: Collection[str],
@@ -37,7 +38,7 @@ async def collect(
     """Removes what has expired, or says what would be.
 
     Args:
-        vault, uploads: What is looked through.
+        vaults, uploads: What is looked through.
         retention: The rule.
         held: Names of contexts that are in use.
         pins: Revisions that a run or session names.
@@ -45,7 +46,8 @@ async def collect(
         dry_run: Only say it.
     """
     found: list[Collected] = []
-    for row in list(vault.rows.values()):
+    for row in list(vaults.rows.values()):
+        vault = vaults.of(row)
         idle = now - row.info.used
         if row.info.implicit and row.info.name not in held and idle > retention.implicit_days * _DAY:
             if not dry_run and not await vault.expire(row):

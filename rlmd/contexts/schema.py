@@ -59,8 +59,8 @@ def translated(error: sqlite3.OperationalError, what: str) -> RlmdError:
     )
 
 
-def opened(path: Path) -> sqlite3.Connection:
-    """Opens or makes a catalogue's database.
+def opened(path: Path | None) -> sqlite3.Connection:
+    """Opens or makes a catalogue's database; without a path one in memory.
 
     Raises:
         CatalogueUnreadable: It is damaged, of another make, or of a later release.
@@ -74,8 +74,8 @@ def opened(path: Path) -> sqlite3.Connection:
         raise CatalogueUnreadable(type(error).__name__) from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=5)
+def _opened(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=True, timeout=5)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -86,6 +86,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA temp_store = MEMORY")  # what is sorted is in no file
         steps = [_SCHEMA] * empty + [_MIGRATIONS[n] for n in range(version or 1, SCHEMA_VERSION)]
         if steps:
             # One transaction: a catalogue is there, or carried forward, wholly or not at all.

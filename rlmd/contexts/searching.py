@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +23,73 @@ _SEARCH_SECONDS = 60.0
 _INDEX_SECONDS = 120.0
 
 
-class Searcher:
-    """Finds text in contexts.
+#: Where the daemon holds what is in its memory alone, as long as a helper may look there; None: on disk.
+Held = Callable[[], AbstractContextManager[dict[str, Any] | None]]
+
+
+class IndexFolder:
+    """Where the index files of one store are.
 
     Args:
-        store_folder: Where catalogue and blobs are.
-        index_folder: Where the indexes of all stores are.
-        store_id: Of this catalogue; indexes of another are removed.
+        root: Where those of all stores are.
+        store_id: Of this store's catalogue; indexes of another are removed.
     """
 
-    def __init__(self, store_folder: Path, index_folder: Path, store_id: str) -> None:
-        self._root = index_folder
-        self._folder = index_folder / store_id
-        make_private_folder(self._folder)
-        arguments = (str(store_folder), str(self._folder))
-        self._search = Helper("search", arguments, idle_seconds=300)
-        self._build = Helper("index", arguments, idle_seconds=20)
-        #: The build under way or done for a context's revision; one that failed is made anew when asked for.
-        self._builds: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._progress: dict[int, tuple[int, int]] = {}
+    def __init__(self, root: Path, store_id: str) -> None:
+        self._root = root
+        self.folder = root / store_id
+        make_private_folder(self.folder)
 
     def sweep(self, contexts: Collection[int]) -> None:
         """Removes index files of other stores and of contexts that are no more."""
         for other in self._root.iterdir():
-            if other != self._folder:
+            if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
-        for file in self._folder.iterdir():
+        for file in self.folder.iterdir():
             number = file.name.split(".", 1)[0]
             if not number.isdecimal() or int(number) not in contexts:
                 file.unlink(missing_ok=True)
+
+    def remove(self, context: int) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            (self.folder / f"{context}.sqlite{suffix}").unlink(missing_ok=True)
+
+
+class Searcher:
+    """Finds text in contexts.
+
+    Args:
+        search: Answers searches.
+        build: Builds indexes; the same one, where an index is in its memory.
+        remove: Erases a context's index file.
+        held: For contexts in memory.
+    """
+
+    def __init__(
+        self,
+        search: Helper,
+        build: Helper,
+        remove: Callable[[int], None] = lambda context: None,
+        held: Held = contextlib.nullcontext,
+    ) -> None:
+        self._search, self._build = search, build
+        self._remove, self._held = remove, held
+        #: The build under way or done for a context's revision; one that failed is made anew when asked for.
+        self._builds: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._progress: dict[int, tuple[int, int]] = {}
+
+    @classmethod
+    def of_disk(cls, store_folder: Path, indexes: IndexFolder) -> Searcher:
+        """Of catalogue and blobs in a folder, with indexes in another."""
+        folders = (str(store_folder), str(indexes.folder))
+        search, build = Helper("search", folders, idle_seconds=300), Helper("index", folders, idle_seconds=20)
+        return cls(search, build, indexes.remove)
+
+    @classmethod
+    def of_memory(cls, held: Held) -> Searcher:
+        """Of ephemeral contexts: their indexes are in the helper's own memory."""
+        helper = Helper("search", (), idle_seconds=300)
+        return cls(helper, helper, held=held)
 
     def progress(self, context: int) -> tuple[int, int] | None:
         """Bytes indexed of bytes to index, while a build is under way."""
@@ -74,9 +113,7 @@ class Searcher:
         if mode == "bm25":
             operation = "rank"
             await asyncio.shield(self.index_soon(context, revision))
-        reply = await self._search.ask(
-            operation, seconds=_SEARCH_SECONDS, context=context, revision=revision, query=query, limit=limit
-        )
+        reply = await self._ask(operation, context=context, revision=revision, query=query, limit=limit)
         for hit in reply["hits"]:
             hit["matches"] = tuple((start, end) for start, end in hit["matches"])
         return reply["hits"], bool(reply["complete"])
@@ -84,33 +121,34 @@ class Searcher:
     async def find(
         self, context: int, revision: int, quote: str, near: tuple[str, int, int] | None, limit: int
     ) -> list[Any]:
-        places: list[Any] = await self._search.ask(
-            "find", seconds=_SEARCH_SECONDS, context=context, revision=revision, quote=quote, near=near, limit=limit
+        places: list[Any] = await self._ask(
+            "find", context=context, revision=revision, quote=quote, near=near, limit=limit
         )
         return places
 
     async def find_normalised(self, context: int, revision: int, quote: str, limit: int) -> list[Any]:
-        places: list[Any] = await self._search.ask(
-            "find_normalised", seconds=_SEARCH_SECONDS, context=context, revision=revision, quote=quote, limit=limit
+        places: list[Any] = await self._ask(
+            "find_normalised", context=context, revision=revision, quote=quote, limit=limit
         )
         return places
 
     async def diff(self, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
         """What differs between two revisions, as ``comparing.compare`` tells it."""
-        told: dict[str, Any] = await self._search.ask(
-            "diff", seconds=_SEARCH_SECONDS, context=context, before=before, after=after, limit=limit
-        )
+        told: dict[str, Any] = await self._ask("diff", context=context, before=before, after=after, limit=limit)
         return told
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        with self._held() as held:
+            return await self._search.ask(operation, seconds=_SEARCH_SECONDS, in_memory=held, **arguments)
 
     async def forget(self, context: int) -> None:
         """Erases a dropped context's index."""
         for key in [key for key in self._builds if key[0] == context]:
             await _ended(self._builds.pop(key))
-        for helper in (self._search, self._build):
+        for helper in {self._search, self._build}:
             if helper.pid is not None:
                 await helper.ask("forget", seconds=_SEARCH_SECONDS, context=context)
-        for suffix in ("", "-wal", "-shm"):
-            (self._folder / f"{context}.sqlite{suffix}").unlink(missing_ok=True)
+        self._remove(context)
 
     async def close(self) -> None:
         for task in list(self._builds.values()):
@@ -121,13 +159,15 @@ class Searcher:
 
     async def _index(self, context: int, revision: int) -> None:
         try:
-            await self._build.ask(
-                "index",
-                seconds=_INDEX_SECONDS,
-                on_progress=lambda p: self._progress.__setitem__(context, (p["done"], p["total"])),
-                context=context,
-                revision=revision,
-            )
+            with self._held() as held:
+                await self._build.ask(
+                    "index",
+                    seconds=_INDEX_SECONDS,
+                    on_progress=lambda p: self._progress.__setitem__(context, (p["done"], p["total"])),
+                    in_memory=held,
+                    context=context,
+                    revision=revision,
+                )
         finally:
             self._progress.pop(context, None)
 

@@ -53,11 +53,27 @@ class Volume:
 
 
 class Shelf:
-    def __init__(self, contexts_folder: Path) -> None:
-        self._blobs_folder = contexts_folder / "blobs"
-        self._db = sqlite3.connect(f"file:{contexts_folder / 'catalogue.sqlite'}?mode=ro", uri=True, timeout=10)
+    """Args:
+    contexts_folder: Where catalogue and blobs are; None: they are in the daemon's memory, as ``see`` tells.
+    """
+
+    def __init__(self, contexts_folder: Path | None) -> None:
+        if contexts_folder is None:
+            self._db = sqlite3.connect(":memory:")
+        else:
+            self._blobs_folder = contexts_folder / "blobs"
+            self._db = sqlite3.connect(f"file:{contexts_folder / 'catalogue.sqlite'}?mode=ro", uri=True, timeout=10)
+        self._in_memory: dict[str, str] = {}
+        self._version = 0
         self._volumes: OrderedDict[tuple[int, int], Volume] = OrderedDict()
         self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def see(self, version: int, catalogue: str, blobs: dict[str, str]) -> None:
+        """Takes the catalogue from a file in the daemon's memory, if it is another than before."""
+        self._in_memory = blobs
+        if version != self._version:
+            self._db.deserialize(Path(catalogue).read_bytes())
+            self._version = version
 
     def volume(self, context: int, revision: int) -> Volume:
         key = (context, revision)
@@ -81,8 +97,8 @@ class Shelf:
     def mapped(self, blob: str) -> mmap.mmap:
         if blob not in self._maps:
             try:
-                fd = os.open(self._blobs_folder / blob[:2] / blob, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError as error:
+                fd = self._open(blob)
+            except (OSError, KeyError) as error:
                 raise NotFound("The context's text is no longer stored.", hint="Load the context again.") from error
             try:
                 self._maps[blob] = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
@@ -92,6 +108,11 @@ class Shelf:
                 self._maps.popitem(last=False)
         self._maps.move_to_end(blob)
         return self._maps[blob]
+
+    def _open(self, blob: str) -> int:
+        if self._version:
+            return os.open(self._in_memory[blob], os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self._blobs_folder / blob[:2] / blob, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def bytes_of(self, document: PinnedDocument, start: int = 0, end: int | None = None) -> bytes:
         """A stretch of a document's bytes, copied."""

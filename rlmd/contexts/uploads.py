@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlmd.contexts.blobs import make_private_folder, translated
+from rlmd.contexts.memory import memory_file, path_of
 from rlmd.errors import Conflict, InvalidParams, NotFound, TooLarge, TooManyRequests
 
 #: Uploads that may be under way, and bytes of one: a bound for clients gone wild, not for people.
@@ -36,10 +37,13 @@ class Announced:
     private: bool
     raw: bool
     egress: bool
+    #: It is kept in memory, and does not survive the daemon.
+    ephemeral: bool = False
 
     @property
     def upload_id(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        told = {name: value for name, value in asdict(self).items() if name != "ephemeral" or value}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 class Uploads:
@@ -53,6 +57,8 @@ class Uploads:
         self._folder = folder
         self._keep_seconds = keep_seconds
         self._announced: dict[str, Announced] = {}
+        #: Descriptors of those that are ephemeral.
+        self._in_memory: dict[str, int] = {}
 
     def begin(self, announced: Announced) -> tuple[str, int]:
         """Begins an upload, or finds the one that was begun: its id, and the bytes that are there.
@@ -73,7 +79,7 @@ class Uploads:
                 f"{len(self._announced)} uploads are under way; {MOST_UPLOADS} may be.", hint="Commit or wait."
             )
         try:
-            fd = os.open(self._path(upload_id), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = self._made(upload_id, ephemeral=announced.ephemeral)
         except OSError as error:
             raise translated(error, "beginning the upload") from error
         try:
@@ -92,7 +98,7 @@ class Uploads:
             TooLarge, DiskFull: Nothing of the chunk was kept.
         """
         announced = self.announced(upload_id)
-        fd = os.open(self._path(upload_id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(self._path(upload_id), os.O_WRONLY | os.O_CLOEXEC)
         try:
             received = os.fstat(fd).st_size
             if offset > received:
@@ -143,26 +149,47 @@ class Uploads:
 
     def forget(self, upload_id: str) -> None:
         self._announced.pop(upload_id, None)
-        self._path(upload_id).unlink(missing_ok=True)
+        if (fd := self._in_memory.pop(upload_id, None)) is not None:
+            os.close(fd)
+        else:
+            self._path(upload_id).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Those in memory are gone."""
+        for upload_id in list(self._in_memory):
+            self.forget(upload_id)
 
     def expired(self) -> list[int]:
         """Bytes of each upload that nobody appended to for long."""
         before = time.time() - self._keep_seconds
-        return [status.st_size for file in self._folder.iterdir() if (status := file.stat()).st_mtime < before]
+        return [status.st_size for one in self._all() if (status := self._path(one).stat()).st_mtime < before]
 
     def sweep(self) -> int:
         """Removes uploads that nobody appended to for long; how many."""
         removed = 0
         before = time.time() - self._keep_seconds
-        for file in self._folder.iterdir():
-            if file.stat().st_mtime < before:
-                self.forget(file.name)
+        for upload_id in self._all():
+            if self._path(upload_id).stat().st_mtime < before:
+                self.forget(upload_id)
                 removed += 1
         return removed
+
+    def _all(self) -> list[str]:
+        return [*(file.name for file in self._folder.iterdir()), *self._in_memory]
+
+    def _made(self, upload_id: str, *, ephemeral: bool) -> int:
+        """A new descriptor of the upload's file, which is made if it is not there."""
+        if ephemeral:
+            if upload_id not in self._in_memory:
+                self._in_memory[upload_id] = memory_file()
+            return os.dup(self._in_memory[upload_id])
+        return os.open(self._path(upload_id), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def _path(self, upload_id: str) -> Path:
         if len(upload_id) != 64 or not upload_id.isalnum():
             raise NotFound("There is no such upload.", hint="context/begin gives its id.")
+        if (fd := self._in_memory.get(upload_id)) is not None:
+            return Path(path_of(fd))
         return self._folder / upload_id
 
 

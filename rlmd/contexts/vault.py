@@ -7,22 +7,25 @@ sources, of who asks, or of what a load means.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from rlmd.contexts import blobs as blobs_module
-from rlmd.contexts.blobs import BlobFolder, make_private_folder
+from rlmd.contexts.blobs import BlobFolder, Blobs, make_private_folder
 from rlmd.contexts.catalogue import Catalogue, ContextChange, ContextRow, KnownDocument
 from rlmd.contexts.changes import placed
 from rlmd.contexts.intake import Pack
+from rlmd.contexts.memory import MemoryBlobs, Snapshot
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import Change, Diff, DocumentChange, PathSource
 from rlmd.contexts.schema import CatalogueUnreadable
-from rlmd.contexts.searching import Searcher
+from rlmd.contexts.searching import IndexFolder, Searcher
 from rlmd.contexts.threads import Threads
 from rlmd.errors import DiskFull, NotFound
 from rlmd.events import Pin
@@ -39,9 +42,11 @@ class Vault:
         notices: What was found amiss at open, a sentence each.
     """
 
-    blobs: BlobFolder
+    blobs: Blobs
     searcher: Searcher
     catalogue: Catalogue
+    #: What helpers read of a catalogue in memory.
+    _snapshot: Snapshot | None = None
 
     @classmethod
     async def open(cls, folder: Path, index_folder: Path, threads: Threads) -> Vault:
@@ -49,8 +54,25 @@ class Vault:
         vault = cls(threads)
         store_id, rows = await threads.in_catalogue(vault._open, folder)
         vault.rows.update((row.info.name, row) for row in rows)
-        vault.searcher = Searcher(folder, index_folder, store_id)
-        vault.searcher.sweep({row.id for row in rows})
+        indexes = IndexFolder(index_folder, store_id)
+        indexes.sweep({row.id for row in rows})
+        vault.searcher = Searcher.of_disk(folder, indexes)
+        return vault
+
+    @classmethod
+    async def in_memory(cls, threads: Threads) -> Vault:
+        """A vault of ephemeral contexts: nothing of it is ever on a disk, and it is gone when it is closed."""
+        vault = cls(threads)
+        vault.catalogue = await threads.in_catalogue(Catalogue, None)
+        vault.blobs = blobs = MemoryBlobs()
+        vault._snapshot = snapshot = Snapshot()
+
+        @contextlib.contextmanager
+        def held() -> Iterator[dict[str, Any]]:
+            with snapshot.shown() as shown:
+                yield {**shown, "blobs": blobs.where()}
+
+        vault.searcher = Searcher.of_memory(held)
         return vault
 
     def __init__(self, threads: Threads) -> None:
@@ -73,11 +95,11 @@ class Vault:
             notices.append(f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}")
             make_private_folder(folder)
             self.catalogue = Catalogue(folder / "catalogue.sqlite")
-        self.blobs = BlobFolder(folder / "blobs")
+        self.blobs = blobs = BlobFolder(folder / "blobs")
         wanted = self.catalogue.blobs()
-        self.blobs.sweep(wanted)
-        self.blobs.reserve()
-        self._damaged = {digest for digest, size in wanted.items() if not self.blobs.holds(digest, size)}
+        blobs.sweep(wanted)
+        blobs.reserve()
+        self._damaged = {digest for digest, size in wanted.items() if not blobs.holds(digest, size)}
         if self._damaged:
             notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
         self.notices = tuple(notices)
@@ -87,6 +109,10 @@ class Vault:
         """Ends the helpers and closes the catalogue."""
         await self.searcher.close()
         await self._threads.in_catalogue(self.catalogue.close)
+        if self._snapshot is not None:
+            self._snapshot.close()
+        if isinstance(self.blobs, MemoryBlobs):
+            self.blobs.close()
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,7 +143,7 @@ class Vault:
         documents = self.catalogue.documents(row.id, revision)
         pin = Pin(
             context=row.info.name, revision=revision, kind=row.info.kind, private=row.info.private,
-            documents=count, chars=chars, digest=digest,
+            documents=count, chars=chars, digest=digest, ephemeral=row.info.ephemeral,
         )  # fmt: skip
         return PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self.blobs, self.searcher)
 
@@ -165,10 +191,21 @@ class Vault:
         async with self._publishing:
             if change.fresh:
                 change = await self._threads.in_files(lambda: self._stored(pack, change))
-            row, verdict = await self._threads.in_catalogue(self.catalogue.apply, change, time.time())
+            row, verdict = await self._threads.in_catalogue(self._applied, change)
             self.rows[row.info.name] = row
         self.searcher.index_soon(row.id, row.info.revision)
         return row, verdict
+
+    def _applied(self, change: ContextChange) -> tuple[ContextRow, Change]:
+        row, verdict = self.catalogue.apply(change, time.time())
+        if verdict != "unchanged":
+            self._show()
+        return row, verdict
+
+    def _show(self) -> None:
+        """What is in memory alone is shown to the helper anew."""
+        if self._snapshot is not None:
+            self._snapshot.write(self.catalogue.snapshot())
 
     def _stored(self, pack: Pack, change: ContextChange) -> ContextChange:
         """Publishes the pack; the change with its documents in it."""
@@ -215,10 +252,15 @@ class Vault:
     async def _forgotten(self, row: ContextRow) -> list[str]:
         """Takes a context out of the catalogue, on a full disk too: what frees room must not fail for want of it."""
         try:
-            return await self._threads.in_catalogue(self.catalogue.drop, row.id)
+            return await self._threads.in_catalogue(self._dropped, row)
         except DiskFull:
             await self._threads.in_files(self.blobs.give_reserve)
-            return await self._threads.in_catalogue(self.catalogue.drop, row.id)
+            return await self._threads.in_catalogue(self._dropped, row)
+
+    def _dropped(self, row: ContextRow) -> list[str]:
+        orphans = self.catalogue.drop(row.id)
+        self._show()
+        return orphans
 
     async def expire(self, row: ContextRow) -> bool:
         """Erases a context unless it was loaded or used since the row was looked at; whether it did."""

@@ -75,6 +75,13 @@ complete_host = _complete(_hosts)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still.")]
 Private = Annotated[bool, typer.Option("--private", help="Only hosts that you trust may read this text.")]
+Ephemeral = Annotated[
+    bool,
+    typer.Option(
+        "--ephemeral",
+        help="Private, and never on disk: the text, runs and answers are in the daemon's memory, and gone when it stops.",
+    ),
+]
 Include = Annotated[
     list[str] | None,
     typer.Option("--include", metavar="PATTERN", help="Of directories, only files that match (gitignore syntax)."),

@@ -47,9 +47,12 @@ class LoadOptions:
     raw: bool = False
     private: bool = False
     dry_run: bool = False
+    ephemeral: bool = False
 
     def params(self, source: Source) -> LoadParams:
-        return LoadParams(name=self.name, source=source, private=self.private, dry_run=self.dry_run)
+        return LoadParams(
+            name=self.name, source=source, private=self.private, ephemeral=self.ephemeral, dry_run=self.dry_run
+        )
 
 
 async def load_source(client: Client, named: str, options: LoadOptions) -> LoadResult:
@@ -118,6 +121,9 @@ async def load_stream(
     head = stream.read(INLINE_BYTES + 1) if head is None else head
     if len(head) <= INLINE_BYTES and (text := _clean(head)) is not None:
         return await client.call("context/load", options.params(InlineSource(text=text, origin=origin)))
+    if options.ephemeral:
+        with _in_memory(head, stream) as held:
+            return await _upload(client, held, origin, options, raw=raw)
     file = _written(Path(client.server.spool_folder), head, stream)
     try:
         source = SpoolSource(file=file.name, origin=origin, raw=raw)
@@ -125,9 +131,21 @@ async def load_stream(
             return await client.call("context/load", options.params(source))
         except (SourceMissing, SourceUnreadable):  # the daemon is elsewhere, behind a forwarded socket
             with open(file, "rb") as written:  # noqa: ASYNC230  nothing else happens in this process meanwhile
-                return await upload(client, written, name=options.name, origin=origin, private=options.private, raw=raw)
+                return await _upload(client, written, origin, options, raw=raw)
     finally:
         file.unlink(missing_ok=True)  # the daemon consumes it; this is for when it did not come to that
+
+
+async def _upload(client: Client, file: BinaryIO, origin: str, options: LoadOptions, *, raw: bool) -> LoadResult:
+    return await upload(
+        client,
+        file,
+        name=options.name,
+        origin=origin,
+        private=options.private,
+        ephemeral=options.ephemeral,
+        raw=raw,
+    )
 
 
 def describe(result: LoadResult) -> Iterator[str]:
@@ -216,6 +234,16 @@ def _written(folder: Path, head: bytes, stream: BinaryIO) -> Path:
                 hint="It is in memory on most machines: save the text to a file and use -f.",
             ) from None
         raise SourceUnreadable(f"The text could not be handed over: {error.strerror}.") from None
+    return file
+
+
+def _in_memory(head: bytes, stream: BinaryIO) -> BinaryIO:
+    """What the stream gives, on no disk and in no folder."""
+    file = open(os.memfd_create("rlmctl"), "w+b", buffering=0)
+    chunk = head
+    while chunk:
+        _write_all(file, chunk)
+        chunk = stream.read(CHUNK)
     return file
 
 

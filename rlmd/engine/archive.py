@@ -1,4 +1,7 @@
-"""The runs on disk: which there are, and what their journals hold. Knows journals and records, no run that goes on."""
+"""Which runs there are, and what their journals hold: on disk, or of runs over ephemeral text in memory.
+
+Knows journals and records, no run that goes on.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from rlmd.engine import journal as journals
 from rlmd.engine.exports import ExportForm, export
 from rlmd.engine.journal import Journal, Mark
 from rlmd.engine.record import RunRecord
+from rlmd.engine.runfolder import DiskFolder, MemoryFolder, RunFolder
 from rlmd.errors import Conflict, RlmdError, Unavailable
 from rlmd.events import AnyFact, Text
 
@@ -38,7 +42,7 @@ _MOST_MARKS = 64
 
 class Archive:
     """Args:
-    folder: Each run has one below it, named by its id.
+    folder: Each run on disk has one below it, named by its id.
     threads: Where files are read.
 
     Attributes:
@@ -52,6 +56,8 @@ class Archive:
         self._exported: tuple[tuple[str, ExportForm, int], str] | None = None
         #: Child → parent, of those that were started or asked about.
         self._parents: dict[str, str] = {}
+        #: Runs over ephemeral text.
+        self._in_memory: dict[str, MemoryFolder] = {}
         self.records: dict[str, RunRecord] = {}
 
     async def open(self) -> list[RunRecord]:
@@ -60,20 +66,21 @@ class Archive:
         self.records = {record.run_id: record for record in found}
         return found
 
-    def of_session(self, session_id: str) -> list[Path]:
+    def of_session(self, session_id: str) -> list[RunFolder]:
         """The folders of a session's runs, in the order in which they held it."""
         held = [record for record in self.records.values() if record.session_id == session_id]
         return [self.folder(record.run_id) for record in sorted(held, key=lambda one: one.created)]
 
-    def folder(self, run_id: str) -> Path:
+    def folder(self, run_id: str) -> RunFolder:
         """Where a run's journal is; a child's is inside its parent's folder."""
         parent = self._parents.get(run_id)
-        return self._folder / run_id if parent is None else self.folder(parent) / "children" / run_id
+        if parent is not None:
+            return self.folder(parent).child(run_id)
+        return self._in_memory.get(run_id) or DiskFolder(self._folder / run_id)
 
-    def place_child(self, parent: str, child: str) -> Path:
-        """The folder of a child that begins."""
+    def place_child(self, parent: str, child: str) -> None:
+        """Where a child that begins belongs."""
         self._parents[child] = parent
-        return self.folder(child)
 
     async def find_child(self, run_id: str) -> RunRecord | None:
         """A child of an earlier daemon's run, which is looked for when it is asked about."""
@@ -86,23 +93,25 @@ class Archive:
             for folder in self._folder.glob(f"*/{'children/*/' * (depth - 1)}children/{run_id}"):
                 chain = [run_id, *(parent.name for parent in folder.parents if parent.name != "children")][: depth + 1]
                 self._parents.update(itertools.pairwise(chain))
-                record = journals.read_record(folder).slim()
+                record = journals.read_record(DiskFolder(folder)).slim()
                 if record.active:  # it ended with its daemon, and nothing will be added to it
                     record = replace(record, state="interrupted", why="the daemon ended while the run was going")
                 self.records[run_id] = record
                 return record
         return None
 
-    async def unused(self, run_id: str) -> Path:
+    async def unused(self, run_id: str, *, ephemeral: bool = False) -> RunFolder:
         """The folder of a run that begins. A journal that could not be read at the start is never written on:
         ``Conflict``."""
-        journal = self.folder(run_id) / "journal.jsonl"
-        if await self._in_thread(lambda: journal.exists() and journal.stat().st_size > 0):
+        folder = DiskFolder(self._folder / run_id)
+        if await self._in_thread(folder.begun):
             raise Conflict(
                 "A run of that id is on the disk, but its journal could not be read.",
-                hint=f"Ask under a new run id. The journal is {journal}.",
+                hint=f"Ask under a new run id. Its folder is {folder.path}.",
             )
-        return journal.parent
+        if not ephemeral:
+            return folder
+        return self._in_memory.setdefault(run_id, MemoryFolder(run_id))
 
     async def facts(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> list[AnyFact]:
         """Facts ``from_seq`` to ``to_seq`` inclusive, at most 5,000 at once."""
@@ -120,7 +129,7 @@ class Archive:
         folder = self.folder(run_id)
 
         def read() -> list[AnyFact]:
-            if not (folder / "journal.jsonl").exists():
+            if not folder.begun():
                 return []
             journals.mend(folder)
             return journals.read_facts(folder).facts
@@ -158,26 +167,31 @@ class Archive:
 
     async def delete(self, run_id: str) -> None:
         """Takes a run off the disk. Once its folder has another name it is gone, whatever happens then."""
+        if run_id not in self._in_memory:
+            await self._delete_from_disk(run_id)
+        self._forget(run_id)
+        self._exported = None
+
+    async def _delete_from_disk(self, run_id: str) -> None:
         deleted = self._folder.with_name("deleted-runs")
 
         def delete() -> None:
             deleted.mkdir(mode=0o700, exist_ok=True)
             aside = deleted / f"{run_id}-{secrets.token_hex(4)}"
             try:
-                self.folder(run_id).rename(aside)
+                (self._folder / run_id).rename(aside)
             except OSError as error:
                 raise Unavailable(f"The run cannot be deleted: {os.strerror(error.errno or 0)}.") from error
             shutil.rmtree(aside, ignore_errors=True)
 
         await self._in_thread(delete)
-        self._forget(run_id)
-        self._exported = None
 
     def _forget(self, run_id: str) -> None:
         """A run and its children, which were in its folder."""
         self.records.pop(run_id, None)
         self._marks.pop(run_id, None)
         self._parents.pop(run_id, None)
+        self._in_memory.pop(run_id, None)
         for child in [child for child, parent in self._parents.items() if parent == run_id]:
             self._forget(child)
 
@@ -204,7 +218,7 @@ class Archive:
         records = []
         for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
             try:
-                records.append(journals.read_record(folder).slim())
+                records.append(journals.read_record(DiskFolder(folder)).slim())
             except (RlmdError, OSError) as error:
                 log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
         return records

@@ -68,6 +68,7 @@ class Asking:
     children: AskChild
     #: Contexts whose text prompts may hold: what is cached of them goes with them.
     held: tuple[str, ...] = ()
+    ephemeral: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     limit: LimitReached | None = None
     #: None where cells may ask as they like: those of a person, and of programs.
@@ -248,6 +249,7 @@ class RunCellHost:
                     candidates=asking.sub,
                     model=query.model,
                     private=asking.private(),
+                    ephemeral=asking.ephemeral,
                     contexts=asking.held,
                     sample=sample if temperature > 0 else 1,
                     fresh=asking.fresh,

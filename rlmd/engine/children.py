@@ -102,7 +102,8 @@ class Children:
         given, loop = query.given, asyncio.get_running_loop()
         threads = parent.parts.threads
         documents = await loop.run_in_executor(threads, given_documents, given, parent.contexts)
-        return (GivenContext(documents, private=parent.private, threads=threads),)
+        ephemeral = parent.recorder.record.ephemeral
+        return (GivenContext(documents, private=parent.private, ephemeral=ephemeral, threads=threads),)
 
     async def _begin(self, parent: Run, child_id: str, question: str, contexts: Sequence[PinnedContext]) -> Run:
         """Opens the journal inside the parent's and writes the first fact."""
@@ -120,13 +121,14 @@ class Children:
             sub=tuple(one.name for one in parent.candidates("sub")),
             limits=purse.limits,
             private=parent.private,
+            ephemeral=parent.recorder.record.ephemeral,
             session_held=parent.recorder.record.held,
             request_digest=request.digest,
             rlmd=__version__,
             prompts=own_prompts(parts.settings.prompts.system, parts.settings.prompts.note).version,
             parent=above.run_id,
         )
-        session = Session(None, parts.now(), level=parent.session.level + 1)
+        session = Session(None, parts.now(), level=parent.session.level + 1, ephemeral=started.ephemeral)
         session.log.apply(started)
         return Run(request, contexts, session, recorder, purse, parts, egress=False, tree=parent.tree)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from pathlib import Path
 
 import structlog
 
 from rlmd.engine.journal import Mark, Reading, read_facts
 from rlmd.engine.requests import Sink
+from rlmd.engine.runfolder import RunFolder
 from rlmd.errors import RlmdError
 from rlmd.events import AnyFact, CellEnded, Delta, RootFailed, RootReplied, SubQueryFact
 
@@ -117,7 +117,7 @@ class Feed:
     def __init__(
         self,
         run_id: str,
-        folder: Path,
+        folder: RunFolder,
         threads: Executor,
         last_seq: Callable[[], int],
         done: Callable[[Feed], None] = lambda feed: None,

@@ -101,11 +101,13 @@ class GivenDocument:
 class GivenContext:
     """Args:
     documents: At least one; their names differ.
-    private: Whether their text is.
+    private, ephemeral: Whether their text is.
     threads: Where they are searched.
     """
 
-    def __init__(self, documents: Sequence[GivenDocument], *, private: bool, threads: Executor) -> None:
+    def __init__(
+        self, documents: Sequence[GivenDocument], *, private: bool, threads: Executor, ephemeral: bool = False
+    ) -> None:
         self.documents = tuple(documents)
         self._by_name = {document.name: document for document in documents}
         self._threads = threads
@@ -114,6 +116,7 @@ class GivenContext:
             revision=1,
             kind="text" if len(documents) == 1 else "collection",
             private=private,
+            ephemeral=ephemeral,
             documents=len(documents),
             chars=sum(document.chars for document in documents),
             digest=digest_of("\0".join(document.text for document in documents)),

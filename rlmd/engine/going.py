@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 
@@ -25,15 +24,17 @@ from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest, request_from, request_text
 from rlmd.engine.run import Run
+from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session, Sessions
 from rlmd.errors import RlmdError
-from rlmd.events import AnyFact, RunInterrupted, RunResumed, RunStarted
+from rlmd.events import AnyFact, Note, RunInterrupted, RunResumed, RunStarted
 
 log = structlog.get_logger(__name__)
 
 #: How often a run is taken up again without coming any further before it is left interrupted.
 _MOST_IN_VAIN = 3
+_NOT_KEPT = "The text is ephemeral: this run is kept in memory alone, and is gone when the daemon stops."
 
 
 class Going:
@@ -82,11 +83,12 @@ class Going:
     ) -> Live:
         """Opens the journal, writes the first fact, and sets the run going, within an open one or by itself."""
         parts = self._parts
-        folder = await self._archive.unused(request.run_id)
+        ephemeral = session.ephemeral or any(context.pin.ephemeral for context in contexts)
+        folder = await self._archive.unused(request.run_id, ephemeral=ephemeral)
         private = self._sessions.private(session) or any(context.pin.private for context in contexts)
         held = tuple(sorted(session.held))
         # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
-        session.private = private
+        session.private, session.ephemeral = private, ephemeral
         session.held.update(context.pin.context for context in contexts)
         root = _names(parts.pool, "root", private, request.root)
         sub = _names(parts.pool, "sub", private, request.sub)
@@ -111,8 +113,11 @@ class Going:
             request=await recorder.text(request_text(request)),
             egress=egress,
             session_id=session.id if session.name else None,
+            ephemeral=ephemeral,
         )
         session.log.apply(started)
+        if ephemeral:
+            recorder.add(Note, text=_NOT_KEPT)
         purse = Purse(limits, parts.monotonic, within.purse if within is not None else None)
         run = Run(request, contexts, session, recorder, purse, parts, egress=egress, within=within)
         live = self._set_going(run)
@@ -120,7 +125,7 @@ class Going:
             within.open.begun(within, live)
         return live
 
-    def _recorder(self, run_id: str, folder: Path) -> Recorder:
+    def _recorder(self, run_id: str, folder: RunFolder) -> Recorder:
         return Recorder(
             run_id,
             Journal(folder, self._threads),

@@ -1,9 +1,9 @@
 """The journal: a run's facts on disk, before anyone is told.
 
 ``runs/<run_id>/journal.jsonl`` holds one fact a line, appended; ``runs/<run_id>/values/<digest>`` the texts too long
-for a fact, written first (temporary file, rename). An append goes to the page cache, which outlives ``kill -9``;
-``finish`` syncs it to the disk. A torn last line, as a crash of the machine leaves it, is cut and reported, never
-taken for a fact. Knows no run logic: facts in, facts out.
+for a fact, written first (temporary file, rename); of a run over ephemeral text both are in memory (``runfolder``). An
+append goes to the page cache, which outlives ``kill -9``; ``finish`` syncs it to the disk. A torn last line, as a crash
+of the machine leaves it, is cut and reported, never taken for a fact. Knows no run logic: facts in, facts out.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import errno
 import hashlib
 import os
 import re
-import threading
+from collections.abc import Generator
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from rlmd.engine.record import RunRecord, fold
+from rlmd.engine.runfolder import RunFolder
 from rlmd.errors import DiskFull, InternalError, NotFound
 from rlmd.events import FACT, AnyFact, RunEnded, RunInterrupted, Text, text_of
 
@@ -53,25 +54,17 @@ def clean(text: str) -> str:
 class Journal:
     """Appends facts of one run; one writer a run."""
 
-    def __init__(self, folder: Path, threads: Executor) -> None:
+    def __init__(self, folder: RunFolder, threads: Executor) -> None:
         self.folder = folder
         self._threads = threads
-        self._values = folder / "values"
-        self._values.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._fd = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = os.fstat(self._fd).st_size
+        self._log = folder.log()
 
     def append(self, fact: AnyFact) -> None:
         """Writes one fact; it is in the journal when this returns. Raises ``DiskFull``."""
-        line = _serialised(fact) + b"\n"
         try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, "short write")
+            self._log.append(_serialised(fact) + b"\n")
         except OSError as error:
-            os.ftruncate(self._fd, self._size)
             raise _translated(error) from error
-        self._size += len(line)
 
     async def text(self, text: str) -> Text:
         """The text as a fact holds it, stored as a value first when it is long."""
@@ -87,25 +80,16 @@ class Journal:
 
     def close(self) -> None:
         """Closes without a sync."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._log.close()
 
     def _sync_and_close(self) -> None:
-        if self._fd >= 0:
-            os.fdatasync(self._fd)
-        self.close()
+        self._log.sync()
+        self._log.close()
 
     def _store(self, digest: str, text: str) -> None:
-        path = self._values / digest
-        if path.exists():
-            return
-        temporary = path.with_suffix(f".{threading.get_ident()}.new")  # two equal replies may come at once
         try:
-            temporary.write_bytes(text.encode())
-            temporary.rename(path)
+            self.folder.keep(digest, text.encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _translated(error) from error
 
 
@@ -128,7 +112,7 @@ class Reading:
     after: Mark
 
 
-def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None, mark: Mark = _FIRST) -> Reading:
+def read_facts(folder: RunFolder, from_seq: int = 1, to_seq: int | None = None, mark: Mark = _FIRST) -> Reading:
     """Facts ``from_seq`` to ``to_seq`` inclusive. Line n is fact n, so only those asked for are parsed.
 
     Args:
@@ -139,10 +123,8 @@ def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None, mark:
     facts: list[AnyFact] = []
     seq, offset = mark if mark.seq <= from_seq else _FIRST
     cut = 0
-    with _opened(folder) as file:
-        file.seek(offset)
-        while to_seq is None or seq <= to_seq:
-            line = file.readline()
+    with closing(_lines(folder, offset)) as lines:
+        while (to_seq is None or seq <= to_seq) and (line := next(lines, b"")):
             if not line.endswith(b"\n"):
                 cut = len(line)
                 break
@@ -152,12 +134,12 @@ def read_facts(folder: Path, from_seq: int = 1, to_seq: int | None = None, mark:
     return Reading(facts, cut, Mark(seq, offset))
 
 
-def read_value(folder: Path, digest: str) -> str:
+def read_value(folder: RunFolder, digest: str) -> str:
     """The text named by a digest in a fact. A file that a crash of the machine left cut is not taken for it."""
     if len(digest) != 64 or not digest.isalnum():
         raise NotFound("That is no digest of a value.", hint="Digests come from the facts of the run.")
     try:
-        data = (folder / "values" / digest).read_bytes()
+        data = folder.value(digest)
     except FileNotFoundError as error:
         raise NotFound(
             "The run has no value of that digest; if a fact names it, its file is gone from the state folder.",
@@ -173,7 +155,7 @@ def read_value(folder: Path, digest: str) -> str:
     return data.decode()
 
 
-def read_text(folder: Path, text: Text) -> str:
+def read_text(folder: RunFolder, text: Text) -> str:
     """The whole of a text in a fact."""
     if text.text is not None:
         return text.text
@@ -182,7 +164,7 @@ def read_text(folder: Path, text: Text) -> str:
     return read_value(folder, text.digest)
 
 
-def read_record(folder: Path) -> RunRecord:
+def read_record(folder: RunFolder) -> RunRecord:
     """What the journal says of its run, from its first and last facts alone when the run has ended."""
     head, tail, torn = _ends(folder)
     last = _fact(tail[-1], folder) if tail else None
@@ -194,38 +176,34 @@ def read_record(folder: Path) -> RunRecord:
     return fold(read_facts(folder).facts)
 
 
-def _interrupted(folder: Path, last: RunInterrupted) -> RunRecord:
+def _interrupted(folder: RunFolder, last: RunInterrupted) -> RunRecord:
     """As ``fold`` of all facts gives it, without parsing those that only count: each start reads these journals, and
     some 2,000 sub-queries would take 30 ms each time."""
-    with _opened(folder) as file:
-        kinds = [(found["kind"] if (found := _KIND.match(line)) else b"", line) for line in file]
+    kinds = [(found["kind"] if (found := _KIND.match(line)) else b"", line) for line in _lines(folder)]
     asked = sum(kind is None for kind, _ in kinds)
     record = fold([*(_fact(line, folder) for kind, line in kinds if kind in _TELLING), last])
     return replace(record, sub_queries=record.sub_queries + asked)
 
 
-def mend(folder: Path) -> int:
+def mend(folder: RunFolder) -> int:
     """Cuts a torn last line, and says how many bytes it had. Run before a journal is appended to again."""
-    path = folder / "journal.jsonl"
-    data = path.read_bytes()
+    data = folder.read(0, folder.size())
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        os.truncate(path, whole)
+        folder.cut(whole)
     return len(data) - whole
 
 
-def _ends(folder: Path) -> tuple[list[bytes], list[bytes], bool]:
+def _ends(folder: RunFolder) -> tuple[list[bytes], list[bytes], bool]:
     """First lines, last lines (at least one whole one if there is any), and whether the last is torn."""
-    with (folder / "journal.jsonl").open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(min(size, _END_BYTES)).split(b"\n")[:-1]
-        block = _END_BYTES
-        while True:
-            file.seek(max(0, size - block))
-            data = file.read()
-            if block >= size or data[:-1].count(b"\n") > 0:
-                break
-            block *= 4
+    size = folder.size()
+    head = folder.read(0, min(size, _END_BYTES)).split(b"\n")[:-1]
+    block = _END_BYTES
+    while True:
+        data = folder.read(max(0, size - block), size)
+        if block >= size or data[:-1].count(b"\n") > 0:
+            break
+        block *= 4
     lines = data.split(b"\n")
     torn = lines.pop() != b""
     if block < size:
@@ -233,16 +211,16 @@ def _ends(folder: Path) -> tuple[list[bytes], list[bytes], bool]:
     return head or lines[:1], lines, torn
 
 
-def _fact(line: bytes, folder: Path) -> AnyFact:
+def _fact(line: bytes, folder: RunFolder) -> AnyFact:
     try:
         return FACT.validate_json(line)
     except ValidationError as error:
         raise InternalError("A line of a journal is no fact.", run_id=folder.name) from error
 
 
-def _opened(folder: Path) -> BinaryIO:
+def _lines(folder: RunFolder, start: int = 0) -> Generator[bytes]:
     try:
-        return (folder / "journal.jsonl").open("rb")
+        yield from folder.lines(start)
     except FileNotFoundError as error:
         raise NotFound("There is no journal of that run.", run_id=folder.name) from error
 

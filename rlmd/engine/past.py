@@ -11,11 +11,11 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 from rlmd.engine.journal import read_text
+from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import told_as_lost
 from rlmd.errors import InternalError, LimitReached, RlmdError
 from rlmd.events import (
@@ -88,7 +88,7 @@ class Past:
     """
 
     def __init__(
-        self, facts: Sequence[AnyFact] = (), folder: Path | None = None, threads: Executor | None = None
+        self, facts: Sequence[AnyFact] = (), folder: RunFolder | None = None, threads: Executor | None = None
     ) -> None:
         self._folder, self._threads = folder, threads
         self._strategy: StrategyChosen | None = None

@@ -43,7 +43,7 @@ class RunRecord:
     """What is known of a run. ``ended`` and ``created`` are seconds since the epoch.
 
     ``private`` is as it was at the start; ``held`` names the contexts whose text the run may tell, to ask anew.
-    ``resumable``: it is interrupted, and the next daemon takes it up again.
+    ``resumable``: it is interrupted, and the next daemon takes it up again. ``ephemeral``: it is in memory alone.
     """
 
     run_id: str
@@ -69,6 +69,7 @@ class RunRecord:
     citations: tuple[Citation, ...] = ()
     receipt: Receipt | None = None
     parent: str | None = None
+    ephemeral: bool = False
 
     @property
     def active(self) -> bool:
@@ -89,6 +90,7 @@ class RunRecord:
             last_seq=fact.seq,
             session_id=fact.session_id,
             parent=fact.parent,
+            ephemeral=fact.ephemeral,
             held=tuple(dict.fromkeys((*(pin.context for pin in fact.contexts), *fact.session_held))),
         )
 

@@ -174,6 +174,7 @@ class Root:
             run_id=run.tree,
             candidates=run.request.root,
             private=run.private,
+            ephemeral=run.recorder.record.ephemeral,
             contexts=run.recorder.record.held,
             fresh=run.request.fresh,
             prefix_group=run.request.run_id,

@@ -103,6 +103,7 @@ class Run:
             purse=purse,
             contexts=self.contexts,
             private=lambda: self.private,
+            ephemeral=recorder.record.ephemeral,
             sub=request.sub,
             fresh=request.fresh,
             piece_chars=0,
@@ -300,7 +301,8 @@ class Run:
         if not self.recorder.record.active:
             return
         if self.stopping == "interrupted" or self.stopping is None:
-            self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped", resumable=True)
+            resumable = not self.recorder.record.ephemeral
+            self.recorder.add(RunInterrupted, why=self._why or "the daemon stopped", resumable=resumable)
             return
         error = RunCancelled(f"The run was cancelled: {self._why}.")
         await self._end(Conclusion("cancelled", self.cells.answer, self._why, error=error, citations=()))

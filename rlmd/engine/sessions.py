@@ -39,6 +39,7 @@ class SessionRecord:
     cells: int
     alive: bool
     used: float
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Session:
     contexts: tuple[PinnedContext, ...] = ()
     held: set[str] = field(default_factory=set)
     private: bool = False
+    #: It held ephemeral text: from then on nothing of it is written to the disk.
+    ephemeral: bool = False
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     stored: bool = False
     log: SessionLog = field(default_factory=SessionLog)
@@ -87,7 +90,9 @@ class Session:
 
     def record(self) -> SessionRecord:
         pins = tuple(context.pin for context in self.contexts) or self.log.pins
-        return SessionRecord(self.name or "", self.held_by, pins, self.private, self.cells, self.alive, self.used)
+        return SessionRecord(
+            self.name or "", self.held_by, pins, self.private, self.cells, self.alive, self.used, self.ephemeral
+        )
 
     def detail(self) -> SessionDetail:
         return SessionDetail(self.record(), self.names, tuple(self.exchanges))
@@ -252,12 +257,12 @@ class Sessions:
         old = self._free(name, egress=egress)
         pins = tuple(one.pin for one in old.contexts) or old.log.pins
         name = old.name or ""
-        fresh = Session(name, old.used, private=self.private(old), log=SessionLog(pins=pins))
+        fresh = Session(name, old.used, private=self.private(old), ephemeral=old.ephemeral, log=SessionLog(pins=pins))
         fresh.held.update(old.held)
         self._named[name] = fresh
         held = tuple(sorted(fresh.held))
         end = SessionEnd(id=old.id, became=fresh.id, name=name, private=fresh.private, held=held, contexts=pins)
-        await self._end(old, end)
+        await self._end(old, SessionEnd(id=old.id) if old.ephemeral else end)
         return fresh
 
     async def _end(self, session: Session, end: SessionEnd) -> None:

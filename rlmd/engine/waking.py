@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
@@ -21,6 +20,7 @@ from rlmd.engine.journal import clean, read_facts, read_text
 from rlmd.engine.parts import ContextsPart, PinnedContext, ReplPart, WorkersPart
 from rlmd.engine.passages import passages_of
 from rlmd.engine.past import SubQueryEnd, without_stopped
+from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import CellOfRun, SessionLog, by_run
 from rlmd.engine.typed_asking import TypedAsking
 from rlmd.errors import InvalidParams, NotFound, ReplyMismatch, RlmdError, SessionLost
@@ -108,8 +108,8 @@ class Waker:
         contexts: ContextsPart,
         workers: WorkersPart,
         threads: Executor,
-        runs: Callable[[str], Sequence[Path]],
-        folder: Callable[[str], Path],
+        runs: Callable[[str], Sequence[RunFolder]],
+        folder: Callable[[str], RunFolder],
         memory_bytes: int,
     ) -> None:
         self._contexts, self._workers, self._threads = contexts, workers, threads
@@ -274,7 +274,7 @@ async def pinned_again(contexts: ContextsPart, pin: Pin) -> PinnedContext:
 # ── what the journals hold ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _recalled(folders: Sequence[Path]) -> Recalled:
+def _recalled(folders: Sequence[RunFolder]) -> Recalled:
     log = SessionLog()
     names: tuple[Name, ...] = ()
     exchanges: list[tuple[str, str]] = []
@@ -297,11 +297,11 @@ def _recalled(folders: Sequence[Path]) -> Recalled:
     return Recalled(log, names, tuple(exchanges[-3:]))
 
 
-def _beginning(folder: Path, text: Text) -> str:
+def _beginning(folder: RunFolder, text: Text) -> str:
     return read_text(folder, text)[:1000]
 
 
-def _past_cells(log: SessionLog, folder: Callable[[str], Path]) -> list[_PastCell]:
+def _past_cells(log: SessionLog, folder: Callable[[str], RunFolder]) -> list[_PastCell]:
     found: dict[CellOfRun, _PastCell] = {}
     wanted = set(log.cells)
     for run_id in dict.fromkeys(run_id for run_id, _ in log.cells):
@@ -312,7 +312,7 @@ def _past_cells(log: SessionLog, folder: Callable[[str], Path]) -> list[_PastCel
     return [found[cell] for cell in log.cells if cell in found]
 
 
-def _read_cells(run_id: str, folder: Path, wanted: set[CellOfRun], found: dict[CellOfRun, _PastCell]) -> None:
+def _read_cells(run_id: str, folder: RunFolder, wanted: set[CellOfRun], found: dict[CellOfRun, _PastCell]) -> None:
     facts = without_stopped(read_facts(folder).facts)
     started: dict[int, CellStarted] = {}
     replies: dict[int, dict[tuple[str, int], SubQueryReply | SubQueryFailure]] = {}
@@ -340,7 +340,7 @@ def _read_cells(run_id: str, folder: Path, wanted: set[CellOfRun], found: dict[C
                 )
 
 
-def _reply(folder: Path, fact: SubQueryEnd) -> SubQueryReply | SubQueryFailure:
+def _reply(folder: RunFolder, fact: SubQueryEnd) -> SubQueryReply | SubQueryFailure:
     if isinstance(fact, SubQueryReplied):
         return SubQueryReply(read_text(folder, fact.reply))
     return SubQueryFailure(kind=fact.error.kind, message=fact.told or fact.error.message)

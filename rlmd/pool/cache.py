@@ -88,7 +88,7 @@ class NoCache:
         return None
 
     def put(self, key: str, value: CachedCompletion) -> Awaitable[None]:
-        return _nothing()
+        return nothing()
 
     async def forget(self, context: str) -> None:
         return None
@@ -103,12 +103,18 @@ class NoCache:
         return None
 
 
-async def _nothing() -> None:
-    return None
+async def nothing() -> None:
+    """A ``put`` that is done already."""
 
 
 def asked_digest(
-    messages: tuple[Message, ...], sampling: Sampling, *, private: bool, sample: int, schema: str | None = None
+    messages: tuple[Message, ...],
+    sampling: Sampling,
+    *,
+    private: bool,
+    sample: int,
+    schema: str | None = None,
+    ephemeral: bool = False,
 ) -> bytes:
     """Digest of all that is asked, whoever answers."""
     fixed: list[object] = [
@@ -121,6 +127,7 @@ def asked_digest(
         sample,
     ]
     fixed += [] if schema is None else [schema]
+    fixed += ["ephemeral"] * ephemeral  # an equal prompt that is none must not bring its reply to the disk
     hashed = hashlib.sha256()
     for part in (json.dumps(fixed), *(text for message in messages for text in (message.role, message.content))):
         data = part.encode("utf-8", "surrogatepass")

@@ -28,6 +28,7 @@ from rlmd.pool.dispatcher import Deadlines, Dispatcher
 from rlmd.pool.flight import Flight
 from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
 from rlmd.pool.ledger import Ledger
+from rlmd.pool.memory_cache import MemoryCache
 from rlmd.pool.meter import read_learned, write_learned
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
@@ -45,7 +46,8 @@ class CompletionRequest:
     ``sample`` counts repeats of one prompt at temperature above 0; ``fresh`` does not read the cache; ``batch`` comes
     after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
     ``schema`` is the JSON schema (as JSON) that the reply is to fit.
-    ``contexts`` are those whose text the prompt may hold. ``run_id``: the head of a tree of runs, which pays for all.
+    ``contexts`` are those whose text the prompt may hold; ``ephemeral``: neither it nor its reply may reach a disk.
+    ``run_id``: the head of a tree of runs, which pays for all.
     """
 
     role: Role
@@ -55,6 +57,7 @@ class CompletionRequest:
     candidates: tuple[str, ...] | None = None
     model: str | None = None
     private: bool = False
+    ephemeral: bool = False
     contexts: tuple[str, ...] = ()
     sample: int = 1
     fresh: bool = False
@@ -119,6 +122,7 @@ class Pool:
         self._learned_file = learned_file
         self._disk = DiskCache(cache_folder, settings.cache.bytes) if cache_folder is not None else None
         self._cache: CompletionCache = self._disk or NoCache()
+        self._in_memory = MemoryCache()
         self._rates = TokenRates()
         self._flights: dict[str, Flight[PooledCompletion]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -141,6 +145,7 @@ class Pool:
     async def forget(self, context: str) -> None:
         """Erases the cached replies to prompts that may have held a context's text."""
         await self._cache.forget(context)
+        await self._in_memory.forget(context)
 
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""
@@ -211,7 +216,12 @@ class Pool:
     def _keys(self, choices: list[Choice], request: CompletionRequest) -> list[str]:
         sample = request.sample if request.sampling.temperature > 0 else 1
         asked = asked_digest(
-            request.messages, request.sampling, private=request.private, sample=sample, schema=request.schema
+            request.messages,
+            request.sampling,
+            private=request.private,
+            sample=sample,
+            schema=request.schema,
+            ephemeral=request.ephemeral,
         )
         return [cache_key(choice.offered.identity, asked) for choice in choices]
 
@@ -236,7 +246,7 @@ class Pool:
     async def _fly(
         self, flight: Flight[PooledCompletion], request: CompletionRequest, choices: list[Choice], keys: list[str]
     ) -> PooledCompletion:
-        found = None if request.fresh else await self._cache.get(list(dict.fromkeys(keys)))
+        found = None if request.fresh else await self._cache_of(request).get(list(dict.fromkeys(keys)))
         if found is None:
             return await self._ask_hosts(flight, request, choices, keys)
         self._hits += 1
@@ -268,7 +278,7 @@ class Pool:
         if is_cacheable(completion) and not flight.private:
             key = next(key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target)
             # Before anyone is told: what was answered is never asked again, whatever is killed.
-            await self._cache.put(
+            await self._cache_of(request).put(
                 key, CachedCompletion(completion, won.target.host, won.target.model, request.contexts)
             )
         record = CompletionRecord(
@@ -322,6 +332,10 @@ class Pool:
 
     async def clear_cache(self) -> None:
         await self._cache.clear()
+        await self._in_memory.clear()
+
+    def _cache_of(self, request: CompletionRequest) -> CompletionCache:
+        return self._in_memory if request.ephemeral else self._cache
 
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
 

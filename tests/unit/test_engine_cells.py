@@ -18,6 +18,7 @@ from rlmd.engine.limits import Purse
 from rlmd.engine.parts import Parts
 from rlmd.engine.passages import shown_in, verified
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.runfolder import DiskFolder
 from rlmd.errors import HostFailed, NotFound, PromptTooLong, RlmdError
 from rlmd.events import CompletionRecord, Limits, Pin, RunStarted, Span, Text
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
@@ -68,7 +69,10 @@ class Bench:
     def __init__(self, folder: Path, threads: ThreadPoolExecutor) -> None:
         self.folder, self.pool = folder, StubPool()
         self.recorder = Recorder(
-            "r", Journal(folder, threads), lambda one: Feed("r", folder, threads, lambda: one.last_seq), lambda: 1.0
+            "r",
+            Journal(DiskFolder(folder), threads),
+            lambda one: Feed("r", DiskFolder(folder), threads, lambda: one.last_seq),
+            lambda: 1.0,
         )
         self.recorder.add(
             RunStarted, question=Text(chars=1, text="?"), strategy="rlm", contexts=(), session=None, root=(), sub=(),
@@ -88,7 +92,7 @@ class Bench:
         return await self.host.answer(SubQuery(prompt, None, spans), batch=1, slot=slot)
 
     def facts(self, kind: str) -> list:
-        return [fact for fact in read_facts(self.folder).facts if fact.type == kind]
+        return [fact for fact in read_facts(DiskFolder(self.folder)).facts if fact.type == kind]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal, read_facts
 from rlmd.engine.recorder import Recorder
+from rlmd.engine.runfolder import DiskFolder
 from rlmd.events import AnyFact, CellEnded, Delta, Limits, Note, RunInterrupted, RunStarted, Text
 
 
@@ -32,7 +33,7 @@ class Sink:
         await self.gate.wait()
 
     def fact(self, fact: AnyFact) -> None:
-        self.journalled &= read_facts(self.folder, fact.seq, fact.seq).facts == [fact]
+        self.journalled &= read_facts(DiskFolder(self.folder), fact.seq, fact.seq).facts == [fact]
         self.facts.append(fact)
 
     def delta(self, delta: Delta) -> None:
@@ -46,7 +47,10 @@ class Sink:
 async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
     with ThreadPoolExecutor(1) as threads:
         made = Recorder(
-            "r", Journal(tmp_path, threads), lambda one: Feed("r", tmp_path, threads, lambda: one.last_seq), lambda: 1.0
+            "r",
+            Journal(DiskFolder(tmp_path), threads),
+            lambda one: Feed("r", DiskFolder(tmp_path), threads, lambda: one.last_seq),
+            lambda: 1.0,
         )
         made.add(
             RunStarted, question=Text(chars=1, text="?"), strategy="auto", contexts=(), session=None, root=(), sub=(),

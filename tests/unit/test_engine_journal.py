@@ -12,6 +12,7 @@ import pytest
 from rlmd.engine import journal as journals
 from rlmd.engine.journal import Journal, clean, mend, read_facts, read_record, read_text, read_value
 from rlmd.engine.record import fold
+from rlmd.engine.runfolder import DiskFolder, MemoryFolder, RunFolder
 from rlmd.errors import DiskFull, InternalError, NotFound
 from rlmd.events import (
     AnyFact,
@@ -61,7 +62,7 @@ def note(seq: int, text: str = "n") -> Note:
 
 
 def write(folder: Path, threads: ThreadPoolExecutor, facts: list[AnyFact]) -> None:
-    journal = Journal(folder, threads)
+    journal = Journal(DiskFolder(folder), threads)
     for fact in facts:
         journal.append(fact)
     journal.close()
@@ -71,45 +72,47 @@ def test_facts_come_back_equal_and_in_part(tmp_path: Path, threads: ThreadPoolEx
     """What is appended is read back; a stretch is read without the rest."""
     facts: list[AnyFact] = [started(), *(note(seq) for seq in range(2, 50)), ended(50)]
     write(tmp_path, threads, facts)
-    assert read_facts(tmp_path).facts == facts
-    assert read_facts(tmp_path, 10, 12).facts == facts[9:12]
-    assert read_facts(tmp_path, 51).facts == []
+    assert read_facts(DiskFolder(tmp_path)).facts == facts
+    assert read_facts(DiskFolder(tmp_path), 10, 12).facts == facts[9:12]
+    assert read_facts(DiskFolder(tmp_path), 51).facts == []
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """What stands before the mark is not looked at again: a long journal is followed in one pass, not in many."""
     facts: list[AnyFact] = [started(), *(note(seq) for seq in range(2, 50)), ended(50)]
     write(tmp_path, threads, facts)
-    first = read_facts(tmp_path, 1, 20)
+    first = read_facts(DiskFolder(tmp_path), 1, 20)
     journal = tmp_path / "journal.jsonl"
     data = journal.read_bytes()
     journal.write_bytes(b"#" * first.after.offset + data[first.after.offset :])
-    assert read_facts(tmp_path, 21, 30, first.after).facts == facts[20:30]
-    assert read_facts(tmp_path, 25, None, first.after).facts == facts[24:]
+    assert read_facts(DiskFolder(tmp_path), 21, 30, first.after).facts == facts[20:30]
+    assert read_facts(DiskFolder(tmp_path), 25, None, first.after).facts == facts[24:]
     journal.write_bytes(data)
-    assert read_facts(tmp_path, 5, 6, first.after).facts == facts[4:6], "a mark beyond is of no use, and no harm"
+    assert read_facts(DiskFolder(tmp_path), 5, 6, first.after).facts == facts[4:6], (
+        "a mark beyond is of no use, and no harm"
+    )
 
 
 async def test_long_text_is_stored_before_the_fact_names_it(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """Over 4,096 characters a text is a value; equal texts are one value; all come back whole."""
-    journal = Journal(tmp_path, threads)
+    journal = Journal(DiskFolder(tmp_path), threads)
     for text in ("é" * 4096, "é" * 4097, "x" * 300_000, "x" * 300_000):
         stored = await journal.text(text)
         assert (stored.text is None) == (len(text) > 4096)
         assert stored.chars == len(text)
-        assert read_text(tmp_path, stored) == text
+        assert read_text(DiskFolder(tmp_path), stored) == text
     assert len(list((tmp_path / "values").iterdir())) == 2
     await journal.finish()
 
 
 async def test_raw_bytes_do_not_break_the_journal(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """A lone surrogate or NUL, wherever it stands in a fact, becomes U+FFFD, one for one."""
-    journal = Journal(tmp_path, threads)
+    journal = Journal(DiskFolder(tmp_path), threads)
     assert (await journal.text("a\udcffb\0c")).text == "a\ufffdb\ufffdc"
     journal.append(started())
     journal.append(note(2, "bad \udcff name"))
     journal.close()
-    assert read_facts(tmp_path).facts[1] == note(2, "bad \ufffd name")
+    assert read_facts(DiskFolder(tmp_path)).facts[1] == note(2, "bad \ufffd name")
     assert clean("plain é") == "plain é"
 
 
@@ -119,13 +122,13 @@ def test_a_torn_last_line_is_cut_and_reported(tmp_path: Path, threads: ThreadPoo
     path = tmp_path / "journal.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"run_id":"x","se')
-    reading = read_facts(tmp_path)
+    reading = read_facts(DiskFolder(tmp_path))
     assert ([fact.seq for fact in reading.facts], reading.cut) == ([1, 2], 17)
-    assert read_record(tmp_path).last_seq == 2
-    assert mend(tmp_path) == 17
-    assert mend(tmp_path) == 0
+    assert read_record(DiskFolder(tmp_path)).last_seq == 2
+    assert mend(DiskFolder(tmp_path)) == 17
+    assert mend(DiskFolder(tmp_path)) == 0
     write(tmp_path, threads, [note(3)])
-    assert [fact.seq for fact in read_facts(tmp_path).facts] == [1, 2, 3]
+    assert [fact.seq for fact in read_facts(DiskFolder(tmp_path)).facts] == [1, 2, 3]
 
 
 def test_a_torn_end_is_no_end(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
@@ -133,7 +136,7 @@ def test_a_torn_end_is_no_end(tmp_path: Path, threads: ThreadPoolExecutor) -> No
     write(tmp_path, threads, [started(), ended(2)])
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
-    assert read_record(tmp_path).state == "running"
+    assert read_record(DiskFolder(tmp_path)).state == "running"
 
 
 def test_an_ended_run_is_told_from_its_ends(
@@ -148,7 +151,7 @@ def test_an_ended_run_is_told_from_its_ends(
     parsed: list[bytes] = []
     real = journals._fact
     monkeypatch.setattr(journals, "_fact", lambda line, folder: parsed.append(line) or real(line, folder))
-    record = read_record(tmp_path)
+    record = read_record(DiskFolder(tmp_path))
     assert record == whole
     assert (record.strategy, record.turns, record.sub_queries, record.state) == ("rlm", 3, 7, "ended")
     assert len(parsed) == 4
@@ -159,13 +162,13 @@ def test_a_long_last_fact_is_found(tmp_path: Path, threads: ThreadPoolExecutor, 
     """The last line may be longer than what is read at once."""
     last = ended(4).model_copy(update={"why": "w" * chars})
     write(tmp_path, threads, [started(), note(2), note(3), last])
-    assert read_record(tmp_path).why == "w" * chars
+    assert read_record(DiskFolder(tmp_path)).why == "w" * chars
 
 
 def test_an_interrupted_run_is_told_so(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """The fold knows the end that a restart writes."""
     write(tmp_path, threads, [started(), RunInterrupted(run_id=RUN, seq=2, time=12.0, why="stopped")])
-    record = read_record(tmp_path)
+    record = read_record(DiskFolder(tmp_path))
     assert (record.state, record.why, record.ended, record.outcome) == ("interrupted", "stopped", 12.0, None)
 
 
@@ -194,7 +197,7 @@ def test_what_only_counts_is_not_parsed_at_a_start(
         return parse(line, folder)
 
     monkeypatch.setattr(journals, "_fact", counted)
-    record = read_record(tmp_path)
+    record = read_record(DiskFolder(tmp_path))
     assert record == fold(facts)
     assert (record.sub_queries, record.turns, record.strategy) == (2, 2, "rlm")
     assert not any(b"subquery_failed" in line for line in parsed)
@@ -204,7 +207,7 @@ def test_a_full_disk_leaves_whole_lines(
     tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short write is taken back, and the error says what to do."""
-    journal = Journal(tmp_path, threads)
+    journal = Journal(DiskFolder(tmp_path), threads)
     journal.append(started())
     real = os.write
     monkeypatch.setattr(journals.os, "write", lambda fd, data: real(fd, data[:20]))
@@ -213,19 +216,50 @@ def test_a_full_disk_leaves_whole_lines(
     monkeypatch.undo()
     journal.append(note(2))
     journal.close()
-    assert read_facts(tmp_path).cut == 0
-    assert [fact.seq for fact in read_facts(tmp_path).facts] == [1, 2]
+    assert read_facts(DiskFolder(tmp_path)).cut == 0
+    assert [fact.seq for fact in read_facts(DiskFolder(tmp_path)).facts] == [1, 2]
 
 
 def test_what_is_not_there_and_what_is_no_fact(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """Missing journals and values are not found, a path is no digest, and a damaged line is never skipped silently."""
     with pytest.raises(NotFound):
-        read_facts(tmp_path)
+        read_facts(DiskFolder(tmp_path))
     for digest in ("a" * 64, "../../etc/passwd", ""):
         with pytest.raises(NotFound):
-            read_value(tmp_path, digest)
+            read_value(DiskFolder(tmp_path), digest)
     write(tmp_path, threads, [started()])
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b"not json\n")
     with pytest.raises(InternalError):
-        read_facts(tmp_path)
+        read_facts(DiskFolder(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+async def test_a_journal_in_memory_is_one_on_disk_but_for_the_disk(
+    tmp_path: Path, threads: ThreadPoolExecutor, kind: str
+) -> None:
+    """The same calls lead to the same answers; of the one in memory no file is made."""
+    folder: RunFolder = DiskFolder(tmp_path / "run") if kind == "disk" else MemoryFolder("run")
+    assert (folder.name, folder.begun()) == ("run", False)
+    with pytest.raises(NotFound):
+        read_value(folder, "0" * 64)
+    journal = Journal(folder, threads)
+    facts = [started(), *(note(seq, "n" * seq * 40) for seq in range(2, 400))]
+    for fact in facts:
+        journal.append(fact)
+    long = await journal.text("long text " * 10_000)
+    await journal.finish()
+    assert folder.begun()
+    assert (await journal.text("long text " * 10_000), read_text(folder, long)) == (long, "long text " * 10_000)
+    first = read_facts(folder, 1, 20)
+    assert (first.facts, read_facts(folder, 21, None, first.after).facts) == (facts[:20], facts[20:])
+    assert read_record(folder).last_seq == len(facts)
+    again = Journal(folder, threads)
+    again.append(ended(400))
+    again.close()
+    assert read_record(folder).outcome == "answered"
+    whole = folder.size()
+    folder.log().append(b'{"torn')
+    assert (read_facts(folder).cut, mend(folder), mend(folder), folder.size()) == (6, 6, 0, whole)
+    assert folder.child("c").name == "c"
+    assert (tmp_path / "run").exists() == (kind == "disk")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlmd.engine.journal import Journal, read_text
+from rlmd.engine.runfolder import DiskFolder
 from rlmd.errors import InternalError, NotFound
 
 LONG = "x" * 200_000
@@ -16,13 +17,13 @@ LONG = "x" * 200_000
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path, ThreadPoolExecutor(2))
+    return Journal(DiskFolder(tmp_path), ThreadPoolExecutor(2))
 
 
 async def test_a_value_that_is_cut_or_gone_is_no_answer(journal: Journal) -> None:
     text = await journal.text(LONG)
     assert text.digest is not None
-    file = journal.folder / "values" / text.digest
+    file = journal.folder.path / "values" / text.digest
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InternalError) as damaged:
         read_text(journal.folder, text)
@@ -46,4 +47,4 @@ def test_two_equal_replies_at_once(journal: Journal, monkeypatch: pytest.MonkeyP
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(journal._store, "0" * 64, LONG) for _ in range(2)]:
             done.result()
-    assert [file.name for file in (journal.folder / "values").iterdir()] == ["0" * 64]
+    assert [file.name for file in (journal.folder.path / "values").iterdir()] == ["0" * 64]

@@ -86,6 +86,7 @@ def ask(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask every sub-query anew, not from the cache.")] = False,
     private: options.Private = False,
+    ephemeral: options.Ephemeral = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
     events: Annotated[bool, typer.Option("--events", help="Print each fact as a line of JSON as it comes.")] = False,
@@ -107,7 +108,12 @@ def ask(
         raise options.usage_error("Standard input can be read only once.")
     limits = options.parse_limits(limit)
     load = LoadOptions(
-        include=tuple(include or ()), exclude=tuple(exclude or ()), everything=everything, raw=raw, private=private
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        everything=everything,
+        raw=raw,
+        private=private,
+        ephemeral=ephemeral,
     )
     sources = Sources(tuple(files), tuple(context or ()), session, load)
     wanted = _schema(schema) if schema is not None else None

@@ -14,6 +14,7 @@ from rlmd.ctl.running import with_daemon
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
+    from rlmd.wire.methods import ContextInfo
 
 app = typer.Typer(help="The texts that questions are asked of.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,6 +38,7 @@ def load(
     everything: options.Everything = False,
     raw: options.Raw = False,
     private: options.Private = False,
+    ephemeral: options.Ephemeral = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be loaded.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -45,7 +47,7 @@ def load(
 
     if STDIN in path and len(path) > 1:
         raise options.usage_error("Standard input is a context of its own: load it alone.")
-    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), everything, raw, private, dry_run)
+    wanted = LoadOptions(name, tuple(include or ()), tuple(exclude or ()), everything, raw, private, dry_run, ephemeral)
 
     async def work(client: Client, output: Output) -> None:
         several = len(path) > 1
@@ -157,7 +159,7 @@ def list_contexts(json: options.Json = False) -> None:
                 (
                     context.name, context.kind, f"{context.documents:,}", f"{context.chars:,}", size(context.bytes),
                     ago(now - context.updated),
-                    " ".join(["private"] * context.private + ["implicit"] * context.implicit),
+                    " ".join(_marks(context)),
                 )
                 for context in result.contexts
             ],
@@ -187,7 +189,7 @@ def info(
             output.model(result)
             return
         context = result.context
-        marks = ["private"] * context.private + ["implicit"] * context.implicit
+        marks = _marks(context)
         output.print(f"{shown(context.name)}: {', '.join([context.kind, *marks])}, revision {context.revision}")
         figures = f"{count(context.documents, 'document')}, {count(context.chars, 'character')}, {size(context.bytes)}"
         output.print(f"{figures}, updated {ago(time.time() - context.updated)}")
@@ -283,3 +285,8 @@ def drop(
             output.remark(f"{one} is erased" + (f", with {' and '.join(with_it)}" if with_it else ""), None)
 
     with_daemon(work)
+
+
+def _marks(context: ContextInfo) -> list[str]:
+    hidden = "ephemeral" if context.ephemeral else "private"
+    return [hidden] * context.private + ["implicit"] * context.implicit

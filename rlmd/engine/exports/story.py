@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rlmd.engine.history import elide
 from rlmd.engine.journal import read_facts, read_text
 from rlmd.engine.past import without_stopped
 from rlmd.engine.record import RunRecord, fold
+from rlmd.engine.runfolder import RunFolder
 from rlmd.errors import RlmdError
 from rlmd.events import (
     AnyFact,
@@ -92,7 +92,7 @@ class Story:
     remarks: list[str]
 
 
-def story_of(folder: Path) -> Story:
+def story_of(folder: RunFolder) -> Story:
     """Reads a run's folder. Raises ``InternalError``, ``NotFound``."""
     facts = read_facts(folder).facts
     record = fold(facts)
@@ -113,7 +113,7 @@ def story_of(folder: Path) -> Story:
 class _Teller:
     """The fold from facts to turns."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self.turns: list[TurnStory] = []
         self.remarks: list[str] = []

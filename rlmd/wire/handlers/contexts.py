@@ -35,12 +35,13 @@ class ContextHandlers:
         }
 
     async def load(self, client: Connection, params: m.LoadParams) -> m.LoadResult:
-        if client.egress and params.private:
+        if client.egress and (params.private or params.ephemeral):
             raise _hidden()
         report = await self._contexts.load(
             _source(params.source),
             name=params.name,
             private=params.private,
+            ephemeral=params.ephemeral,
             dry_run=params.dry_run,
             egress=client.egress,
         )
@@ -48,10 +49,17 @@ class ContextHandlers:
         return m.LoadResult.model_validate(report, from_attributes=True)
 
     async def begin(self, client: Connection, params: m.BeginParams) -> m.UploadResult:
-        if client.egress and params.private:
+        if client.egress and (params.private or params.ephemeral):
             raise _hidden()
         announced = Announced(
-            params.digest, params.bytes, params.name, params.origin, params.private, params.raw, client.egress
+            digest=params.digest,
+            bytes=params.bytes,
+            name=params.name,
+            origin=params.origin,
+            private=params.private,
+            raw=params.raw,
+            egress=client.egress,
+            ephemeral=params.ephemeral,
         )
         upload_id, received = await self._contexts.begin_upload(announced)
         return m.UploadResult(upload_id=upload_id, received=received)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rlmd import __version__
 from rlmd.config import Paths
+from rlmd.contexts import in_memory
 from rlmd.errors import InvalidParams
 from rlmd.wire.connection import Connection
 from rlmd.wire.discover import openrpc
@@ -23,6 +24,7 @@ from rlmd.wire.methods import (
 class GreetingHandlers:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
+        self._spool_in_memory = in_memory(paths.spool)
 
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {"initialize": self.initialize, "rpc.discover": self.discover}
@@ -38,6 +40,7 @@ class GreetingHandlers:
             server="rlmd",
             version=__version__,
             spool_folder=str(self._paths.spool),
+            spool_in_memory=self._spool_in_memory,
             methods=tuple(METHODS),
         )
 

@@ -15,6 +15,10 @@ MAX_PEEK_CHARS = 65_536
 MAX_CHUNK = 1 << 20
 
 
+EPHEMERAL = Field(
+    False,
+    description="Private, and never on disk: it and all that is derived from it are in memory, and go with the daemon",
+)
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,20}$")]
 
 
@@ -66,6 +70,7 @@ class LoadParams(Params):
     name: str | None = Field(None, min_length=1, max_length=200)
     source: Source
     private: bool = False
+    ephemeral: bool = EPHEMERAL
     dry_run: bool = False
 
 
@@ -77,6 +82,7 @@ class BeginParams(Params):
     name: str | None = Field(None, min_length=1, max_length=200)
     origin: str | None = Field(None, description="A label or path that citations show")
     private: bool = False
+    ephemeral: bool = EPHEMERAL
     raw: bool = Field(True, description="Keep every byte, as of a spool file; else as of a file, decoded and converted")
 
 
@@ -127,6 +133,7 @@ class ContextInfo(Result):
     sources: tuple[str, ...]
     used: float = Field(0.0, description="When it was last read or asked, to the hour")
     roots: bool = Field(False, description="It came from paths, which are looked through again before each question")
+    ephemeral: bool = Field(False, description="It is in memory alone, and gone when the daemon stops")
 
 
 class LoadResult(Result):

@@ -28,6 +28,7 @@ class InitializeResult(Result):
     server: str
     version: str
     spool_folder: str
+    spool_in_memory: bool = Field(False, description="Whether ephemeral text may be written there")
     inline_bytes: int = INLINE_BYTES
     methods: tuple[str, ...]
 

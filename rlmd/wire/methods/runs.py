@@ -99,6 +99,7 @@ class RunInfo(Result):
     sub_queries: int
     last_seq: int
     parent: str | None = None
+    ephemeral: bool = Field(False, description="It read ephemeral text: it is in memory alone, gone with the daemon")
     why: str | None = None
 
 

@@ -16,6 +16,7 @@ class SessionInfo(Result):
     held_by: str | None
     contexts: tuple[Pin, ...]
     private: bool
+    ephemeral: bool = False
     cells: int
     alive: bool
     used: float
