@@ -63,8 +63,11 @@ def _serve(paths: Paths, settings: Settings) -> int:
     from rlmd.daemon import run
     from rlmd.errors import ConfigInvalid, RlmdError
     from rlmd.logs import configure_logging
+    from rlmd.ownprocess import allow_many_descriptors, keep_memory_out_of_core_dumps
 
     configure_logging(settings.log.level)
+    keep_memory_out_of_core_dumps()
+    allow_many_descriptors()
     os.chdir("/")  # whatever folder it was started in can still be unmounted; all our paths are absolute
     try:
         uvloop.run(run(paths, settings))

@@ -79,7 +79,7 @@ Ephemeral = Annotated[
     bool,
     typer.Option(
         "--ephemeral",
-        help="Private, and never on disk: the text, runs and answers are in the daemon's memory, and gone when it stops.",
+        help="Private, and never on disk: text, runs and answers are in the daemon's memory, and gone when it stops.",
     ),
 ]
 Include = Annotated[

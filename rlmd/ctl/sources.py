@@ -6,6 +6,7 @@ one; then, and for all that has no path, the text goes through the daemon's spoo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -137,6 +138,8 @@ async def load_stream(
 
 
 async def _upload(client: Client, file: BinaryIO, origin: str, options: LoadOptions, *, raw: bool) -> LoadResult:
+    if options.dry_run:
+        raise InvalidParams("What has to be uploaded cannot be looked at only.", hint="Load it without --dry-run.")
     return await upload(
         client,
         file,
@@ -237,14 +240,15 @@ def _written(folder: Path, head: bytes, stream: BinaryIO) -> Path:
     return file
 
 
-def _in_memory(head: bytes, stream: BinaryIO) -> BinaryIO:
+@contextlib.contextmanager
+def _in_memory(head: bytes, stream: BinaryIO) -> Iterator[BinaryIO]:
     """What the stream gives, on no disk and in no folder."""
-    file = open(os.memfd_create("rlmctl"), "w+b", buffering=0)
-    chunk = head
-    while chunk:
-        _write_all(file, chunk)
-        chunk = stream.read(CHUNK)
-    return file
+    with open(os.memfd_create("rlmctl"), "w+b", buffering=0) as file:
+        chunk = head
+        while chunk:
+            _write_all(file, chunk)
+            chunk = stream.read(CHUNK)
+        yield file
 
 
 def _write_all(target: BinaryIO, data: bytes) -> None:

@@ -106,5 +106,6 @@ class Lookups:
     def _find(self, run_id: str, *, egress: bool) -> RunRecord:
         record = self._archive.records.get(run_id)
         if record is None or (egress and self._going.current(record).private):
-            raise NotFound(f"There is no run {run_id}.", hint="List runs with run/list.", run_id=run_id)
+            hint = "List runs with run/list; those over ephemeral text are gone when the daemon stops."
+            raise NotFound(f"There is no run {run_id}.", hint=hint, run_id=run_id)
         return self._going.current(record)

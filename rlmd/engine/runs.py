@@ -296,7 +296,9 @@ class Engine(Lookups):
         """
         name = self._parts.contexts.real_name(name, egress=egress)
         async with self._starting:
-            telling = [run_id for run_id, record in self._archive.records.items() if name in self._held(record)]
+            # Children go with their parents, who hold all that they do.
+            records = [record for record in self._archive.records.values() if record.parent is None]
+            telling = [record.run_id for record in records if name in self._held(record)]
             for run_id in telling:
                 if run_id in self._going.live:
                     await self.cancel(run_id, f"its context {name!r} was dropped")
