@@ -27,3 +27,22 @@ def allow_many_descriptors() -> None:
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def swapped_to() -> list[str]:
+    """Disks to which the kernel may write this process's memory: proc(5), cgroup-v2 ``memory.swap.max``."""
+    try:
+        lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    except OSError:
+        return []
+    disks = [line.split()[0] for line in lines if not line.startswith("/dev/zram")]
+    return [] if disks and _swap_forbidden() else disks
+
+
+def _swap_forbidden() -> bool:
+    try:
+        group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        folder = Path("/sys/fs/cgroup") / group.removeprefix("0::/")
+        return (folder / "memory.swap.max").read_text().strip() == "0"
+    except (OSError, StopIteration):
+        return False

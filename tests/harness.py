@@ -38,8 +38,8 @@ Json = dict[str, Any]
 class Folders:
     """A home of one's own with short paths: a daemon that gets ``environment()`` sees nothing of the machine's user."""
 
-    def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="rlmd-"))
+    def __init__(self, below: Path | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="rlmd-", dir=below))
         self.home = self.root / "h"
         self.runtime = self.root / "r"
         self.state = self.root / "s"

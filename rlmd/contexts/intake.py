@@ -55,19 +55,23 @@ class Pack:
         self.check()
         if not self._alone:
             self._hash.update(data)
+        self.check_room(len(data))
         self.size += len(data)
-        if self._room is not None and self.size > self._room:
-            raise TooLarge(
-                f"The text takes more than the {self._room} bytes of memory that are left for ephemeral texts.",
-                hint="Drop other ephemeral contexts, load less, or load it as a private one, on disk.",
-                limit=self._room,
-            )
         view = memoryview(data)
         while self._fd >= 0 and view:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
                 raise translated(error, "storing the context") from error
+
+    def check_room(self, size: int) -> None:
+        """Raises ``TooLarge`` when so many bytes more are more than there is room for."""
+        if self._room is not None and self.size + size > self._room:
+            raise TooLarge(
+                f"The text takes more than the {self._room} bytes of memory that are left for ephemeral texts.",
+                hint="Drop other ephemeral contexts, load less, or load it as a private one, on disk.",
+                limit=self._room,
+            )
 
     def begin(self, *, partial: bool = False) -> tuple[int, hashlib._Hash]:
         """Begins a document, of which only a part comes in if ``partial``; returns what ``rewind`` needs."""

@@ -194,6 +194,8 @@ class Loader:
         """Reads a file, again if it changes meanwhile; of one that only grew, what is new is stored."""
         start = self._pack.begin()
         grown = known.document if known and _may_have_grown(known.document, os.fstat(fd).st_size) else None
+        if grown is None:
+            self._pack.check_room(os.fstat(fd).st_size)
         for attempt in range(1, _ATTEMPTS + 1):
             before = os.fstat(fd)
             try:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
+import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +143,34 @@ async def test_a_run_that_goes_on_ends_with_the_daemon(
         assert not client.facts(run["run_id"], "run_interrupted")[0]["resumable"]
     await daemon.stop()
     assert traces(folders) == []
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+async def test_no_write_of_it_goes_to_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    """Every byte that the daemon and its children hand to the kernel, by where it goes: what is written and removed
+    again leaves no trace in a folder, and would be on the disk all the same."""
+    calls = "trace=write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_file_range,openat,memfd_create"
+    out = tmp_path / "calls"
+    tracer = await asyncio.create_subprocess_exec(
+        "strace", "-f", "-y", "-s", "1000000", "-e", calls, "-o", str(out), "-p", str(daemon.pid),
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert tracer.stderr is not None
+        async with asyncio.timeout(60):
+            while b"attached" not in await tracer.stderr.readline():
+                pass
+        async with daemon.connect() as client:
+            await work(client)
+        await daemon.stop()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            tracer.terminate()
+        await tracer.wait()
+    lines = out.read_text(errors="replace").splitlines()
+    telling = [line for line in lines if any(mark in line for mark in MARKS)]
+    assert [line for line in telling if "<socket:" in line], "nothing was seen"
+    ways = ("<socket:", "<UNIX", "<pipe:", "</memfd:")
+    to_files = [line[:200] for line in telling if not any(way in line.split(",")[0] for way in ways)]
+    assert to_files == []

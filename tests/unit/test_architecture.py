@@ -57,7 +57,7 @@ BELOW: dict[str, frozenset[str]] = {
     "contexts.converter_child": frozenset({"repl.cage"}),
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
-    "wire": VOCABULARY | {"tomltext", "providers", "pool", "repl", "contexts", "engine"},
+    "wire": VOCABULARY | {"ownprocess", "tomltext", "providers", "pool", "repl", "contexts", "engine"},
     "wire.methods": CLIENTS,
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
@@ -68,10 +68,11 @@ BELOW: dict[str, frozenset[str]] = {
     "mcp": CLIENTS | {"client", "ctl.sources", "ctl.progress", "ctl.terminal"},
     "logs": VOCABULARY,
     "tomltext": frozenset(),
+    "ownprocess": frozenset(),
     "claim": VOCABULARY,
     "systemd": VOCABULARY,
     "daemon": VOCABULARY | {"logs", "claim", "systemd"} | {"providers", "pool", "repl", "contexts", "engine", "wire"},
-    "__main__": VOCABULARY | {"logs", "daemon"},
+    "__main__": VOCABULARY | {"logs", "ownprocess", "daemon"},
 }
 
 #: What may stand at the top of the repository.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rlmd.config import check_settings
 from rlmd.errors import RlmdError
+from rlmd.ownprocess import swapped_to
 from rlmd.pool import HostStatus
 from rlmd.wire.handlers.parts import Parts
 from rlmd.wire.methods import Check
@@ -34,7 +35,7 @@ class Doctor:
         return tuple(found)
 
     def _examinations(self) -> tuple[Callable[[], Awaitable[list[Check]]], ...]:
-        return (self._config, self._socket, self._folders, self._contexts, self._cage, self._hosts)
+        return (self._config, self._socket, self._folders, self._contexts, self._ephemeral, self._cage, self._hosts)
 
     async def _config(self) -> list[Check]:
         settings, problems = check_settings(self._parts.paths)
@@ -77,6 +78,13 @@ class Doctor:
         except RlmdError as error:
             return [*found, Check(name="search", ok=False, message=error.message, hint=error.hint or _REINSTALL)]
         return [*found, Check(name="search", ok=True, message="the helper process answers")]
+
+    async def _ephemeral(self) -> list[Check]:
+        """Memory is no disk, unless it is swapped to one."""
+        disks = swapped_to()
+        message = f"Memory may be swapped to {', '.join(disks)}." if disks else "memory is not swapped to a disk"
+        hint = "Encrypt the swap, or set MemorySwapMax=0: systemctl --user edit rlmd" if disks else ""
+        return [Check(name="ephemeral", ok=not disks, message=message, hint=hint, needed=False)]
 
     async def _cage(self) -> list[Check]:
         proofs = await self._parts.workers.prove_layers()
