@@ -89,20 +89,24 @@ class OpenRun:
         """Tells that another run began within this one."""
         self._within[live.recorder.run_id] = live
         question = live.recorder.record.question
-        run.recorder.add(ChildStarted, **_which(live), question=question if question.digest is None else _EMPTY)
+        tell = question.digest is None and not _must_not_tell(run, live)
+        run.recorder.add(ChildStarted, **_which(live), question=question if tell else _EMPTY)
 
     def ended(self, run: Run, live: Live) -> None:
         """Tells how a run within this one ended, and what it took."""
         del self._within[live.recorder.run_id]
         record = live.recorder.record
         if run.recorder.record.active and record.outcome is not None:
+            error, receipt = record.error, record.receipt
+            if _must_not_tell(run, live):
+                error, receipt = None, receipt and receipt.model_copy(update={"unread": ()})
             run.recorder.add(
                 ChildEnded,
                 **_which(live),
                 outcome=record.outcome,
                 answer=_EMPTY,
-                error=record.error,
-                receipt=record.receipt,
+                error=error,
+                receipt=receipt,
             )
 
     async def _ask(self, run: Run, request: QueryRequest) -> QueryReport:
@@ -125,6 +129,11 @@ class OpenRun:
 
 
 _EMPTY = Text(chars=0, text="")
+
+
+def _must_not_tell(run: Run, live: Live) -> bool:
+    """What is ephemeral is not told in a journal on disk."""
+    return live.recorder.record.ephemeral and not run.recorder.record.ephemeral
 
 
 def _which(live: Live) -> dict[str, str | int]:
