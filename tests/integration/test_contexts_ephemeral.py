@@ -208,3 +208,24 @@ async def test_doctor_tells_of_swap(client: Client) -> None:
     checks = {one["name"]: one for one in (await client.call("daemon/doctor"))["checks"]}
     on_disk = [line for line in Path("/proc/swaps").read_text().splitlines()[1:] if "zram" not in line]
     assert checks["ephemeral"]["ok"] == (not on_disk)
+
+
+async def test_an_open_run_on_disk_does_not_tell_of_one_within_it(daemon: Daemon, folders: Folders) -> None:
+    async with daemon.connect() as client:
+        await load(client, "zebrafish-diary", f"The safe of {WORD} opens with four turns.\n")
+        opened = str(uuid.uuid4())
+        await client.call("run/open", {"run_id": opened, "title": "somebody"})
+        within = new_run(f"How does the safe of {WORD} open?", "zebrafish-diary", strategy="quote", within=opened)
+        assert WORD in (await client.call("run/ask", within))["answer"]
+        cell = {
+            "run_id": str(uuid.uuid4()),
+            "code": f"1/0  # {WORD}",
+            "contexts": ["zebrafish-diary"],
+            "within": opened,
+        }
+        await client.call("repl/execute", cell)
+        await client.call("run/close", {"run_id": opened})
+        assert len(client.facts(opened, "child_ended")) in (0, 2)
+        assert (await client.call("run/show", {"run_id": opened}))["run"]["ephemeral"] is False
+    for folder in (folders.state, folders.cache, folders.runtime):
+        assert holding(folder, (WORD, "zebrafish-diary")) == []
