@@ -15,6 +15,7 @@ from statistics import median
 
 from rlmd.contexts import word_vectors
 from rlmd.contexts.index import Index
+from rlmd.contexts.passages import GOOD_CHARS
 from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.thesaurus import LONGEST, related
@@ -107,7 +108,7 @@ def rank(index: Index, shelf: Shelf, volume: Volume, query: str, limit: int) -> 
     worth = tally.best(_CANDIDATES + 4 * limit)
     candidates = _read(index, shelf, live, worth)
     weight = _NEARNESS_WEIGHT * (1 - max((tally.share_of_words(c.passage) for c in candidates[:3]), default=1.0))
-    return _chosen(by_meaning(candidates, query, weight), limit)
+    return _chosen(by_meaning(candidates, query, weight), limit, shelf)
 
 
 class _Tally:
@@ -255,21 +256,44 @@ def nearness(question: str, hits: list[Ranked]) -> list[float]:
 _FEWEST = 10
 
 
-def _chosen(ranked: list[Ranked], limit: int) -> list[Ranked]:
-    """The first ones, without those that say what a better one says."""
+def _chosen(ranked: list[Ranked], limit: int, shelf: Shelf) -> list[Ranked]:
+    """The first ones; what says the same as a better one is left out, what adjoins a better one is joined to it."""
     hits: list[Ranked] = []
-    seen: list[set[str]] = []
+    words: list[set[str]] = []
     for hit in ranked:
-        words = set(WORD.findall(hit.text))
-        if any(len(words & other) > _SAME * len(words | other) for other in seen):
+        if (at := next((n for n, better in enumerate(hits) if _adjoin(hit, better)), None)) is not None:
+            hits[at] = _joined(hits[at], hit, shelf)
+            words[at] = set(WORD.findall(hits[at].text))
             continue
-        seen.append(words)
-        hits.append(hit)
-        if len(hits) >= limit:
+        if len(hits) == limit:
             break
+        said = set(WORD.findall(hit.text))
+        if not any(len(said & other) > _SAME * len(said | other) for other in words):
+            hits.append(hit)
+            words.append(said)
     return hits
 
 
+def _adjoin(one: Ranked, other: Ranked) -> bool:
+    """Whether they stand side by side, with blank lines between them at most, and are no more than two usual passages.
+
+    A reader wants the stretch, not three neighbours in the place of three answers.
+    """
+    if one.document != other.document or max(one.end, other.end) - min(one.start, other.start) > 2 * GOOD_CHARS:
+        return False
+    return max(one.start, other.start) - min(one.end, other.end) <= _BLANK_CHARS
+
+
+def _joined(one: Ranked, other: Ranked, shelf: Shelf) -> Ranked:
+    """One hit of both, with the worth of ``one``."""
+    first = min(one, other, key=lambda hit: hit.start)
+    end = max(one.end, other.end)
+    text = shelf.ruler(one.document).text(first.start, end)
+    return replace(first, end=end, score=one.score, text=text)
+
+
+#: Between two passages that follow each other stand blank lines, as a rule one.
+_BLANK_CHARS = 5
 #: Passages that share more of their words than this are taken for copies of one another.
 _SAME = 0.85
 

@@ -183,6 +183,31 @@ async def test_a_question_in_other_words_finds_its_passage_by_meaning(store: Con
     assert hits[0].document == "attic.txt"
 
 
+async def test_passages_side_by_side_are_one_hit(store: ContextStore, tmp_path: Path) -> None:
+    """Up to the size of two; the place of the second is left to another document's passage."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    # Sections of 500 characters: three of them are one hit, four are more than one may be.
+    sections = [
+        f"House {number}\n=======\n\nA giraffe lives here. " + " ".join(f"word{number}x{n}" for n in range(53)) + "\n\n"
+        for number in range(1, 5)
+    ]
+    text = "".join(sections)
+    (folder / "houses.txt").write_text(text)
+    (folder / "food.txt").write_text("A giraffe eats leaves.\n")
+    await store.load(PathSource((str(folder),)), name="zoo")
+    hits, _ = await store.search("zoo", "giraffe")
+    assert sorted((hit.document, hit.text.count("giraffe")) for hit in hits) == [
+        ("food.txt", 1),
+        ("houses.txt", 1),
+        ("houses.txt", 3),
+    ]
+    for hit in hits:
+        if hit.document == "houses.txt":
+            assert hit.text == text[hit.start : hit.end]
+            assert hit.line == text.count("\n", 0, hit.start) + 1
+
+
 async def test_an_index_is_kept_and_a_damaged_one_rebuilt(tmp_path: Path) -> None:
     for round_number in range(3):
         store = await ContextStore.open(tmp_path / "state", tmp_path / "cache", tmp_path / "spool")

@@ -16,7 +16,7 @@ from typing import Protocol
 KEEP = 3
 #: Characters of a quote: search's usual passage stays whole, because what answers a question in other words than its
 #: own stands beside the words that match; a longer one is cut.
-QUOTE_CHARS = 1300
+QUOTE_CHARS = 1600
 _WORD = re.compile(r"[^\W_]+(?:[_'’-][^\W_]+)*")
 #: A sentence ends at its mark before a space, at an empty line, or at the end of a line that is an item or a heading.
 _SENTENCE_END = re.compile(
