@@ -7,6 +7,8 @@ argument, answers ``initialize``, and obeys:
     test/say {writes: [[message, …], …]}   each inner list goes out in one write; "reply" is the answer to this
                                            request, another string goes as it is, an object is a message
     test/big {chars}                       a reply of so many characters
+    test/deltas {run_id, text, chars}      TEXT as deltas of so many characters each, at full speed, between the facts
+                                           that open and end the run
     test/seen {}                           all requests so far, as they came
     test/hang {}                           no answer, ever
     test/late {seconds}                    an answer after so long
@@ -50,6 +52,9 @@ class Server:
                 await asyncio.sleep(0.02)
         elif method == "test/big":
             await send(writer, [reply | {"result": {"text": "x" * params["chars"]}}])
+        elif method == "test/deltas":
+            await send(writer, [reply | {"result": {}}])
+            await send(writer, run_in_deltas(**params))
         elif method == "test/seen":
             await send(writer, [reply | {"result": {"seen": self.seen}}])
         elif method == "test/late":
@@ -59,6 +64,24 @@ class Server:
             writer.close()
         elif answers := self.answers.get(method):
             await send(writer, [reply | (answers.pop(0) if len(answers) > 1 else answers[0])])
+
+
+def run_in_deltas(run_id: str, text: str, chars: int) -> list[Message | str]:
+    """All that a daemon tells of a run of one completion, its text cut small."""
+
+    def notification(method: str, **params: Any) -> Message:
+        return {"jsonrpc": "2.0", "method": method, "params": {"run_id": run_id, **params}}
+
+    whole = {"chars": len(text), "text": text}
+    return [
+        notification("run/fact", seq=1, time=0, type="turn_started", turn=1, stream="root"),
+        *(
+            notification("run/delta", stream="root", offset=start, text=text[start : start + chars])
+            for start in range(0, len(text), chars)
+        ),
+        notification("run/fact", seq=2, time=0, type="root_replied", turn=1, stream="root", reply=whole),
+        notification("run/fact", seq=3, time=0, type="run_ended", outcome="answered", answer=whole, stream="root"),
+    ]
 
 
 async def read_message(reader: asyncio.StreamReader) -> Message:
