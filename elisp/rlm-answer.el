@@ -82,7 +82,7 @@
 \\[org-open-at-point] to that of the citation at point, \\[rlm-follow-up] asks on.
 
 \\{rlm-answer-mode-map}"
-  (setq-local header-line-format '(:eval (rlm--header-line)))
+  (setq-local header-line-format '(:eval (rlm--header-shown)))
   (setq-local next-error-function #'rlm--next-citation)
   (setq-local org-return-follows-link t)
   (setq-local truncate-lines nil)
@@ -132,8 +132,9 @@
   "Show EVENT of RUN with DATA in the current answer buffer."
   (pcase event
     ('delta (rlm--answer-delta (car data) (cdr data)))
-    ('ended (rlm--answer-ended run)))
-  (force-mode-line-update))
+    (_ (when (eq event 'ended)
+         (rlm--answer-ended run))
+       (force-mode-line-update))))
 
 (defun rlm--answer-delta (text piece)
   "Show that TEXT has grown by PIECE, or has changed if that is nil.
@@ -205,12 +206,14 @@ Only what root models write is shown; of several texts the newest."
 
 (defun rlm--note-lines (run)
   "Return lines with the notes of RUN that its answer does not hold."
-  (let* ((words (lambda (text) (string-join (split-string (or text "")) " ")))
-         (said (funcall words (rlm-run-answer run))))
-    (mapcan (lambda (note)
-              (unless (string-search (funcall words note) said)
-                (rlm--paragraph "Note:" note)))
-            (reverse (rlm-run-notes run)))))
+  (mapcan (lambda (note)
+            (unless (rlm--says-p (or (rlm-run-answer run) "") note)
+              (rlm--paragraph "Note:" note)))
+          (reverse (rlm-run-notes run))))
+
+(defun rlm--says-p (text words)
+  "Return non-nil if TEXT holds WORDS, however their lines are broken."
+  (string-match-p (mapconcat #'regexp-quote (split-string words) "[[:space:]]+") text))
 
 (defun rlm--citation-lines (run)
   "Return lines with the citations of RUN as links."

@@ -8,8 +8,8 @@
 ;; An `rlm--stream' is a stretch of a buffer that a text grows into.
 ;; What is written to it is gathered and inserted twenty times a
 ;; second: one insertion for each piece that a model sends would cost
-;; Emacs ten times as much.  At each turn a bounded amount is taken, so
-;; that a huge answer does not hold up typing.
+;; Emacs ten times as much.  At each turn as much is taken as a short
+;; time allows, so that a huge answer does not hold up typing.
 ;;
 ;; Whole lines are converted and stay; the last line, still growing,
 ;; is converted provisionally, and only the part of it that changed is
@@ -38,10 +38,13 @@ If nil it stays as it is, but for what would tear an Org document."
 Measured with 2000 pieces in Emacs 30: 1.3 s of CPU so, 2.3 s with
 an insertion for each.")
 
-(defconst rlm--stream-chars 8000
-  "Characters taken at one insertion.
-Converting them took 2 ms, or 30 ms where every word is marked up,
+(defconst rlm--stream-chars 4000
+  "Characters converted between two looks at the clock.
+Converting them took 1 ms, or 15 ms where every word is marked up,
 compiled, in Emacs 28 on a busy machine.")
+
+(defconst rlm--stream-seconds 0.01
+  "Seconds after which no more text is taken at one insertion.")
 
 (defconst rlm--stream-line 4000
   "Characters after which a line that has not ended is taken as it is.
@@ -54,6 +57,8 @@ It would otherwise be converted anew at each insertion.")
   (end nil :documentation "Marker after the last; what is put there is ours.")
   (state (rlm--org-make) :documentation "The conversion's.")
   (pending nil :documentation "Strings not yet taken, last first.")
+  (ready nil :documentation "Older strings not yet taken, first first.")
+  (from 0 :documentation "Characters of the first of them that are taken.")
   (partial "" :documentation "The text of the line that has not ended.")
   (timer nil)
   (closing nil :documentation "Function to call when all is inserted."))
@@ -82,8 +87,8 @@ Then STREAM is no more."
 
 (defun rlm--stream-reset (stream)
   "Remove the text of STREAM, to begin anew."
-  (setf (rlm--stream-pending stream) nil
-        (rlm--stream-partial stream) ""
+  (rlm--stream-drop stream)
+  (setf (rlm--stream-partial stream) ""
         (rlm--stream-state stream) (rlm--org-make))
   (when-let ((buffer (rlm--stream-buffer stream)))
     (with-current-buffer buffer
@@ -96,8 +101,18 @@ Then STREAM is no more."
 (defun rlm--stream-stop (stream)
   "Insert nothing more into STREAM."
   (rlm--stream-cancel-timer stream)
+  (rlm--stream-drop stream)
+  (setf (rlm--stream-closing stream) nil))
+
+(defun rlm--stream-drop (stream)
+  "Forget what STREAM has gathered."
   (setf (rlm--stream-pending stream) nil
-        (rlm--stream-closing stream) nil))
+        (rlm--stream-ready stream) nil
+        (rlm--stream-from stream) 0))
+
+(defun rlm--stream-more-p (stream)
+  "Return non-nil if STREAM has gathered text that is not taken."
+  (or (rlm--stream-ready stream) (rlm--stream-pending stream)))
 
 (defun rlm--stream-cancel-timer (stream)
   "Cancel the timer of STREAM."
@@ -122,25 +137,46 @@ Then STREAM is no more."
 
 (defun rlm--stream-advance (stream)
   "Insert the next part of STREAM; come again, or close, if that is all."
-  (let* ((text (rlm--stream-take stream))
-         (more (rlm--stream-pending stream))
-         (closing (and (not more) (rlm--stream-closing stream)))
-         (lines (rlm--stream-convert stream text (and closing t))))
-    (rlm--stream-replace stream lines (if closing "" (rlm--stream-provisional stream)))
+  (let* ((lines (rlm--stream-convert-some stream))
+         (more (rlm--stream-more-p stream))
+         (closing (and (not more) (rlm--stream-closing stream))))
+    (when closing
+      (push (rlm--stream-convert stream "" t) lines))
+    (rlm--stream-replace stream (apply #'concat (nreverse lines))
+                         (if closing "" (rlm--stream-provisional stream)))
     (cond (more (rlm--stream-schedule stream))
           (closing
            (setf (rlm--stream-closing stream) nil)
            (set-marker-insertion-type (rlm--stream-end stream) nil)
            (funcall closing)))))
 
+(defun rlm--stream-convert-some (stream)
+  "Return lines of STREAM, converted, as many as a short time allows, last first."
+  (let ((deadline (+ (float-time) rlm--stream-seconds))
+        lines)
+    (while (progn
+             (push (rlm--stream-convert stream (rlm--stream-take stream) nil) lines)
+             (and (rlm--stream-more-p stream) (< (float-time) deadline))))
+    lines))
+
 (defun rlm--stream-take (stream)
-  "Return the next characters of STREAM, and leave the others pending."
-  (let ((text (apply #'concat (nreverse (rlm--stream-pending stream)))))
-    (if (<= (length text) rlm--stream-chars)
-        (setf (rlm--stream-pending stream) nil)
-      (setf (rlm--stream-pending stream) (list (substring text rlm--stream-chars)))
-      (setq text (substring text 0 rlm--stream-chars)))
-    text))
+  "Return the next characters of STREAM, and leave the others."
+  (let ((room rlm--stream-chars)
+        taken)
+    (while (and (> room 0) (rlm--stream-more-p stream))
+      (unless (rlm--stream-ready stream)
+        (setf (rlm--stream-ready stream) (nreverse (rlm--stream-pending stream))
+              (rlm--stream-pending stream) nil))
+      (let* ((string (car (rlm--stream-ready stream)))
+             (from (rlm--stream-from stream))
+             (to (min (length string) (+ from room))))
+        (push (if (= (- to from) (length string)) string (substring string from to)) taken)
+        (setq room (- room (- to from)))
+        (if (< to (length string))
+            (setf (rlm--stream-from stream) to)
+          (pop (rlm--stream-ready stream))
+          (setf (rlm--stream-from stream) 0))))
+    (apply #'concat (nreverse taken))))
 
 (defun rlm--stream-convert (stream text last)
   "Return the lines that TEXT completes in STREAM, converted.

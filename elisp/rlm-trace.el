@@ -271,7 +271,7 @@
   "Mode of buffers that show a run at work.
 
 \\{rlm-trace-mode-map}"
-  (setq-local header-line-format '(:eval (rlm--header-line)))
+  (setq-local header-line-format '(:eval (rlm--header-shown)))
   (setq-local revert-buffer-function (lambda (&rest _) (rlm--trace-begin)))
   (setq-local font-lock-defaults '(nil t))
   (setq truncate-lines t)

@@ -28,21 +28,24 @@ ENVIRONMENT = {
     "RLM_TEST_PYTHON": "/opt/rlmd/bin/python",
 }
 
-#: $1 is the folder, $2 the repository, the rest a command. What is mounted here is seen by this process alone.
+#: $1 is the folder, $2 the repository, $3 a folder under /tmp that is seen inside too, or nothing; the rest a command.
+#: What is mounted here is seen by this process alone.
 ENTER = """set -e
 mkdir -p "$1/repository"
 mount --bind "$2" "$1/repository"
 mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs tmpfs "$1/tmp"
-folder="$1"; shift 2
+[ -z "$3" ] || { mkdir -p "$1$3" && mount --bind "$3" "$1$3"; }
+folder="$1"; shift 3
 exec chroot "$folder" sh -c 'cd /repository && exec "$@"' sh "$@"
 """
 
 
-def entering(folder: Path, *command: str) -> list[str]:
+def entering(folder: Path, *command: str, shared: Path | None = None) -> list[str]:
     """The command line that runs ``command`` inside, with the repository as its folder."""
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh", str(folder), str(ROOT), *command]
+    names = (str(folder), str(ROOT), str(shared or ""))
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh", *names, *command]
 
 
 def requirements() -> list[str]:

@@ -200,6 +200,13 @@
                longest)
       (cancel-timer timer))))
 
+(defun rlm-test-resident ()
+  "Return the megabytes of memory that this Emacs holds."
+  (with-temp-buffer
+    (insert-file-contents "/proc/self/status")
+    (re-search-forward "^VmRSS:[ \t]*\\([0-9]+\\)")
+    (/ (string-to-number (match-string 1)) 1024.0)))
+
 (defconst rlm-test-zeppelin
   (list :text "```repl\nfound = search('the zeppelin lands', 1)[0]\nat = found.index('zeppelin')\nquote = found[at:at + 34]\nanswer['content'] = 'It lands here:\\n\\n> ' + quote\nanswer['ready'] = True\n```"
         :chunk 8 :pause 0.01)
@@ -207,7 +214,8 @@
 
 (ert-deftest rlm-daemon-forty-megabytes ()
   "A buffer of 40 MB: Emacs is not blocked for longer than twice a bare
-`write-region' of it, measured in the same run; the citation lands on the quote.
+`write-region' of it, measured in the same run; the citation lands on the quote,
+and Emacs has grown by less than 60 MB.
 Another program may take the processor meanwhile: one of three times counts."
   (rlm-test-with-daemon
       (:scripts `(("root" . (,rlm-test-zeppelin ,rlm-test-zeppelin ,rlm-test-zeppelin))))
@@ -222,6 +230,7 @@ Another program may take the processor meanwhile: one of three times counts."
       (garbage-collect)
       (let ((rlm-strategy "rlm")
             (ratios nil)
+            (resident (rlm-test-resident))
             buffer)
         (while (and (< (length ratios) 3)
                     (or (null ratios) (>= (car ratios) 2)))
@@ -238,6 +247,7 @@ Another program may take the processor meanwhile: one of three times counts."
             (message "40 MB: blocked %.3f s, bare write-region %.3f s" blocked bare)
             (push (/ blocked bare) ratios)))
         (should (< (car ratios) 2))
+        (should (< (- (rlm-test-resident) resident) 60))
         (save-window-excursion
           (switch-to-buffer buffer)
           (next-error)

@@ -7,8 +7,8 @@ argument, answers ``initialize``, and obeys:
     test/say {writes: [[message, …], …]}   each inner list goes out in one write; "reply" is the answer to this
                                            request, another string goes as it is, an object is a message
     test/big {chars}                       a reply of so many characters
-    test/deltas {run_id, text, chars}      TEXT as deltas of so many characters each, at full speed, between the facts
-                                           that open and end the run
+    test/deltas {run_id, text, times, chars}   TEXT so many TIMES as deltas of so many characters each, at full speed,
+                                           between the facts that open and end the run
     test/seen {}                           all requests so far, as they came
     test/hang {}                           no answer, ever
     test/late {seconds}                    an answer after so long
@@ -66,12 +66,13 @@ class Server:
             await send(writer, [reply | (answers.pop(0) if len(answers) > 1 else answers[0])])
 
 
-def run_in_deltas(run_id: str, text: str, chars: int) -> list[Message | str]:
+def run_in_deltas(run_id: str, text: str, times: int, chars: int) -> list[Message | str]:
     """All that a daemon tells of a run of one completion, its text cut small."""
 
     def notification(method: str, **params: Any) -> Message:
         return {"jsonrpc": "2.0", "method": method, "params": {"run_id": run_id, **params}}
 
+    text *= times
     whole = {"chars": len(text), "text": text}
     return [
         notification("run/fact", seq=1, time=0, type="turn_started", turn=1, stream="root"),
@@ -95,7 +96,7 @@ async def read_message(reader: asyncio.StreamReader) -> Message:
 
 async def send(writer: asyncio.StreamWriter, parts: list[Message | str]) -> None:
     """All parts in one write, so that the client meets them in one chunk."""
-    data = b""
+    data = bytearray()
     for part in parts:
         if isinstance(part, str):
             data += part.encode()
