@@ -79,21 +79,35 @@
   (rlm-test-with-stream
     (let ((count 0))
       (add-hook 'after-change-functions (lambda (&rest _) (cl-incf count)) nil t)
-      (dotimes (_ 1000) (rlm--stream-write stream "word "))
+      (dotimes (_ 1000) (rlm--stream-write stream "go "))
       (rlm-test-stream-idle stream)
       (should (= count 1))
-      (should (= 5000 (length (rlm-test-stream-text stream)))))))
+      (should (= 3000 (length (rlm-test-stream-text stream)))))))
 
 (ert-deftest rlm-stream-a-huge-answer-comes-in-parts ()
   "No insertion takes more than its share, and all of the text arrives."
   (rlm-test-with-stream
-    (let ((largest 0)
+    (let ((rlm--stream-seconds 0)
+          (largest 0)
           (text (mapconcat #'identity (make-list 20000 "a line of text") "\n")))
       (add-hook 'after-change-functions
                 (lambda (beg end _) (setq largest (max largest (- end beg)))) nil t)
       (rlm--stream-write stream text)
       (rlm-test-stream-finish stream)
       (should (< largest (* 2 rlm--stream-chars)))
+      (should (equal (concat text "\n") (rlm-test-stream-text stream))))))
+
+(ert-deftest rlm-stream-where-there-is-time-more-is-taken ()
+  "What can be converted in time goes in by one insertion, however much it is."
+  (rlm-test-with-stream
+    (let ((rlm--stream-seconds rlm-test-patience)
+          (count 0)
+          (text (mapconcat #'identity (make-list 2000 "a line of text") "\n")))
+      (add-hook 'after-change-functions (lambda (&rest _) (cl-incf count)) nil t)
+      (dolist (part (list (substring text 0 5000) (substring text 5000 5001) (substring text 5001)))
+        (rlm--stream-write stream part))
+      (rlm-test-stream-finish stream)
+      (should (= count 1))
       (should (equal (concat text "\n") (rlm-test-stream-text stream))))))
 
 (ert-deftest rlm-stream-a-huge-line-is-not-converted-again-and-again ()

@@ -154,7 +154,7 @@ class Desk:
         told = self.home / f"{name}.json"
         repository = trixie.INSIDE if self.inside else ROOT
         load = [*self.load_path(self.gptel), "-L", str(self.elisp), "-l", str(repository / "tests/benchmarks/emacs.el")]
-        self.emacs("-nw", *load, "--eval", f"(bench-write \"{told}\" #'bench-{name})", **more)
+        self.emacs("-nw", *load, "--eval", f'(bench-write "{told}" #\'bench-{name})', **more)
         figures: Figures = json.loads(told.read_text(encoding="utf-8"))
         if "error" in figures:
             raise RuntimeError(f"{name}: {figures['error']}")

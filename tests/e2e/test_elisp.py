@@ -83,7 +83,9 @@ class Told:
 
 @functools.cache
 def run_file(emacs: Emacs, name: str) -> Told:
-    ran = emacs.batch("-L", "elisp", "-L", "elisp/test", "-l", f"elisp/test/{name}", "-f", "ert-run-tests-batch-and-exit")
+    ran = emacs.batch(
+        "-L", "elisp", "-L", "elisp/test", "-l", f"elisp/test/{name}", "-f", "ert-run-tests-batch-and-exit"
+    )
     return Told(ran.returncode, ran.stdout, {test: result for result, test in RESULT.findall(ran.stdout)})
 
 
