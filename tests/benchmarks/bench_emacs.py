@@ -127,7 +127,8 @@ class Desk:
     def emacs(self, *arguments: str, folder: Path | None = None, **more: str) -> None:
         """Runs Emacs in a terminal of its own until it ends."""
         command = ["emacs", "-Q", *arguments]
-        environment = {**self.folders.environment(), "TERM": "xterm-256color", **more}
+        folders = self.folders.environment()
+        environment = {**folders, "PATH": folders["PATH"] + ":/usr/sbin:/sbin", "TERM": "xterm-256color", **more}
         there = str(folder or self.elisp)
         if self.inside:
             command = ["sh", "-c", 'cd "$0" && exec "$@"', there, *command]
