@@ -54,14 +54,16 @@ class BothApis(FakeOllama):
         await reply.end()
 
 
-async def serve(hosts: int, slots: int, latency: float) -> None:
+async def serve(hosts: int, slots: int, latency: float, chars: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def latency_of(seen: Seen) -> float:
         """Only sub-queries take their time; a root's turns are free, so that what is measured is ours."""
-        return 0.0 if seen.model.startswith("root") else latency
+        if seen.model.startswith("root"):
+            return 0.0
+        return latency * len(seen.prompt) / chars if chars else latency
 
     async with contextlib.AsyncExitStack() as stack:
         models = [FakeModel("root", window=32_768), FakeModel("sub", window=8192)]
@@ -77,5 +79,6 @@ if __name__ == "__main__":
     parser.add_argument("--hosts", type=int, default=1)
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--latency", type=float, default=0.05)
+    parser.add_argument("--chars", type=int, default=0, help="a prompt of so many takes the latency; 0: any prompt")
     options = parser.parse_args()
-    asyncio.run(serve(options.hosts, options.slots, options.latency))
+    asyncio.run(serve(options.hosts, options.slots, options.latency, options.chars))
