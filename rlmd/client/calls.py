@@ -43,6 +43,8 @@ from rlmd.wire.methods import (
     GcResult,
     HostAddParams,
     HostAddResult,
+    HostCalibrateParams,
+    HostCalibrateResult,
     HostListResult,
     HostResult,
     InitializeParams,
@@ -147,6 +149,8 @@ class Calls:
     async def call(self, method: Literal["host/list"], params: Nothing = ...) -> HostListResult: ...
     @overload
     async def call(self, method: Literal["host/add"], params: HostAddParams) -> HostAddResult: ...
+    @overload
+    async def call(self, method: Literal["host/calibrate"], params: HostCalibrateParams) -> HostCalibrateResult: ...
     @overload
     async def call(self, method: Literal["host/pause"], params: NameParams) -> HostResult: ...
     @overload

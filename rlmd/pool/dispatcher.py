@@ -127,6 +127,11 @@ class Dispatcher:
             if not ticket.settled:
                 self.do(self._scheduler.cancel(work.id, loop.time()))
 
+    async def idle(self, host: str) -> None:
+        """Waits until nothing is in flight at a host that gets nothing more."""
+        while tasks := [one.task for one in self._running.values() if one.task and one.dispatch.target.host == host]:
+            await asyncio.wait(tasks)
+
     def make_private(self, runs: Set[str]) -> None:
         """What these runs have asked goes to trusted hosts only from now on."""
         asked = [number for number, ticket in self._tickets.items() if not runs.isdisjoint(ticket.runs())]

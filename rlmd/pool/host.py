@@ -14,6 +14,7 @@ import structlog
 
 from rlmd.config import HostSettings, ModelSettings, ProviderKind, Trust
 from rlmd.errors import ConfigInvalid, RlmdError, Unavailable
+from rlmd.pool.calibration import AT_ONCE, Calibration
 from rlmd.pool.keys import printed_key, read_key
 from rlmd.pool.meter import Meter
 from rlmd.pool.prices import Band, Price, price_of
@@ -53,6 +54,7 @@ class Host:
     def __init__(self, name: str, settings: HostSettings, environment: Mapping[str, str]) -> None:
         self.name = name
         self.settings = settings
+        #: What the settings say, else what was measured, else one.
         self.slots = settings.slots
         self._provider: Provider | None = None
         self._environment = environment
@@ -69,6 +71,7 @@ class Host:
         self.meter = Meter()
         #: The scheduler's seconds a unit by model, from earlier days.
         self.pace: Mapping[str, float] = {}
+        self.calibrated: dict[str, Calibration] = {}
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
         #: Windows of models without settings, as first seen.
         self._fixed: dict[str, int] = {}
@@ -119,8 +122,15 @@ class Host:
         key = self._key
         if key is None and self.settings.api_key_command:
             key = await printed_key(self.name, self.settings.api_key_command, self._environment)
-        connections = self.settings.slots + SPARE_CONNECTIONS
+        connections = max(self.settings.slots, *AT_ONCE) + SPARE_CONNECTIONS
         return await make_provider(self.settings.provider, self.settings.url, api_key=key, connections=connections)
+
+    def remember(self, found: Mapping[str, Calibration]) -> None:
+        """Takes over what was measured, now or on an earlier day: its slots too, unless the settings have them."""
+        self.calibrated |= found
+        self.pace = {**self.pace, **{model: one.pace for model, one in found.items()}}
+        if found and "slots" not in self.settings.model_fields_set:
+            self.slots = max(one.slots for one in self.calibrated.values())
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Offers these models and no others."""
@@ -164,6 +174,11 @@ class Host:
             resident=tuple(name for name in self.resident if name in models),
             pace=self.pace,
         )
+
+    def served_window(self, name: str) -> int | None:
+        """The window that the server told of when it was last asked."""
+        served = _find({model.name: model for model in self.facts.models}, name) if self.facts else None
+        return served.window if served else None
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -254,12 +269,13 @@ def settings_for(
     for name in names:
         known = _find(served, name)
         chosen[name] = ModelSettings(window=max(256, window or (known.window if known else None) or DEFAULT_WINDOW))
-    return HostSettings(
+    settings = HostSettings(
         url=checked_url(url),
         provider=_KIND_OF.get(facts.provider, "openai"),
-        slots=slots or facts.slots or 1,
         trust=trust,
         api_key_env=api_key_env,
         api_key_file=api_key_file,
         models=chosen,
     )
+    told = slots or facts.slots
+    return settings.model_copy(update={"slots": told}) if told else settings  # else one, or what will be measured

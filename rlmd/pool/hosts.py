@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
 import structlog
 
 from rlmd.config import HostSettings, Settings, Trust
-from rlmd.errors import ConfigInvalid, Conflict, NotFound
+from rlmd.errors import ConfigInvalid, Conflict, NotFound, Unavailable
 from rlmd.pool.actions import Action
+from rlmd.pool.calibration import Calibration, calibrated
 from rlmd.pool.choosing import Candidate, Choice
 from rlmd.pool.host import Host, OfferedModel
 from rlmd.pool.meter import Learned, Meter
@@ -90,6 +91,8 @@ class Hosts:
         self._probing: dict[str, asyncio.Task[None]] = {}
         #: Configured hosts that cannot be used as configured, and why.
         self._unusable: dict[str, str] = {}
+        #: Hosts that are being calibrated.
+        self._measured: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._default: str | None = None
         self._default_asked = -DEFAULT_ABSENT_SECONDS
@@ -224,12 +227,63 @@ class Hosts:
         self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for)
 
+    async def calibrate(
+        self, name: str, model: str | None, idle: Callable[[str], Awaitable[None]]
+    ) -> tuple[HostStatus, list[Calibration]]:
+        """Measures a model of a host, or each; it gets no work meanwhile. ``idle`` waits until nothing is in flight.
+
+        Raises:
+            NotFound, Unavailable: no such host or model, or it does not answer.
+            Conflict: its requests cost money, or it is being measured already.
+        """
+        host, names = self._to_measure(name, model)
+        before, host.paused = host.paused, True
+        self._measured.add(name)
+        found: dict[str, Calibration] = {}
+        try:
+            self.tell_scheduler(host)
+            await idle(name)
+            for each in names:
+                one = await calibrated(host.provider, each, host.models()[each].window)
+                await host.probe()  # what is in memory now tells its real window
+                found[each] = replace(one, window=host.served_window(each))
+        finally:
+            self._measured.discard(name)
+            host.paused = before
+            host.remember(found)
+            if self._hosts.get(name) is host:
+                self.tell_scheduler(host)
+        return self._status(host, self._scheduler.statistics().queued_for), list(found.values())
+
+    def _to_measure(self, name: str, model: str | None) -> tuple[Host, list[str]]:
+        host = self._hosts.get(name)
+        if host is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        if not host.ready:
+            raise Unavailable(f"Host {name} does not answer.", hint=host.last_error or "")
+        if name in self._measured:
+            raise Conflict(f"Host {name} is being measured already.")
+        mine = [each for each, offered in host.models().items() if offered.trust == "mine"]
+        if not mine:
+            raise Conflict(
+                f"Host {name} is not yours: what is asked there costs money, and others ask it too.",
+                hint="Its speed is learned as it works.",
+            )
+        wanted = [each for each in mine if model in (None, each, each.removesuffix(":latest"))]
+        if not wanted:
+            raise NotFound(f"Host {name} offers no model {str(model)[:100]!r}.", hint=f"Its models: {', '.join(mine)}.")
+        return host, wanted
+
     def learned(self) -> dict[str, Learned]:
         """What is worth remembering of each, those that are not here now included."""
         slots = self._scheduler.hosts()
         now = {
             name: Learned(
-                dict(slots[name].pace), host.meter.output_speed, host.meter.prompt_speed, host.meter.first_token
+                dict(slots[name].pace),
+                host.meter.output_speed,
+                host.meter.prompt_speed,
+                host.meter.first_token,
+                host.calibrated,
             )
             for name, host in self._hosts.items()
         }
@@ -240,6 +294,8 @@ class Hosts:
         if (learned := self._learned.get(host.name)) is not None:
             host.pace = learned.pace
             host.meter = Meter(learned.output_speed, learned.prompt_speed, learned.first_token)
+            host.remember(learned.calibrated)
+            host.pace = {**host.pace, **learned.pace}
         self.tell_scheduler(host)
         self._ask(host)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import structlog
 
+from rlmd.pool.calibration import Calibration
 from rlmd.providers.base import Usage
 
 #: Weight of the newest reply.
@@ -56,6 +57,8 @@ class Learned:
     output_speed: float | None = None
     prompt_speed: float | None = None
     first_token: float | None = None
+    #: What ``host/calibrate`` measured, by model.
+    calibrated: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 def read_learned(file: Path) -> dict[str, Learned]:
@@ -65,7 +68,8 @@ def read_learned(file: Path) -> dict[str, Learned]:
         return {
             str(name): Learned(
                 {str(model): float(pace) for model, pace in one["pace"].items() if 0 < float(pace) < 1e6},
-                *(None if one.get(key) is None else float(one[key]) for key in _SPEEDS),
+                calibrated={str(model): Calibration(**values) for model, values in one.get("calibrated", {}).items()},
+                **{key: float(one[key]) for key in _SPEEDS if one.get(key) is not None},
             )
             for name, one in stored.items()
         }

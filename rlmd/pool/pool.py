@@ -23,6 +23,7 @@ from rlmd.events import CompletionRecord, CompletionSource
 from rlmd.pool.actions import Statistics, Work
 from rlmd.pool.budget import Account, Budget
 from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
+from rlmd.pool.calibration import Calibration
 from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced
 from rlmd.pool.dispatcher import Deadlines, Dispatcher
 from rlmd.pool.flight import Flight
@@ -363,6 +364,18 @@ class Pool:
     def pause_host(self, name: str, *, paused: bool) -> HostStatus:
         """Gives a host nothing more until it is resumed. Raises ``NotFound``."""
         return self._hosts.pause(name, paused=paused)
+
+    async def calibrate_host(self, name: str, model: str | None = None) -> tuple[HostStatus, list[Calibration]]:
+        """Measures a host's speeds and slots while it does nothing else, and remembers them. What waits, waits on.
+
+        Raises:
+            NotFound, Unavailable, Conflict: it cannot be measured, and why.
+            CompletionError: what its server answered instead.
+        """
+        found = await self._hosts.calibrate(name, model, self._dispatcher.idle)
+        if self._learned_file is not None:
+            write_learned(self._learned_file, self._hosts.learned())
+        return found
 
     async def find_default_host(self) -> None:
         """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a

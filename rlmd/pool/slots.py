@@ -132,6 +132,8 @@ class Slots:
             self.down_since, self.was_up = None, True
         elif self.view.ready and not view.ready and self.down_since is None:
             self.down_since = now
+        if view.pace != self.view.pace:  # it was calibrated
+            self.pace.update(view.pace)
         self.view = view
 
     # ── may it be given work ────────────────────────────────────────────────────────────────────────────────

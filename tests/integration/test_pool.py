@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlmd.config import BudgetSettings, HostSettings, ModelSettings, RoleSettings, Settings, Trust
-from rlmd.errors import CompletionCut, Draining, HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
+from rlmd.errors import CompletionCut, Conflict, Draining, HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
@@ -460,6 +460,40 @@ async def test_a_paused_host_gets_nothing_until_it_is_resumed() -> None:
         assert (await asked).record.host == "gpu"
         with pytest.raises(NotFound):
             pool.pause_host("nobody", paused=True)
+
+
+async def test_a_host_is_measured_while_it_does_nothing_else_and_its_slots_are_used(tmp_path: Path) -> None:
+    learned = tmp_path / "speeds.json"
+    async with FakeOllama([FakeModel("sub")], slots=4, latency=0.01) as fake:
+        settings = HostSettings(url=fake.url, provider="ollama")
+        async with pool_of({"gpu": settings}, learned_file=learned) as pool:
+            assert pool.hosts()[0].slots == 1, "nobody has said or measured more"
+            before = asyncio.create_task(pool.complete(ask("before")))
+            await fake.until(lambda: fake.serving == 1)
+            measuring = asyncio.create_task(pool.calibrate_host("gpu"))
+            await _until(lambda: pool.hosts()[0].state == "paused")
+            meanwhile = asyncio.create_task(pool.complete(ask("meanwhile")))
+            status, (found,) = await measuring
+            assert before.done()
+            assert not meanwhile.done(), "it had to wait"
+            await meanwhile
+            assert status.slots == found.slots
+            assert status.state != "paused"
+            assert found.window == 8192
+            assert min(found.prompt_speed, found.output_speed, found.total_speed) > 0
+            with pytest.raises(NotFound, match="no model"):
+                await pool.calibrate_host("gpu", "another")
+        async with pool_of({"gpu": settings}, learned_file=learned) as pool:
+            assert pool.hosts()[0].slots == found.slots, "remembered"
+        async with pool_of({"gpu": host(fake, slots=3)}, learned_file=learned) as pool:
+            assert pool.hosts()[0].slots == 3, "what the settings say counts"
+
+
+async def test_hosts_that_cost_money_are_not_measured() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"cloud": host(fake, trust="cloud")}) as pool:
+        with pytest.raises(Conflict, match="not yours"):
+            await pool.calibrate_host("cloud")
+        assert not fake.seen
 
 
 async def test_speeds_are_remembered_and_the_cache_can_be_cleared(tmp_path: Path) -> None:

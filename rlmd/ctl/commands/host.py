@@ -13,7 +13,7 @@ from rlmd.ctl.running import with_daemon
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
-    from rlmd.wire.methods import HostInfo
+    from rlmd.wire.methods import HostCalibrateResult, HostInfo
 
 app = typer.Typer(help="The servers whose models answer.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -102,6 +102,59 @@ def pause(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=opt
 def resume(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
     """Give a paused host work again."""
     _set_paused("host/resume", name)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="Of its models only this one.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Measure how fast a host reads and writes, how long it loads, and how many requests at once are worth it.
+
+    It does nothing else meanwhile. What was measured is remembered, and corrected as the host works."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import HostCalibrateParams
+
+        result = await client.call("host/calibrate", HostCalibrateParams(name=name, model=model))
+        if json:
+            output.model(result)
+            return
+        print_calibrations(output, result)
+
+    with_daemon(work)
+
+
+def print_calibrations(output: Output, result: HostCalibrateResult) -> None:
+    from rlmd.ctl.terminal import duration
+
+    output.table(
+        ("MODEL", "READS TOK/S", "WRITES TOK/S", "SLOTS", "ALL SLOTS TOK/S", "FIRST", "LOADS", "WINDOW"),
+        [
+            (
+                one.model,
+                f"{one.prompt_speed:,.0f}",
+                f"{one.output_speed:,.1f}",
+                str(one.slots),
+                f"{one.total_speed:,.1f}",
+                f"{one.first_token:.2f} s",
+                "–" if one.load_seconds is None else duration(one.load_seconds),
+                str(one.window or "–"),
+            )
+            for one in result.calibrations
+        ],
+        right=(1, 2, 3, 4, 5, 6, 7),
+    )
+    measured = max(one.slots for one in result.calibrations)
+    if measured != result.host.slots:
+        output.remark(
+            f"{result.host.name} is configured with {result.host.slots} slots; {measured} were measured. "
+            f"Set slots = {measured} in its section of the config to use them.",
+            "yellow",
+        )
 
 
 def _set_paused(method: Literal["host/pause", "host/resume"], name: str) -> None:

@@ -37,6 +37,7 @@ class HostHandlers:
             "host/add": self.add,
             "host/pause": self.pause,
             "host/resume": self.resume,
+            "host/calibrate": self.calibrate,
             "host/remove": self.remove,
         }
 
@@ -59,6 +60,12 @@ class HostHandlers:
     async def resume(self, client: Connection, params: m.NameParams) -> m.HostResult:
         _refuse_egress(client)
         return m.HostResult(host=host_info(self._parts.pool.pause_host(params.name, paused=False)))
+
+    async def calibrate(self, client: Connection, params: m.HostCalibrateParams) -> m.HostCalibrateResult:
+        _refuse_egress(client)
+        status, found = await self._parts.pool.calibrate_host(params.name, params.model)
+        calibrations = tuple(m.HostCalibration.model_validate(one, from_attributes=True) for one in found)
+        return m.HostCalibrateResult(host=host_info(status), calibrations=calibrations)
 
     async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
         _refuse_egress(client)
@@ -124,6 +131,8 @@ class HostHandlers:
         """Writes the host's file whole or not at all, and only if all files together are valid with it."""
         file = self._file(name)
         values = settings.model_dump(exclude_none=True)
+        if "slots" not in settings.model_fields_set:  # to be measured
+            del values["slots"]
         for model, chosen in values["models"].items():
             values["models"][model] = _told(chosen)
         text = f"# Written by host/add; removed by host/remove.\n{toml_of({'hosts': {name: values}})}"

@@ -64,6 +64,32 @@ class HostResult(Result):
     host: HostInfo
 
 
+class HostCalibrateParams(Params):
+    """Measures the host while it does nothing else; ``model``: of its models only this one."""
+
+    name: str
+    model: str | None = None
+
+
+class HostCalibration(Result):
+    """Tokens a second: of one prompt, of one reply alone, of all replies when ``slots`` are asked at once.
+    ``load_seconds`` is null when the model was in memory already; ``window`` is what the server says it serves."""
+
+    model: str
+    prompt_speed: float
+    output_speed: float
+    total_speed: float
+    slots: int
+    first_token: float
+    load_seconds: float | None = None
+    window: int | None = None
+
+
+class HostCalibrateResult(Result):
+    host: HostInfo
+    calibrations: tuple[HostCalibration, ...]
+
+
 class HostAddParams(Params):
     """Asks the server at ``url`` what it is and writes ``config.d/host-NAME.toml``."""
 
@@ -88,5 +114,6 @@ METHODS = (
     Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
     Method("host/pause", NameParams, HostResult, "Gives a host nothing more; what is under way there goes on."),
     Method("host/resume", NameParams, HostResult, "Gives a paused host work again."),
+    Method("host/calibrate", HostCalibrateParams, HostCalibrateResult, "Measures a host's speeds and slots."),
     Method("host/remove", NameParams, Done, "Removes a host that host/add wrote."),
 )
