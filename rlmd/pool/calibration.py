@@ -15,7 +15,7 @@ from rlmd.pool.slots import BASE_CHARS
 from rlmd.providers.base import Message, Provider, Sampling, Usage
 from rlmd.providers.reading import BYTES_PER_TOKEN
 
-#: Tokens of the prompt whose reading is timed, and of the replies whose writing is.
+#: Tokens of the prompt whose reading is timed, of usual text, and of the replies whose writing is.
 READ_TOKENS, WRITE_TOKENS = 1500, 48
 #: Requests at once that are tried; more at once must raise the tokens a second by this much to count as slots.
 AT_ONCE = (2, 4, 8, 16)
@@ -63,8 +63,8 @@ async def calibrated(
     asking = _Asking(provider, model, window, clock)
     cold = await asking.once("Say yes.", 1)
     warm = await asking.once("Say no.", 1)
-    tokens = max(16, min(READ_TOKENS, window // 2))
-    read = await asking.once(_noise(round(tokens * BYTES_PER_TOKEN)), 1)
+    # words that nobody knows may be a token a letter
+    read = await asking.once(_noise(min(round(READ_TOKENS * BYTES_PER_TOKEN), window // 2)), 1)
     alone = await asking.once("Count from one to a hundred, in words.", WRITE_TOKENS)
     slots, total = 1, _written(alone.usage) / max(1e-6, alone.seconds)
     for number in AT_ONCE:

@@ -130,7 +130,7 @@ class HostHandlers:
     async def _write(self, name: str, settings: HostSettings) -> Path:
         """Writes the host's file whole or not at all, and only if all files together are valid with it."""
         file = self._file(name)
-        values = settings.model_dump(exclude_none=True)
+        values = {key: value for key, value in settings.model_dump(exclude_none=True).items() if value != ()}
         if "slots" not in settings.model_fields_set:  # to be measured
             del values["slots"]
         for model, chosen in values["models"].items():
