@@ -4,7 +4,7 @@ An attack prints ESCAPED when it got through; what it leaves outside is looked f
 code finds these names: KEY and EMPTY (a key file and an empty folder of the user's), PARENT and VICTIM (the daemon's
 process and another one of the user's), ADDRESS (sockets that listen), HOST (the machine's name), MEMORY (what the
 session may take, in bytes), ``libc``, ``call`` (a bare system call by its numbers on x86-64 and aarch64), ``hold``
-(lasts for a moment, then says that nothing stopped it).
+(lasts until the watch has looked, then says that nothing stopped it).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def call(x86, arm, *arguments):
     return result
 def escaped(*_): print('ESCAPED')
 def hold():
-    time.sleep(0.6)
+    llm_query('Has the watch looked?')
     escaped()
 """
 
@@ -164,10 +164,13 @@ ATTACKS: dict[str, Attack] = {
     **_rows(CHANGING, _S + _L + _B, {"terminal": "os.open('/dev/ptmx', os.O_RDWR); escaped()"}, vacuous=True),
     # Sockets. bubblewrap's network is empty, but a path leads to a socket wherever it can be seen.
     **_rows(NETWORK, _S + _B, {
-        "tcp": "socket.create_connection(ADDRESS['tcp'])",
-        "udp": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ADDRESS['udp'])",
+        "tcp": "socket.create_connection(ADDRESS['tcp']).recv(1) and escaped()",
+        "udp": (
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect(ADDRESS['udp'])\n"
+            "s.send(b'x'); s.recv(1) and escaped()"
+        ),
         "tcp without connect": (
-            "socket.socket().sendto(b'x', 0x20000000, ADDRESS['tcp'])"  # MSG_FASTOPEN
+            "s = socket.socket()\ns.sendto(b'x', 0x20000000, ADDRESS['tcp']); s.recv(1) and escaped()"  # MSG_FASTOPEN
         ),
         "rlmd's own socket": "socket.socket(socket.AF_UNIX).connect(ADDRESS['rlmd'])",
         "abstract socket": "socket.socket(socket.AF_UNIX).connect(ADDRESS['abstract'])",
@@ -179,8 +182,8 @@ ATTACKS: dict[str, Attack] = {
             "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\na.sendmsg([b'x'], [], 0, ADDRESS['notify'])"
         ),
         "by asyncio": (
-            "import asyncio\nasync def call_out():\n    await asyncio.open_connection(*ADDRESS['tcp'])\n"
-            "asyncio.run(call_out())"
+            "import asyncio\nasync def call_out():\n    reader, _ = await asyncio.open_connection(*ADDRESS['tcp'])\n"
+            "    await reader.read(1) and escaped()\nasyncio.run(call_out())"
         ),
     }),
     **_rows(NETWORK, _S, {
@@ -257,11 +260,13 @@ ATTACKS: dict[str, Attack] = {
         "program": "import subprocess\nsubprocess.run(['/bin/true'], check=True); escaped()",
         "posix_spawn": "os.waitpid(os.posix_spawn('/bin/true', ['x'], {}), 0)[1] == 0 and escaped()",
         "os.system": "os.system('exit 7') >> 8 == 7 and escaped()",
-    }),
+    }, perhaps=_W),
     **_rows(STARTING, _S + _L, {
         "the interpreter anew": (
             "import subprocess\nsubprocess.run([PYTHON, '-S', '-c', ''], check=True); escaped()"
         ),
+    }, perhaps=_W),
+    **_rows(STARTING, _S + _L, {
         "memory mounted over a folder": (
             "call(272, 97, 0x10020000)\ncall(165, 40, b'x', b'/usr/lib', b'tmpfs', 0, 0); escaped()"
         ),

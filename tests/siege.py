@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 
 from rlmd.errors import SessionLost
-from rlmd.repl import Workers
+from rlmd.repl import SubQuery, SubQueryFailure, SubQueryReply, Workers
 from rlmd.repl.process import CagePlan, _program, interpreter
 from tests.attacks import ATTACKS, PREAMBLE, Attack
 from tests.repl import Host
@@ -103,6 +103,7 @@ class World:
             (folder / inner).mkdir()
         self._mend()
         self.sockets: dict[str, socket.socket] = {}
+        self._called: list[str] = []
         self._listen("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
         self._listen("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
         self._listen("rlmd", socket.AF_UNIX, socket.SOCK_STREAM, str(folder / "rlmd.sock"))
@@ -116,6 +117,23 @@ class World:
         if kind == socket.SOCK_STREAM:
             one.listen()
         one.setblocking(False)
+        asyncio.get_running_loop().add_reader(one, self._hear, name)
+
+    def _hear(self, name: str) -> None:
+        """Answers whoever called: that is how a caller knows that it got through, however late the kernel delivers."""
+        one = self.sockets[name]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if one.type == socket.SOCK_STREAM:
+                    caller = one.accept()[0]
+                    self._called.append(name)
+                    with contextlib.suppress(OSError), caller:
+                        caller.send(b"y")
+                else:
+                    _, sender = one.recvfrom(100)
+                    self._called.append(name)
+                    if sender:
+                        one.sendto(b"y", sender)
 
     def _mend(self) -> None:
         for path in (self.folder / "empty").iterdir() if (self.folder / "empty").exists() else ():
@@ -165,7 +183,9 @@ class World:
 
     def traces(self) -> list[str]:
         """What an attack left outside; all is as before afterwards."""
-        found = [f"{name} was called" for name, one in self.sockets.items() if _called(one)]
+        for name in self.sockets:
+            self._hear(name)
+        found, self._called = [f"{name} was called" for name in self._called], []
         found += [f"{path.name} was made" for path in (self.folder / "empty").glob("*")]
         found += ["the folder is gone"] * (not (self.folder / "empty").exists())
         if not self.key.exists() or self.key.read_text() != SECRET or self.key.stat().st_mode & 0o777 != 0o600:
@@ -189,18 +209,9 @@ class World:
 
     def close(self) -> None:
         for one in self.sockets.values():
+            asyncio.get_running_loop().remove_reader(one)
             one.close()
         self._end_victim()
-
-
-def _called(one: socket.socket) -> bool:
-    try:
-        if one.type == socket.SOCK_DGRAM:
-            return bool(one.recv(100))
-        one.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -213,13 +224,44 @@ def world() -> Iterator[World]:
             made.close()
 
 
-async def attack(name: str, plan: str, world: World, workers: Workers) -> Finding:
+class WatchedWorkers(Workers):
+    """Tells when the watch has looked at a cell."""
+
+    def __init__(self, plan: CagePlan) -> None:
+        super().__init__(plans=[plan], spare_workers=0, memory_bytes=MEMORY)
+        self.watched = plan.watch
+        self._looked = asyncio.Event()
+
+    def _add_up(self) -> None:
+        super()._add_up()
+        looked, self._looked = self._looked, asyncio.Event()
+        looked.set()
+
+    async def until_looked(self) -> None:
+        """Until the watch has looked at what is now and found nothing: a look that finds something is the last one."""
+        for _ in range(2 if self.watched else 0):
+            await self._looked.wait()
+
+
+class Onlooker(Host):
+    """Answers an attack that wants to know whether anything stops it, once all that may has had its turn."""
+
+    def __init__(self, workers: WatchedWorkers) -> None:
+        super().__init__()
+        self._workers = workers
+
+    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        await self._workers.until_looked()
+        return await super().answer(query, batch=batch, slot=slot)
+
+
+async def attack(name: str, plan: str, world: World, workers: WatchedWorkers) -> Finding:
     """One attack in a session of its own; what the session left is looked for when it is closed."""
     before = _standing(world)
     session = await workers.acquire()
     source = world.preamble() + "print('BEGUN')\n" + ATTACKS[name].code
     try:
-        report = await session.run_cell(source, Host(), seconds=20, output_chars=4000)
+        report = await session.run_cell(source, Onlooker(workers), seconds=60, output_chars=4000)
         said = report.output + (report.error or "")
         begun = "BEGUN\n" in said
     except SessionLost as lost:
@@ -258,8 +300,8 @@ def _strays(world: World) -> list[int]:
 
 
 async def _until_ended(world: World) -> None:
-    """Gives processes that were killed the moment that dying takes."""
-    for _ in range(200):
+    """Gives processes that were killed the moment that dying takes, which is long where much memory is to be freed."""
+    for _ in range(3000):
         if not _strays(world):
             return
         await asyncio.sleep(0.01)
@@ -283,7 +325,7 @@ async def main(plans: Sequence[str], attacks: Sequence[str]) -> None:
     _program()  # its descriptor stays for good
     with world() as made:
         for plan in plans:
-            workers = Workers(plans=[PLANS[plan]], spare_workers=0, memory_bytes=MEMORY)
+            workers = WatchedWorkers(PLANS[plan])
             for name in attacks:
                 if not ATTACKS[name].root or os.geteuid() == 0:
                     print(json.dumps(asdict(await attack(name, plan, made, workers))), flush=True)

@@ -23,8 +23,9 @@ from rlmd.repl.watch import WATCH_SECONDS
 
 #: From SIGINT to SIGKILL; a cell that can stop does so in 2 to 4 ms.
 GRACE = 0.5
-#: Threads that are just ending are gone within this time.
-_THREADS_SECONDS = 0.1
+#: Threads that are just ending are gone within this time: those that Python still counts, and those that the kernel
+#: alone does, which have nothing left to run but may wait long for their last turn on a machine that is busy.
+_THREADS_SECONDS, _LAST_TURN_SECONDS = 0.1, 2.0
 #: Least time between two looks at the CPU clock of a cell that waits.
 _LEAST_LOOK = 0.05
 _CORES = os.cpu_count() or 64
@@ -124,7 +125,7 @@ class Execution:
         """A worker with threads left behind is ended: they could spend the next cell's purse."""
         if done is None:
             return
-        deadline = self._loop.time() + _THREADS_SECONDS
+        deadline = self._loop.time() + (_THREADS_SECONDS if done.threads > 1 else _LAST_TURN_SECONDS)
         # A numerical library keeps threads for the next product; those of Python are the worker's to tell then.
         kernel = None if self._process.libraries else self._process.threads
         while (count := (kernel and kernel()) or done.threads) > 1:
