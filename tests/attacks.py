@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The layers by name, as ``CagePlan`` has them. ``privileges`` comes with seccomp and with Landlock: no capabilities,
-#: no new ones.
-LAYERS = ("seccomp", "landlock", "bubblewrap", "limits", "watch", "privileges")
+#: The layers by name, as ``CagePlan`` has them. ``privileges`` comes with seccomp, Landlock and namespaces of
+#: one's own: no capabilities, no new ones.
+LAYERS = ("seccomp", "landlock", "bubblewrap", "namespaces", "limits", "watch", "privileges")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def hold():
 """
 
 _S, _L, _B, _R, _W, _P = ("seccomp",), ("landlock",), ("bubblewrap",), ("limits",), ("watch",), ("privileges",)
+#: bubblewrap, and the namespaces that a worker makes itself; these leave it among the machine's processes.
+_N = (*_B, "namespaces")
 
 
 def _rows(
@@ -80,8 +82,8 @@ KERNEL = "seldom used parts of the kernel"
 SELF = "the worker's own limits and standing"
 
 ATTACKS: dict[str, Attack] = {
-    # Files and memory read. Landlock and bubblewrap each show only the interpreter and libraries.
-    **_rows(READING, _L + _B, {
+    # Files and memory read. Landlock and a root folder of its own each show only the interpreter and libraries.
+    **_rows(READING, _L + _N, {
         "key file": "print(open(KEY).read())",
         "home folder": "os.listdir(os.path.dirname(KEY)) and escaped()",
         "users of the machine": "open('/etc/passwd').read() and escaped()",
@@ -90,7 +92,7 @@ ATTACKS: dict[str, Attack] = {
         "devices and hardware": "os.listdir('/sys/class') and escaped()",
         "start of the machine": "open('/proc/cmdline').read() and escaped()",
     }),
-    **_rows(READING, _L + _B, {  # of root's processes, which one without capabilities may not look into
+    **_rows(READING, _L + _N, {  # of root's processes, which one without capabilities may not look into
         "key file by another way": "print(open(f'/proc/{PARENT}/root' + KEY).read())",
         "daemon's environment": "b'PATH=' in open(f'/proc/{PARENT}/environ', 'rb').read() and escaped()",
         "daemon's memory by /proc": "os.pread(os.open(f'/proc/{PARENT}/mem', 0), 1, int(open(f'/proc/{PARENT}/maps')"
@@ -98,22 +100,22 @@ ATTACKS: dict[str, Attack] = {
         "what another process has open": "print(open(f'/proc/{VICTIM}/fd/0').read())",
         "what program another process runs": "os.readlink(f'/proc/{VICTIM}/exe') and escaped()",
     }, perhaps=_P),
-    **_rows(READING, _L + _B, {"kernel's memory": "os.pread(os.open('/proc/kcore', 0), 64, 0) and escaped()"},
+    **_rows(READING, _L + _N, {"kernel's memory": "os.pread(os.open('/proc/kcore', 0), 64, 0) and escaped()"},
             root=True, vacuous=True, perhaps=_P),
     # Names, sizes and times: Landlock does not cover them, and Python's import needs them.
-    **_rows(LOOKING, _B, {
+    **_rows(LOOKING, _N, {
         "size of the key file": "os.stat(KEY).st_size and escaped()",
         "whether a file exists": "os.path.exists(KEY) and escaped()",
         "name of the machine": "os.uname().nodename == HOST and escaped()",
     }),
-    **_rows(LOOKING, _S + _B, {
+    **_rows(LOOKING, _S + _N, {
         "working folder in the home": "os.chdir(os.path.dirname(KEY)); escaped()",
         "room on the user's disk": "os.statvfs(EMPTY).f_blocks and escaped()",
-        "when another process computes": (
-            "time.clock_gettime(~VICTIM << 3 | 2); escaped()"
-        ),
-        "whether a process exists": "os.sched_getaffinity(VICTIM) and escaped()",
         "watch on the home": "call(254, 27, call(294, 26, 0), os.path.dirname(KEY).encode(), 0x100) and escaped()",
+    }),
+    **_rows(LOOKING, _S + _B, {
+        "when another process computes": "time.clock_gettime(~VICTIM << 3 | 2); escaped()",
+        "whether a process exists": "os.sched_getaffinity(VICTIM) and escaped()",
     }),
     **_rows(LOOKING, _L, {"folders above the interpreter": "os.listdir('/') and escaped()"}),
     **_rows(LOOKING, _S, {
@@ -122,7 +124,7 @@ ATTACKS: dict[str, Attack] = {
         ),
     }),
     # Files made or changed. The filter opens nothing for writing and has no call that changes a name or an attribute.
-    **_rows(CHANGING, _S + _L + _B, {
+    **_rows(CHANGING, _S + _L + _N, {
         "new folder": "os.mkdir(EMPTY + '/x')",
         "new link": "os.symlink('/', EMPTY + '/x')",
         "hard link to the key": "os.link(KEY, EMPTY + '/x')",
@@ -146,24 +148,24 @@ ATTACKS: dict[str, Attack] = {
         "own memory by /proc": "os.open('/proc/self/mem', os.O_RDWR); escaped()",
         "another's readiness to be killed": "os.write(os.open(f'/proc/{VICTIM}/oom_score_adj', 1), b'900'); escaped()",
     }),
-    **_rows(CHANGING, _S + _L + _B, {
+    **_rows(CHANGING, _S + _L + _N, {
         "root folder": "os.mkdir('/' + NAME); os.rmdir('/' + NAME); escaped()",
     }, root=True),
-    **_rows(CHANGING, _S + _B, {  # past Landlock, which knows contents and names, not attributes, nor cuts before ABI 3
+    **_rows(CHANGING, _S + _N, {  # past Landlock, which knows contents and names, not attributes, nor cuts before ABI 3
         "key file cut": "os.truncate(KEY, 0)",
         "key file opened to all": "os.chmod(KEY, 0o666)",
         "key file opened to all by fchmodat": "call(268, 53, -100, KEY.encode(), 0o666)",
         "key file touched": "os.utime(KEY); escaped()",
         "key file given away": "os.chown(KEY, os.getuid(), os.getgid()); escaped()",
     }),
-    **_rows(CHANGING, _S + _L + _B + _R, {
+    **_rows(CHANGING, _S + _L + _N + _R, {
         "key file written": "os.write(os.open(KEY, os.O_WRONLY), b'x')",
         "key file added to": "os.write(os.open(KEY, os.O_WRONLY | os.O_APPEND), b'x')",
     }),
-    **_rows(CHANGING, _S + _B, {"key file's attributes": "os.setxattr(KEY, 'user.x', b'1'); escaped()"}, vacuous=True),
-    **_rows(CHANGING, _S + _L + _B, {"terminal": "os.open('/dev/ptmx', os.O_RDWR); escaped()"}, vacuous=True),
+    **_rows(CHANGING, _S + _N, {"key file's attributes": "os.setxattr(KEY, 'user.x', b'1'); escaped()"}, vacuous=True),
+    **_rows(CHANGING, _S + _L + _N, {"terminal": "os.open('/dev/ptmx', os.O_RDWR); escaped()"}, vacuous=True),
     # Sockets. bubblewrap's network is empty, but a path leads to a socket wherever it can be seen.
-    **_rows(NETWORK, _S + _B, {
+    **_rows(NETWORK, _S + _N, {
         "tcp": "socket.create_connection(ADDRESS['tcp']).recv(1) and escaped()",
         "udp": (
             "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect(ADDRESS['udp'])\n"
@@ -223,7 +225,7 @@ ATTACKS: dict[str, Attack] = {
         "another's scheduling": "os.setpriority(os.PRIO_PROCESS, VICTIM, 19); escaped()",
         "another's processors": "os.sched_setaffinity(VICTIM, {0}); escaped()",
     }, perhaps=_P),
-    **_rows(OTHERS, _S + _L + _B, {
+    **_rows(OTHERS, _S + _L + _N, {
         "another's memory read": (
             "a = (ctypes.c_uint64 * 2)(ctypes.addressof(b := ctypes.create_string_buffer(8)), 8)\n"
             "call(310, 270, VICTIM, a, 1, (ctypes.c_uint64 * 2)(SECRET_AT, 8), 1, 0) and escaped()"
@@ -256,7 +258,7 @@ ATTACKS: dict[str, Attack] = {
             "        time.sleep(60); os._exit(0)\nhold()"
         ),
     }),
-    **_rows(STARTING, _S + _L + _B, {
+    **_rows(STARTING, _S + _L + _N, {
         "program": "import subprocess\nsubprocess.run(['/bin/true'], check=True); escaped()",
         "posix_spawn": "os.waitpid(os.posix_spawn('/bin/true', ['x'], {}), 0)[1] == 0 and escaped()",
         "os.system": "os.system('exit 7') >> 8 == 7 and escaped()",
@@ -290,7 +292,7 @@ ATTACKS: dict[str, Attack] = {
         "io_uring": "call(425, 425, 4, ctypes.create_string_buffer(120)) >= 0 and escaped()",
         "memfd_secret": "call(447, 447, 0) and escaped()",
     }, vacuous=True),
-    **_rows(MEMORY, _S + _B, {
+    **_rows(MEMORY, _S + _N, {
         "System V memory left behind": "call(29, 194, NUMBER, MEMORY, 0o1600)",
         "System V queue left behind": "call(68, 186, NUMBER, 0o1600)",
     }),
@@ -311,7 +313,11 @@ ATTACKS: dict[str, Attack] = {
         ),
     }),
     **_rows(MUCH, _R, {
-        "descriptors": "a = [os.dup(1) for _ in range(300)]; escaped()",
+        "descriptors": (
+            "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+            "try: resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))\nexcept OSError: pass\n"
+            "a = [os.dup(1) for _ in range(400)]; escaped()"
+        ),
         "epolls": "import select\na = [select.epoll() for _ in range(300)]; escaped()",
     }),
     **_rows(MUCH, _W, {
@@ -364,7 +370,13 @@ ATTACKS: dict[str, Attack] = {
     }, root=True, vacuous=True),
 }  # fmt: skip
 
-_SHOWN = {"landlock": "Landlock", "limits": "limits", "watch": "the watch", "privileges": "no capabilities"}
+_SHOWN = {
+    "landlock": "Landlock",
+    "namespaces": "own namespaces",
+    "limits": "limits",
+    "watch": "the watch",
+    "privileges": "no capabilities",
+}
 
 
 def table() -> str:

@@ -15,10 +15,11 @@ from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 from rlmd.repl.process import CagePlan
 
 WITH_BUBBLEWRAP = CagePlan(bubblewrap=True, landlock=1)
-WITHOUT_BUBBLEWRAP = CagePlan(bubblewrap=False, landlock=1)
+WITHOUT_BUBBLEWRAP = CagePlan(bubblewrap=False, landlock=1, namespaces=True)
+WITHOUT_NAMESPACES = CagePlan(bubblewrap=False, landlock=1)
 #: No protection at all: shows what an attack does where nothing holds it.
 BARE = CagePlan(bubblewrap=False, landlock=0, seccomp=False, limits=False, watch=False)
-CAGES = {"bubblewrap": WITH_BUBBLEWRAP, "landlock": WITHOUT_BUBBLEWRAP}
+CAGES = {"bubblewrap": WITH_BUBBLEWRAP, "namespaces": WITHOUT_BUBBLEWRAP, "landlock": WITHOUT_NAMESPACES}
 
 
 class Host:
@@ -86,7 +87,8 @@ class Document:
 
 
 class Context:
-    """Documents (name → bytes) in one blob file; ``cuts`` splits each into segments at these offsets."""
+    """Documents (name → bytes) in one blob file, or each in one of its own (``apart``); ``cuts`` splits each into
+    segments at these offsets."""
 
     def __init__(
         self,
@@ -97,15 +99,16 @@ class Context:
         kind: str = "text",
         revision: int = 1,
         cuts: tuple[int, ...] = (),
+        apart: bool = False,
     ) -> None:
-        data = b"".join(documents.values())
-        digest = hashlib.sha256(data).hexdigest()
         self._folder = folder
-        (folder / digest).write_bytes(data)
         self.opened = 0
+        whole = digest = self._keep(b"".join(documents.values()))
         self.documents: list[Document] = []
         offset = 0
         for document, content in documents.items():
+            if apart:
+                digest, offset = self._keep(content), 0
             edges = [0, *(cut for cut in cuts if cut < len(content)), len(content)]
             segments = tuple(Segment(digest, offset + a, b - a) for a, b in itertools.pairwise(edges))
             text = content.decode("utf-8", "surrogateescape")
@@ -114,8 +117,13 @@ class Context:
             offset += len(content)
         self.pin = Pin.model_validate(
             {"context": name, "revision": revision, "kind": kind, "private": False, "documents": len(documents),
-             "chars": sum(d.chars for d in self.documents), "digest": digest}
+             "chars": sum(d.chars for d in self.documents), "digest": whole}
         )  # fmt: skip
+
+    def _keep(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        (self._folder / digest).write_bytes(data)
+        return digest
 
     def open_blob(self, blob: str) -> int:
         self.opened += 1

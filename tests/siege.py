@@ -32,30 +32,38 @@ from tests.repl import Host
 SECRET = "canary-5f1c9a"
 #: Memory of a session under attack, in bytes.
 MEMORY = 256 << 20
-_LAYERS = ("bubblewrap", "landlock", "seccomp", "limits", "watch")
+#: What every worker has that runs cells, beside namespaces of its own: bubblewrap's, or those that it makes itself.
+_INNER = ("landlock", "seccomp", "limits", "watch")
+LAYERS = ("bubblewrap", "namespaces", *_INNER)
 
 
 def plan_of(*layers: str) -> CagePlan:
     """The plan with these layers alone; Landlock with nothing above its first version, which is all that we claim."""
-    chosen = {name: name in layers for name in _LAYERS}
+    chosen = {name: name in layers for name in LAYERS}
     return CagePlan(**{**chosen, "landlock": int(chosen["landlock"])})
 
 
+#: The cages that run cells: name → what is around the inner layers, and how one goes on that lacks an inner one.
+CAGES = {
+    "all": (("bubblewrap",), "all but"),
+    "all but bubblewrap": (("namespaces",), "all but bubblewrap and"),
+    "no namespaces": ((), "no namespaces, no"),
+}
 PLANS = {
     "nothing": plan_of(),
-    "all": plan_of(*_LAYERS),
-    "all but bubblewrap": plan_of(*_LAYERS[1:]),
-    **{f"{name} alone": plan_of(name) for name in _LAYERS},
-    **{f"all but {name}": plan_of(*(n for n in _LAYERS if n != name)) for name in _LAYERS[1:]},
-    **{f"all but bubblewrap and {n}": plan_of(*(m for m in _LAYERS[1:] if m != n)) for n in _LAYERS[1:]},
+    **{cage: plan_of(*outer, *_INNER) for cage, (outer, _) in CAGES.items()},
+    **{f"{name} alone": plan_of(name) for name in LAYERS},
+    **{
+        f"{lacking} {name}": plan_of(*outer, *(n for n in _INNER if n != name))
+        for outer, lacking in CAGES.values()
+        for name in _INNER
+    },
 }
-#: The two cages that run cells.
-CAGES = ("all", "all but bubblewrap")
 
 
 def layers_of(plan: CagePlan) -> set[str]:
     """Its layers, with what comes with them."""
-    return {*plan.layers, *(("privileges",) if plan.seccomp or plan.landlock else ())}
+    return {*plan.layers, *(("privileges",) if plan.seccomp or plan.landlock or plan.namespaces else ())}
 
 
 def expected(attack: Attack, plan: CagePlan) -> str | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from rlmd.repl.base import ContextSource, DocumentLike
 from rlmd.repl.channel import Header
+from rlmd.repl.process import MOST_AT_ONCE
 
-#: Descriptors and documents of one frame.
-_DESCRIPTORS, _DOCUMENTS = 60, 4000
+#: Documents of one frame.
+_DOCUMENTS = 4000
 
 
 def frames_of(source: ContextSource) -> Iterable[tuple[Header, list[int]]]:
@@ -36,7 +37,7 @@ def _parts(documents: Sequence[DocumentLike]) -> Iterable[list[DocumentLike]]:
     blobs: set[str] = set()
     for document in documents:
         more = {segment.blob for segment in document.segments} - blobs
-        if part and (len(part) >= _DOCUMENTS or len(blobs) + len(more) > _DESCRIPTORS):
+        if part and (len(part) >= _DOCUMENTS or len(blobs) + len(more) > MOST_AT_ONCE):
             yield part
             part, blobs, more = [], set(), {segment.blob for segment in document.segments}
         part.append(document)

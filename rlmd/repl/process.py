@@ -24,7 +24,8 @@ import sys
 import sysconfig
 import time
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -34,8 +35,8 @@ from rlmd.repl.packages import Packages, refuse_home, shared_libraries
 from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
 
 #: The worker's modules.
-MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "scaffold", "shapes", "spans",
-           "streams", "texts", "values", "worker")  # fmt: skip
+MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "namespaces", "scaffold", "shapes",
+           "spans", "streams", "texts", "values", "worker")  # fmt: skip
 #: As many versions of Landlock as there may be; what each adds is in ``cage.py``.
 NEWEST = 99
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.
@@ -44,6 +45,9 @@ START_SECONDS = 20.0
 BASE_BYTES = 1 << 30
 #: Threads of a worker.
 MOST_THREADS = 256
+#: Descriptors of a worker; how many come in one frame, and how many more it is lent meanwhile, whatever its cells
+#: left open: those, and what a map of one takes.
+MOST_DESCRIPTORS, MOST_AT_ONCE, _LENT = 256, 60, 64
 _SYSTEM = (
     "/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf.d",
     "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
@@ -64,12 +68,14 @@ class CagePlan:
 
     Attributes:
         landlock: The newest version of Landlock that is used, 0 for none.
+        namespaces: Namespaces and a root folder that the worker makes for itself; not beside bubblewrap, which does.
         limits: Resource limits that the kernel holds against the worker.
         watch: Looking at what the worker's whole tree takes, and ending it when that is too much.
     """
 
     bubblewrap: bool
     landlock: int
+    namespaces: bool = False
     seccomp: bool = True
     limits: bool = True
     watch: bool = True
@@ -103,6 +109,7 @@ class WorkerProcess:
         #: Whether it has packages of the user's, whose libraries may keep threads of their own.
         self.libraries = libraries
         self.processes = 2 if plan.bubblewrap else 1
+        self._counts_alone = plan.bubblewrap or plan.namespaces
         self._group, self._popen = group, popen
         self._pidfd = os.pidfd_open(pid)
         self._exit_fd = os.pidfd_open(popen.pid)
@@ -152,12 +159,24 @@ class WorkerProcess:
         """Moves the soft limit of the address space, within the hard one."""
         self._limit(resource.RLIMIT_AS, soft)
 
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Lends it the descriptors of one frame, between cells."""
+        limited = "limits" in self.layers
+        if limited:
+            self._limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS + _LENT)
+        try:
+            yield
+        finally:
+            if limited:
+                self._limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS)
+
     def limit_threads(self) -> None:
         """Lets it have ``MOST_THREADS`` beside all that the machine runs now.
 
         Outside a user namespace the kernel counts all of the user's, whose number changes. Root is not held by it.
         """
-        if self.processes == 1 and "limits" in self.layers and (running := machine_threads()) is not None:
+        if not self._counts_alone and "limits" in self.layers and (running := machine_threads()) is not None:
             self._limit(resource.RLIMIT_NPROC, running + MOST_THREADS)
 
     def _limit(self, kind: int, soft: int) -> None:
@@ -250,6 +269,7 @@ def _start_frame(plan: CagePlan, memory_bytes: int, packages: Packages, random_s
         "packages": packages.importable,
         "readable": [*readable_paths(), *packages.readable],
         "landlock": plan.landlock,
+        "namespaces": plan.namespaces,
         "seccomp": plan.seccomp,
         "limits": _limits(plan, memory_bytes),
     }
@@ -264,11 +284,11 @@ def _limits(plan: CagePlan, memory_bytes: int) -> list[tuple[int, int, int]]:
         (resource.RLIMIT_AS, min(BASE_BYTES, memory_bytes), memory_bytes),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_FSIZE, 0, 0),
-        (resource.RLIMIT_NOFILE, 256, 256),
+        (resource.RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS + _LENT),
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
     ]
-    if plan.bubblewrap:  # counted in its own user namespace; outside it would count all of the user's processes
+    if plan.bubblewrap or plan.namespaces:  # counted in its user namespace; outside, with all of the user's processes
         limits.append((resource.RLIMIT_NPROC, MOST_THREADS, MOST_THREADS))
     return limits
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from rlmd.repl.base import ChildQuery, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
@@ -42,6 +43,8 @@ _PROBES = {
     "descriptors": "[os.dup(1) for _ in range(300)]",
 }
 _ALONE = CagePlan(bubblewrap=False, landlock=0, seccomp=False, limits=False, watch=False)
+#: What a root folder of one's own refuses, whoever made it.
+_OUTSIDE = ("writing", "programs", "machine's files", "names of files")
 
 
 class Layer(NamedTuple):
@@ -56,19 +59,23 @@ class Layer(NamedTuple):
 _BAD = "Do not run cells on this machine; report this with the kernel's version."
 LAYERS = (
     Layer(
-        "seccomp", CagePlan(False, 0, True, False, False),
+        "seccomp", replace(_ALONE, seccomp=True),
         ("network", "sockets", "processes", "memory without a name", "priority", "writing", "other processes"), _BAD,
     ),
     Layer(
-        "landlock", CagePlan(False, NEWEST, False, False, False), ("writing", "programs", "machine's files", "home"),
+        "landlock", replace(_ALONE, landlock=NEWEST), ("writing", "programs", "machine's files", "home"),
         "A kernel with Landlock (5.13 or later) would add a layer.",
     ),
     Layer(
-        "bubblewrap", CagePlan(True, 0, False, False, False),
-        ("writing", "programs", "machine's files", "names of files", "other processes"),
+        "bubblewrap", replace(_ALONE, bubblewrap=True),
+        (*_OUTSIDE, "other processes"),
         "Installing bubblewrap (bwrap), with user namespaces allowed, would add a layer.",
     ),
-    Layer("limits", CagePlan(False, 0, False, True, False), ("memory", "descriptors"), _BAD),
+    Layer(
+        "namespaces", replace(_ALONE, namespaces=True), _OUTSIDE,
+        "Where an ordinary user may make user namespaces, the worker makes its own in bubblewrap's place.",
+    ),
+    Layer("limits", replace(_ALONE, limits=True), ("memory", "descriptors"), _BAD),
 )  # fmt: skip
 
 
@@ -96,7 +103,7 @@ class _NoHost:
 
 
 async def prove_alone(
-    start: Callable[[CagePlan], Awaitable[ReplSession]], memory_bytes: int, *, bubblewrap: bool
+    start: Callable[[CagePlan], Awaitable[ReplSession]], memory_bytes: int, *, bubblewrap: bool, namespaces: bool
 ) -> list[Proof]:
     """Tries each layer by itself.
 
@@ -104,10 +111,10 @@ async def prove_alone(
         start: Starts a session in a worker with exactly the plan's layers; raises ``WorkerStartFailed``.
         memory_bytes: What a worker may take at most.
         bubblewrap: Whether the configuration wants it.
+        namespaces: Whether a worker of this machine makes its own, for want of bubblewrap.
     """
-    proofs = [
-        await _prove_layer(layer, start, memory_bytes) for layer in LAYERS if bubblewrap or not layer.plan.bubblewrap
-    ]
+    left_out = {name for name, wanted in (("bubblewrap", bubblewrap), ("namespaces", namespaces)) if not wanted}
+    proofs = [await _prove_layer(layer, start, memory_bytes) for layer in LAYERS if layer.name not in left_out]
     if not bubblewrap:
         proofs.append(Proof("bubblewrap", False, "turned off by repl.bubblewrap", "Turning it on would add a layer."))
     return proofs
@@ -126,8 +133,9 @@ async def _prove_layer(layer: Layer, start: Callable[[CagePlan], Awaitable[ReplS
 
 async def prove_together(session: ReplSession, memory_bytes: int) -> list[Proof]:
     """Tries everything in the cage that cells really get, and whether what its processes take can be told."""
-    only_bubblewrap = set() if "bubblewrap" in session.layers else {"names of files"}
-    cage = await _probe(session, "together", tuple(n for n in _PROBES if n not in only_bubblewrap), memory_bytes)
+    namespaced = {"bubblewrap", "namespaces"} & set(session.layers)
+    wanted = tuple(name for name in _PROBES if namespaced or name != "names of files")
+    cage = await _probe(session, "together", wanted, memory_bytes)
     taken = session.taken()
     if taken is None:
         hint = "Give the daemon a control group (Delegate=yes in its unit), or mount /proc without hidepid."

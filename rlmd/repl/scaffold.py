@@ -80,17 +80,14 @@ class Scaffold:
     # Contexts, between cells.
 
     def add_documents(self, header: Header, descriptors: list[int]) -> None:
-        """Decodes documents out of mapped descriptors, which are closed afterwards."""
+        """Decodes documents out of mapped descriptors, which are closed."""
         import mmap
 
         maps: list[mmap.mmap | bytes] = []
-        try:
-            for descriptor in descriptors:
-                size = os.fstat(descriptor).st_size
-                maps.append(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b"")
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        for descriptor in descriptors:
+            size = os.fstat(descriptor).st_size
+            maps.append(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b"")
+            os.close(descriptor)  # at once: each map has a copy of its own
         context = header["context"]
         if header["first"]:
             self._documents[context] = []

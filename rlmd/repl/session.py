@@ -122,8 +122,9 @@ class ReplSession:
 
     async def _send_context(self, source: ContextSource) -> None:
         self._documents[source.pin.context] = {document.name: document.chars for document in source.documents}
-        for header, descriptors in frames_of(source):
-            await self._ask(header, "loaded", descriptors)
+        with self._process.receiving():
+            for header, descriptors in frames_of(source):
+                await self._ask(header, "loaded", descriptors)
 
     # Cells.
 

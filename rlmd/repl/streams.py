@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 #: Where a second descriptor of the output is kept: out of the way of what cells open and close.
 OUTPUT = 201
+#: Taken while a cell runs and given back when it fails: to explain a failure takes modules and source files, also of
+#: one that has opened all that it may.
+_RESERVE = range(202, 210)
 
 
 class Streams:
@@ -28,6 +31,8 @@ class Streams:
         """What an earlier cell may have broken of them comes back."""
         for descriptor in (1, 2):
             os.dup2(OUTPUT, descriptor)
+        for descriptor in _RESERVE:
+            os.dup2(OUTPUT, descriptor, inheritable=False)
         if not all(map(_is_whole, self._outputs)):
             self._outputs = open_outputs()
         if self._input.closed:
@@ -46,6 +51,11 @@ class Streams:
         """Sends on what stands in a buffer, of ours and of what the cell put in their place."""
         for stream in (sys.stdout, sys.stderr, *self._outputs):
             attempt(lambda one: one.flush(), stream)
+
+
+def give_reserve_back() -> None:
+    """Lets go of the descriptors that were kept from the cell."""
+    os.closerange(_RESERVE.start, _RESERVE.stop)
 
 
 def attempt(action: Callable[..., object], *arguments: object) -> None:

@@ -19,7 +19,7 @@ from rlmd.repl.arrivals import Arrivals
 from rlmd.repl.awaiting import CellLoop
 from rlmd.repl.link import Channel, Frame, Header, Interrupts, encode, fitting
 from rlmd.repl.scaffold import Scaffold, Shown, tell
-from rlmd.repl.streams import OUTPUT, Streams, attempt
+from rlmd.repl.streams import OUTPUT, Streams, attempt, give_reserve_back
 
 TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Repl:
         except BaseException as problem:  # noqa: BLE001  what a cell raises ends the cell, whatever it is
             self._interrupts.disarm()
             error = error or self._explain(problem)
+        give_reserve_back()
         self._end_leftovers()
         self._streams.flush()
         return self._done(number, error, answer, names)
@@ -111,6 +112,7 @@ class Repl:
 
     def _explain(self, problem: BaseException) -> str:
         """Writes the traceback, without our own frames, and returns its last line."""
+        give_reserve_back()
         if isinstance(problem, KeyboardInterrupt) and self._interrupts.stopped:
             places = [*self._loop.places, *_places(problem)]
             where = next((f" in line {line} of {name}" for name, line in reversed(places) if _is_cell(name)), "")
@@ -216,8 +218,9 @@ def main(descriptor: int) -> None:
     limits = [tuple(limit) for limit in start["limits"]]
     try:
         layers = cage.seal(
-            readable=start["readable"], landlock=start["landlock"], seccomp=start["seccomp"], limits=limits
-        )
+            readable=start["readable"], landlock=start["landlock"], seccomp=start["seccomp"], limits=limits,
+            namespaces=start["namespaces"],
+        )  # fmt: skip
     except (cage.CageError, OSError, ValueError) as error:
         channel.send({"t": "failed", "message": str(error)})
         return

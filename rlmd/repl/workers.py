@@ -22,6 +22,8 @@ from rlmd.repl.watch import most_for_all
 PLANS = (
     CagePlan(bubblewrap=True, landlock=NEWEST),
     CagePlan(bubblewrap=True, landlock=0),
+    CagePlan(bubblewrap=False, landlock=NEWEST, namespaces=True),
+    CagePlan(bubblewrap=False, landlock=0, namespaces=True),
     CagePlan(bubblewrap=False, landlock=NEWEST),
 )
 _REMEDY = "Install bubblewrap (bwrap) and allow user namespaces, or use a kernel with Landlock (5.13 or later)."
@@ -133,7 +135,10 @@ class Workers:
         try:
             together = await prove_together(session, self._memory_bytes)
             wanted = any(plan.bubblewrap for plan in self._plans)
-            alone = await prove_alone(self._start_weakened, self._memory_bytes, bubblewrap=wanted)
+            alone = await prove_alone(
+                self._start_weakened, self._memory_bytes, bubblewrap=wanted,
+                namespaces="bubblewrap" not in session.layers,
+            )  # fmt: skip
             return [*together, *alone]
         finally:
             await session.close()

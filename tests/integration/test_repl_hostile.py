@@ -299,7 +299,23 @@ async def test_nothing_is_open_in_a_cell_but_its_streams_and_the_channel(caged: 
         "import os, fcntl\ndef is_open(n):\n    try: fcntl.fcntl(n, 1); return True\n    except OSError: return False\n"
         "print([n for n in range(1024) if is_open(n)])",
     )
-    assert report.output == "[0, 1, 2, 200, 201]\n"
+    assert report.output == f"[0, 1, 2, {', '.join(map(str, range(200, 210)))}]\n"
+
+
+async def test_a_cell_that_uses_up_its_descriptors_fails_and_keeps_its_session(
+    caged: ReplSession, tmp_path: Path
+) -> None:
+    """Also while it keeps them: the failure is explained, other cells run, contexts in many files arrive."""
+    report = await attack(caged, "import os\nkept = []\nwhile True: kept.append(os.dup(1))")
+    assert report.error == "OSError: [Errno 24] Too many open files"
+    assert 'File "<cell 1>", line 3, in <module>' in report.output
+    assert len((await attack(caged, "kept")).output.split()) > 200
+    await caged.load_contexts([Context(tmp_path, f"c{n}", {"d": b"text %d" % n}) for n in range(3)])
+    assert "Too many open files" in ((await attack(caged, "contexts['c2'], open('/dev/null')")).error or "")
+    many = [Context(tmp_path, "many", {f"d{n}": b"%d" % n for n in range(130)}, kind="collection", apart=True)]
+    await caged.load_contexts(many)
+    assert (await attack(caged, "len(documents), documents[129]")).output == "(130, '129')\n"
+    assert (await attack(caged, "for n in kept: os.close(n)\nopen('/dev/null').close()")).ok
 
 
 async def test_computing_behind_a_forged_end_is_found_out(caged: ReplSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Every attack of ``tests/attacks.py`` against workers with chosen layers, as root and as an ordinary user.
 
-Where nothing holds them they get through; with all layers all are held, with bubblewrap and without; and each layer
+Where nothing holds them they get through; with all layers all are held, with bubblewrap and with namespaces
+of the worker's own in its place; where there are neither, all but three; and each layer
 holds by itself what the table says of it, no less and no more. The siege itself is ``tests/siege.py``, in a process of
 its own for each user.
 """
@@ -31,8 +32,9 @@ USERS = ("root", "ordinary user")
 SAMPLE = 8
 _FIRST = ("nothing", *CAGES)
 _REST = tuple(plan for plan in PLANS if plan not in _FIRST)
-#: Without bubblewrap names, sizes and times of files can be asked for, and the machine's name: see docs/security.md.
-NEEDS_BUBBLEWRAP = {name for name, attack in ATTACKS.items() if attack.held_by == {"bubblewrap"}}
+#: Where no namespaces can be made, by bubblewrap or by the worker, names, sizes and times of files can be asked for,
+#: and the machine's name: see docs/security.md.
+NEEDS_NAMESPACES = {name for name, attack in ATTACKS.items() if attack.held_by == {"bubblewrap", "namespaces"}}
 
 Findings = dict[tuple[str, str], Finding]
 
@@ -56,7 +58,7 @@ def siege(user: str, plans: tuple[str, ...], attacks: tuple[str, ...] = ()) -> F
 
 @pytest.fixture(scope="module")
 def findings() -> Iterator[dict[str, Findings]]:
-    """The siege of a bare worker and of both cages, by both users at once."""
+    """The siege of a bare worker and of the cages, by both users at once."""
     with concurrent.futures.ThreadPoolExecutor(len(USERS)) as threads:
         yield dict(zip(USERS, threads.map(partial(siege, plans=_FIRST), USERS), strict=True))
 
@@ -79,14 +81,14 @@ def test_the_cage_holds_it_and_nothing_is_left(name: str, cage: str, found: Find
     finding = found.get((cage, name))
     if finding is None:
         assert ATTACKS[name].root
-    elif cage == "all but bubblewrap" and name in NEEDS_BUBBLEWRAP:
+    elif cage == "no namespaces" and name in NEEDS_NAMESPACES:
         assert finding.outcome == "through", "it is held by now: say so in docs/security.md"
     else:
         assert (finding.outcome, finding.left) == ("held", []), finding
 
 
-def test_what_takes_bubblewrap_is_looking_at_names_alone() -> None:
-    assert {ATTACKS[name].kind for name in NEEDS_BUBBLEWRAP} == {LOOKING}
+def test_what_takes_namespaces_is_looking_at_names_alone() -> None:
+    assert {ATTACKS[name].kind for name in NEEDS_NAMESPACES} == {LOOKING}
 
 
 def test_most_attacks_exist_here(found: Findings) -> None:
@@ -122,12 +124,14 @@ def test_each_layer_holds_what_the_table_says_of_every_attack(user: str) -> None
 WEIGHT = {
     "seccomp": ("all but seccomp", "memfd"),
     "landlock": ("all but landlock", "folders above the interpreter"),
-    "bubblewrap": ("all but bubblewrap", "size of the key file"),
+    "namespaces": ("no namespaces", "size of the key file"),
     "limits": ("all but limits", "descriptors"),
-    "watch": ("all but bubblewrap and watch", "threads"),
-    "seccomp without bubblewrap": ("all but bubblewrap and seccomp", "tcp"),
-    "landlock without bubblewrap": ("all but bubblewrap and landlock", "key file"),
+    "watch": ("no namespaces, no watch", "threads"),
+    "seccomp without bubblewrap": ("all but bubblewrap and seccomp", "signal that kills another"),
+    "landlock without bubblewrap": ("all but bubblewrap and landlock", "folders above the interpreter"),
     "limits without bubblewrap": ("all but bubblewrap and limits", "descriptors"),
+    "seccomp without namespaces": ("no namespaces, no seccomp", "tcp"),
+    "landlock without namespaces": ("no namespaces, no landlock", "key file"),
 }
 
 

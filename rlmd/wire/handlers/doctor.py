@@ -88,8 +88,8 @@ class Doctor:
 
     async def _cage(self) -> list[Check]:
         proofs = await self._parts.workers.prove_layers()
-        # One of these beside seccomp is the least that runs cells; both is better.
-        either = {"landlock", "bubblewrap"}
+        # One of these beside seccomp is the least that runs cells; more is better.
+        either = {"landlock", "bubblewrap", "namespaces"}
         enough = any(proof.ok for proof in proofs if proof.layer in either)
         spared = either | {"watch"} if enough else {"watch"}
         return [
