@@ -179,11 +179,15 @@ class World:
         self.victim.wait()
         self.victim.stdout.close()  # type: ignore[union-attr]
 
-    def preamble(self) -> str:
-        """Names for the attacks; they know where to look, the cage must hold all the same."""
+    def preamble(self, daemon: int | None = None) -> str:
+        """Names for the attacks; they know where to look, the cage must hold all the same.
+
+        Args:
+            daemon: The process that runs the workers; by default this one.
+        """
         names = {
             "KEY": str(self.key), "EMPTY": str(self.folder / "empty"), "FOLDER": str(self.folder / "covered"),
-            "ADDRESS": {name: one.getsockname() for name, one in self.sockets.items()}, "PARENT": os.getpid(),
+            "ADDRESS": {name: one.getsockname() for name, one in self.sockets.items()}, "PARENT": daemon or os.getpid(),
             "VICTIM": self.victim.pid, "SECRET_AT": self.secret_at, "HOST": os.uname().nodename, "NAME": self.name,
             "NUMBER": self.number, "MEMORY": MEMORY, "PYTHON": interpreter(),
         }  # fmt: skip

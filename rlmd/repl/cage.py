@@ -1,9 +1,9 @@
 """Seals the worker process before it runs its first cell (child side, standard library alone).
 
-``seal`` is called once, while the process has a single thread: namespaces (``namespaces.py``), resource limits, no new
-privileges, no capabilities, Landlock (read-only, few paths) and a seccomp *allowlist*. Each step that is asked for
-holds or raises ``CageError``; nothing falls back in silence. What bubblewrap adds around this process is the parent's
-part (``process.py``).
+``seal`` is called once, while the process has a single thread: resource limits, no new privileges, no capabilities,
+Landlock (read-only, few paths) and a seccomp *allowlist*. Each step that is asked for holds or raises ``CageError``;
+nothing falls back in silence. What bubblewrap adds around this process is the parent's part (``process.py``); what the
+worker does in its place comes before (``namespaces.py``).
 
 The filter is an allowlist because denylists leak: a denylist of 50 calls let a cell kill its parent through
 ``fcntl(F_SETOWN)``, hold 800 MB in SysV shared memory and send datagrams out of a socketpair. What is not named
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from typing import Any
 else:
     Any = object
-
-from rlmd.repl.namespaces import NamespaceError, enter
 
 # One column for x86-64, one for aarch64; None where the architecture never had the call.
 Numbers = tuple[int | None, int | None]
@@ -288,7 +286,7 @@ def seal(
         landlock: The newest version of Landlock that is used, 0 for none; where it is wanted it must hold.
         seccomp: Whether the filter is wanted; it must then hold.
         limits: (resource, soft, hard).
-        namespaces: Whether it gets namespaces and a root folder of its own, as bubblewrap would have given it.
+        namespaces: Whether it entered namespaces of its own, where it has capabilities to give up.
 
     Raises:
         CageError: A layer could not be put on. The process must not run cells.
@@ -296,17 +294,10 @@ def seal(
     machine = platform_machine()
     if machine not in _AUDIT_ARCH:
         raise CageError(f"no seccomp table for {machine}")
-    if (landlock or namespaces) and _thread._count():
-        raise CageError("the process has more than one thread")  # these seal the thread that asks, alone
-    layers = []
-    if namespaces:  # first of all: threads are counted there, and files are made
-        try:
-            enter(readable, machine)
-        except NamespaceError as error:
-            raise CageError(str(error)) from error
-        layers.append("namespaces")
     _limit(limits)
-    layers += ["rlimits"] if limits else []
+    layers = ["rlimits"] if limits else []
+    if landlock and _thread._count():
+        raise CageError("the process has more than one thread")  # Landlock would seal this one alone
     if landlock or seccomp or namespaces:
         _drop_privileges(machine)
     if landlock:

@@ -10,16 +10,16 @@ Source: user_namespaces(7), mount_namespaces(7), pivot_root(2), mount_setattr(2)
 
 from __future__ import annotations
 
-import ctypes
+import _thread
 import os
-import struct
-from collections.abc import Sequence
+from _ctypes import get_errno
+from array import array
 
-TYPE_CHECKING = False  # the module typing takes 3 ms of a worker's start
+from rlmd.repl import cage
+
+TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
-    from typing import Any
-else:
-    Any = object
+    from collections.abc import Sequence
 
 _NEW_MOUNTS, _NEW_HOST_NAME, _NEW_IPC, _NEW_USERS, _NEW_NETWORK = (
     0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x40000000,
@@ -35,10 +35,6 @@ _WORKSHOP, _OLD = "/tmp", "/.old"  # noqa: S108  no file is made in it
 HOST_NAME = b"repl"
 
 
-class NamespaceError(Exception):
-    """The kernel allows no namespaces here, or not all of this; nothing that was done so far protects anybody."""
-
-
 def enter(readable: Sequence[str], machine: str) -> None:
     """Moves this process, which has one thread, into namespaces of its own.
 
@@ -47,8 +43,12 @@ def enter(readable: Sequence[str], machine: str) -> None:
         machine: x86_64 or aarch64.
 
     Raises:
-        NamespaceError: It cannot be done. The process must not run cells.
+        CageError: It cannot be done. The process must not run cells.
     """
+    if _thread._count():
+        raise cage.CageError("the process has more than one thread")  # the others would stay where they are
+    if machine not in _PIVOT_ROOT:
+        raise cage.CageError(f"no numbers of system calls for {machine}")
     shown = [(path, os.path.realpath(path), os.path.isdir(path)) for path in readable if os.path.exists(path)]
     links = {path: os.readlink(path) for path in readable if os.path.islink(path) and os.path.dirname(path) == "/"}
     user, group = os.geteuid(), os.getegid()
@@ -69,7 +69,7 @@ def enter(readable: Sequence[str], machine: str) -> None:
         os.rmdir(_OLD)
         _fix(b"/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
     except OSError as error:
-        raise NamespaceError(f"no namespaces of its own ({error})") from error
+        raise cage.CageError(f"no namespaces of its own ({error})") from error
 
 
 def _empty_root(machine: str) -> None:
@@ -101,8 +101,8 @@ def _show(path: str, real: str, *, folder: bool) -> None:
 
 def _fix(path: bytes, attributes: int, flags: int = 0) -> None:
     """Takes rights from a mount for good: none of those who could give them back lives in this namespace."""
-    wanted = struct.pack("<4Q", attributes, 0, 0, 0)
-    _do("syscall", _MOUNT_SETATTR, _AT_FDCWD, path, flags, wanted, ctypes.c_size_t(len(wanted)))
+    wanted = array("Q", (attributes, 0, 0, 0)).tobytes()
+    _do("syscall", _MOUNT_SETATTR, _AT_FDCWD, path, flags, wanted, len(wanted))
 
 
 def _write(path: str, text: str) -> None:
@@ -113,9 +113,7 @@ def _write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _do(name: str, *arguments: Any) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    given = (ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
-    if getattr(libc, name)(*given) != 0:
-        number = ctypes.get_errno()
+def _do(name: str, *arguments: int | bytes | None) -> None:
+    if cage.c_function(name)(*arguments) != 0:
+        number = get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -165,6 +165,7 @@ class ReplSession:
                 return await execution.run(source, output_chars)
             finally:
                 self._cell = None
+                self._excess()  # what it keeps between cells counts among all that workers have
 
     async def value_of(self, expression_name: str) -> str | None:
         """``str()`` of a variable, or None when there is none of that name (or it is too long, or a failure)."""

@@ -217,6 +217,10 @@ def main(descriptor: int) -> None:
     sys.path += start["packages"]
     limits = [tuple(limit) for limit in start["limits"]]
     try:
+        if start["namespaces"]:  # before the limits: files are made, and threads are counted in there
+            from rlmd.repl import namespaces
+
+            namespaces.enter(start["readable"], cage.platform_machine())
         layers = cage.seal(
             readable=start["readable"], landlock=start["landlock"], seccomp=start["seccomp"], limits=limits,
             namespaces=start["namespaces"],

@@ -267,12 +267,34 @@ async def test_the_virtual_environment_that_rlmd_is_installed_in_is_not_shown(wo
     assert not report.ok
 
 
-async def test_without_bubblewrap_landlock_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_bubblewrap_namespaces_of_its_own_take_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     workers = Workers(spare_workers=0)
     session = await workers.acquire()
-    assert session.layers == ("landlock", "seccomp", "limits", "watch")
+    assert session.layers == ("landlock", "namespaces", "seccomp", "limits", "watch")
+    report = await session.run_cell(
+        "import os\nprint(os.uname().nodename, os.path.exists('/etc/passwd'), os.path.exists('/usr/lib'))",
+        Host(), seconds=20, output_chars=100,
+    )  # fmt: skip
+    assert report.output == "repl False True\n"
     await workers.close()
+
+
+def test_where_no_namespaces_may_be_made_landlock_takes_their_place() -> None:
+    """As on machines that forbid ordinary users to make user namespaces: the worker says so and another is started."""
+    program = (
+        "import asyncio, os\nfrom rlmd.repl import Workers\nos.environ['PATH'] = '/nonexistent'\n"
+        "async def main():\n"
+        "    workers = Workers(spare_workers=0)\n"
+        "    print((await workers.acquire()).layers)\n"
+        "    await workers.close()\n"
+        "asyncio.run(main())\n"
+    )
+    # A namespace in which no further ones may be made; it takes root, or the right to make the first.
+    forbidding = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", forbidding, "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == "('landlock', 'seccomp', 'limits', 'watch')\n", done.stderr
 
 
 async def test_with_too_few_layers_no_cell_runs(monkeypatch: pytest.MonkeyPatch) -> None:

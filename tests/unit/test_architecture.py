@@ -22,8 +22,8 @@ VOCABULARY = frozenset(("", "errors", "events", "config", "validation", "schema"
 CLIENTS = VOCABULARY | {"wire.methods"}
 
 #: The modules of the worker.
-CHILD = ("arrivals", "asking", "awaiting", "boot", "cage", "cutting", "leaving", "link", "scaffold", "shapes", "spans",
-         "streams", "texts", "values", "worker")  # fmt: skip
+CHILD = ("arrivals", "asking", "awaiting", "boot", "cage", "cutting", "leaving", "link", "namespaces", "scaffold",
+         "shapes", "spans", "streams", "texts", "values", "worker")  # fmt: skip
 #: Part → the parts below it that it may import. The longest prefix of a module's name counts.
 BELOW: dict[str, frozenset[str]] = {
     "": frozenset(),
@@ -38,6 +38,7 @@ BELOW: dict[str, frozenset[str]] = {
     "repl.arrivals": frozenset(),
     "repl.boot": frozenset({"repl.worker"}),
     "repl.cage": frozenset(),
+    "repl.namespaces": frozenset({"repl.cage"}),
     "repl.leaving": frozenset({"repl.scaffold"}),
     "repl.streams": frozenset({"repl.cage"}),
     "repl.values": frozenset({"repl.asking", "repl.link"}),
