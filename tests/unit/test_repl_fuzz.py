@@ -4,6 +4,7 @@ breach, which ends the session, and never any other exception."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import marshal
 import socket
@@ -11,9 +12,11 @@ import struct
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlmd.repl import SubQuery, SubQueryFailure, SubQueryReply
 from rlmd.repl.cell import Cell
 from rlmd.repl.channel import Breach, Channel
 from rlmd.repl.link import Channel as WorkerChannel
@@ -63,6 +66,131 @@ def test_a_cell_takes_any_frames_or_calls_them_a_breach(frames: list[tuple[dict[
         assert host.in_flight == 0
 
     asyncio.run(feed())
+
+
+#: Small ones, so that few prompts use them up: slots and characters under way at once, characters of one prompt.
+CREDIT, FLYING, LONGEST = 3, 6, 4
+STEP = (
+    st.tuples(st.just("batch"), st.integers(1, 3), st.lists(st.integers(0, LONGEST), min_size=1, max_size=5))
+    | st.tuples(st.just("prompt"), st.integers(1, 3), st.integers(0, 5))
+    | st.tuples(st.just("honest prompt"), st.integers(0, 9), st.just(0))
+    | st.tuples(st.sampled_from(["reply", "cancel"]), st.integers(1, 3), st.just(0))
+)
+
+
+class HeldHost(Host):
+    """Holds each answer until it is told to give one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: dict[asyncio.Event, int] = {}
+
+    async def answer(self, query: SubQuery, *, batch: int, slot: int) -> SubQueryReply | SubQueryFailure:
+        told = asyncio.Event()
+        self.open[told] = len(query.prompt)
+        try:
+            await told.wait()
+        finally:
+            del self.open[told]
+        return SubQueryReply("y")
+
+
+class OneWorker:
+    """A worker's end of a cell that knows what the daemon asked it for: whether a frame of its is honest is told first,
+    and then what the daemon made of it."""
+
+    def __init__(self) -> None:
+        self.host = HeldHost()
+        self.cell = Cell(1, self.host, self._hear, {}, lambda _: None)
+        self.sizes: dict[int, list[int]] = {}
+        self.asked: dict[int, set[int]] = {}
+        self.answered: dict[int, int] = {}
+
+    def _hear(self, header: dict[str, Any], _body: bytes) -> None:
+        number = header["id"]
+        if header["t"] == "pull":
+            assert not self.asked[number] & set(header["slots"])
+            self.asked[number] |= set(header["slots"])
+        elif header["t"] == "reply":
+            self.answered[number] += 1
+            if self.answered[number] == len(self.sizes[number]):
+                del self.sizes[number], self.asked[number]
+
+    def _take(self, body: bytes, *, honest: bool, **header: object) -> None:
+        try:
+            self.cell.take(header, body)
+        except Breach:
+            assert not honest, header
+            raise
+        assert honest, header
+
+    def batch(self, number: int, sizes: list[int]) -> None:
+        honest = number not in self.sizes
+        if honest:
+            self.sizes[number], self.asked[number], self.answered[number] = sizes, set(), 0
+        body = b"x" * sizes[0] if len(sizes) == 1 else struct.pack(f">{len(sizes)}I", *sizes)
+        self._take(body, honest=honest, t="batch", id=number, total=len(sizes), model=None, spans=[])
+
+    def prompt(self, number: int, slot: int) -> None:
+        """Of a batch that is over by now it is let pass: it may have been under way."""
+        honest, size = True, 0
+        if number in self.sizes:
+            honest = slot in self.asked[number]
+            size = self.sizes[number][slot] if slot < len(self.sizes[number]) else 0
+            self.asked[number].discard(slot)
+        self._take(b"x" * size, honest=honest, t="prompt", id=number, slot=slot, spans=[])
+
+    def honest_prompt(self, which: int, _: int) -> None:
+        due = [(number, slot) for number, slots in self.asked.items() for slot in sorted(slots)]
+        if due:
+            self.prompt(*due[which % len(due)])
+
+    def reply(self, which: int, _: int) -> None:
+        waiting = [told for told in self.host.open if not told.is_set()]
+        if waiting:
+            waiting[which % len(waiting)].set()
+
+    def cancel(self, number: int, _: int) -> None:
+        for known in (self.sizes, self.asked):
+            known.pop(number, None)
+        self._take(b"", honest=True, t="cancel", id=number)
+
+    async def settled(self) -> None:
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert len(self.under_way()) <= CREDIT
+        assert sum(self.under_way()) <= FLYING
+
+    def under_way(self) -> list[int]:
+        """Characters of each prompt that was asked for, or is with the host."""
+        due = [self.sizes[number][slot] for number, slots in self.asked.items() for slot in slots]
+        return due + list(self.host.open.values())
+
+
+@settings(max_examples=250)
+@given(steps=st.lists(STEP, max_size=25))
+def test_prompts_come_as_they_were_asked_for_or_are_a_breach(steps: list[tuple[str, Any, Any]]) -> None:
+    """And never more of them at once than there is credit for, in number and in length."""
+
+    async def feed() -> None:
+        worker = OneWorker()
+        with contextlib.suppress(Breach):
+            for kind, *arguments in steps:
+                getattr(worker, kind.replace(" ", "_"))(*arguments)
+                await worker.settled()
+            for _ in range(20):  # more than there can be prompts to ask for, a few at a time
+                for _ in range(CREDIT):
+                    worker.honest_prompt(0, 0)
+                    worker.reply(0, 0)
+                await worker.settled()
+            assert worker.sizes == {}, "a batch was never asked for to its end"
+        await worker.cell.stop()
+        assert worker.host.open == {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("CREDIT", CREDIT), ("_MOST_FLYING", FLYING), ("MOST_CHARS", LONGEST)):
+            patch.setattr(f"rlmd.repl.cell.{name}", value)
+        asyncio.run(feed())
 
 
 GARBAGE = st.binary(max_size=12).map(lambda head: struct.pack(">II", len(head), 0) + head)
