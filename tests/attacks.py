@@ -315,7 +315,8 @@ ATTACKS: dict[str, Attack] = {
     **_rows(MUCH, _R, {
         "descriptors": (
             "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
-            "try: resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))\nexcept (OSError, ValueError): pass\n"
+            "try: resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))\n"
+            "except (OSError, ValueError): pass\n"
             "a = [os.dup(1) for _ in range(400)]; escaped()"
         ),
         "epolls": "import select\na = [select.epoll() for _ in range(300)]; escaped()",
