@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print(*(paths.config_files or ["No config file: everything has its default."]), sep="\n")  # noqa: T201
         return 0
-    return _serve(paths, settings)
+    return _serve(paths, settings, until_eof=options.until_eof)
 
 
-def _serve(paths: Paths, settings: Settings) -> int:
+def _serve(paths: Paths, settings: Settings, *, until_eof: bool) -> int:
     gc.disable()  # what is made from here to the first client stays for good; rlmd.daemon enables it then
     import uvloop
 
@@ -70,7 +70,7 @@ def _serve(paths: Paths, settings: Settings) -> int:
     allow_many_descriptors()
     os.chdir("/")  # whatever folder it was started in can still be unmounted; all our paths are absolute
     try:
-        uvloop.run(run(paths, settings))
+        uvloop.run(run(paths, settings, until_eof=until_eof))
     except RlmdError as error:
         print(f"rlmd: {error.message} {error.hint}".rstrip(), file=sys.stderr)  # noqa: T201
         match error:
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--socket", type=Path, metavar="PATH", help="serve at this path")
+    parser.add_argument("--until-eof", action="store_true", help="stop when standard input ends")
     parser.add_argument("--check", action="store_true", help="look at the settings only")
     parser.add_argument("--version", action="version", version=f"rlmd {__version__}")
     return parser

@@ -51,10 +51,15 @@ _SWITCH_SECONDS = 0.0005
 log = structlog.get_logger(__name__)
 
 
-async def run(paths: Paths, settings: Settings) -> None:
-    """Serves until SIGTERM, SIGINT or SIGHUP. Raises ``AlreadyRunning``, ``ConfigInvalid``."""
+async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> None:
+    """Serves until SIGTERM, SIGINT or SIGHUP, or until standard input ends if asked so.
+
+    Raises ``AlreadyRunning``, ``ConfigInvalid``.
+    """
     began = time.monotonic()
     stop = _stop_signal()
+    if until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     manager = ServiceManager()
     # Before any other process of ours is there: the group that is divided must be empty.
     groups = WorkerGroups.delegated(total_bytes=settings.repl.total_memory_bytes)

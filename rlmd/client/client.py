@@ -92,6 +92,12 @@ class Client(Calls):
         result = await link.request(method, _plain(params))
         return result if isinstance(result, dict) else {}
 
+    async def call_json(self, method: str, params: dict[str, Any]) -> Any:
+        """Calls a method by its name with parameters as JSON has them, and gives the result so: what a newer daemon
+        knows and this client does not goes through."""
+        link = await self._linked()
+        return await link.request(method, params)
+
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.asynccontextmanager

@@ -52,7 +52,7 @@ async def start_detached(
     paths: Paths, environment: Mapping[str, str] = os.environ, *, back_off: tuple[float, ...] = BACK_OFF
 ) -> None:
     """Starts ``python -m rlmd`` in a session of its own and waits until it listens."""
-    log = _open_log(paths)
+    log = open_log(paths)
     try:
         pid = _spawn(paths, environment, log)
     finally:
@@ -68,7 +68,7 @@ async def start_detached(
         code = code if code is not None else _ended(pid)
     raise lost(
         "The daemon did not start." if code is None else f"The daemon ended at once with status {code}.",
-        hint=f"{_last_words(paths)}The log is {log_file(paths)}; rlmctl config check looks at the settings.",
+        hint=f"{last_words(paths)}The log is {log_file(paths)}; rlmctl config check looks at the settings.",
     )
 
 
@@ -128,7 +128,8 @@ async def _told(*command: str, environment: Mapping[str, str]) -> Told:
     return Told(process.returncode or 0, output.decode(errors="replace").strip())
 
 
-def _open_log(paths: Paths) -> int:
+def open_log(paths: Paths) -> int:
+    """A descriptor of the log, to append to."""
     path = log_file(paths)
     try:
         paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def _ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def _last_words(paths: Paths) -> str:
+def last_words(paths: Paths) -> str:
     """The log's last line, which never holds private text, as a sentence; empty when there is none."""
     try:
         with log_file(paths).open("rb") as log:

@@ -11,7 +11,24 @@ from typing import Annotated
 import typer
 
 from rlmd import __version__
-from rlmd.ctl.commands import ask, budget, config, context, daemon, evaluate, execute, host, mcp, run, session, top
+from rlmd.ctl.commands import (
+    ask,
+    batch,
+    budget,
+    config,
+    context,
+    daemon,
+    evaluate,
+    execute,
+    host,
+    install,
+    mcp,
+    query,
+    rpc,
+    run,
+    session,
+    top,
+)
 from rlmd.ctl.exits import MEANING
 
 _HELP = """Ask questions of texts of any size, answered with citations.
@@ -51,7 +68,7 @@ def root(
     """Takes the options that stand before a command."""
 
 
-for module in (ask, execute, top, mcp, evaluate):
+for module in (ask, batch, execute, query, rpc, top, mcp, install, evaluate):
     module.register(app)
 for name, group in (
     ("context", context.app),

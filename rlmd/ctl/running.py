@@ -20,16 +20,24 @@ if TYPE_CHECKING:
 Work = Callable[["Client", Output], Awaitable[Exit | None]]
 
 
-def with_daemon(work: Work, *, start: bool = True, quiet: bool = False) -> NoReturn:
+def with_daemon(work: Work, *, start: bool = True, quiet: bool = False, private: bool = False) -> NoReturn:
     """Runs ``work`` with a connected client and leaves with its exit status.
 
     Args:
         start: Whether to start the daemon when none runs.
+        private: Whether to have a daemon that ends with the work.
     """
 
     async def connected(output: Output) -> Exit | None:
         from rlmd.client import connect
 
+        if private:
+            from rlmd.client.private import private_daemon
+            from rlmd.config import Paths
+
+            paths = Paths.from_environment()
+            async with private_daemon(paths) as socket, connect(socket, start=False, name="rlmctl") as client:
+                return await work(client, output)
         async with connect(start=start, name="rlmctl") as client:
             return await work(client, output)
 

@@ -90,6 +90,9 @@ def ask(
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
     events: Annotated[bool, typer.Option("--events", help="Print each fact as a line of JSON as it comes.")] = False,
+    no_daemon: Annotated[
+        bool, typer.Option("--no-daemon", help="With a daemon of its own, which ends with the answer.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a question of files, directories, contexts or standard input."""
@@ -97,6 +100,8 @@ def ask(
 
     if sum((json, events, detach)) > 1:
         raise options.usage_error("--json, --events and --detach exclude one another.")
+    if detach and no_daemon:
+        raise options.usage_error("--detach leaves the run to a daemon: leave out --no-daemon.")
     if not question.strip():
         raise options.usage_error("The question is empty.")
     files = [*(file or ()), *([STDIN] if stdin else ())]
@@ -138,7 +143,7 @@ def ask(
         )
         return await (_start_detached if detach else _start_and_follow)(client, output, params, form)
 
-    with_daemon(work, quiet=quiet)
+    with_daemon(work, quiet=quiet, private=no_daemon)
 
 
 def _schema(file: str) -> Any:

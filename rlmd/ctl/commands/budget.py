@@ -40,13 +40,17 @@ def show(
 
 
 @app.command()
-def allow(run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]) -> None:
+def allow(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    json: options.Json = False,
+) -> None:
     """Let a run spend, where budget.ask is on."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import BudgetAllowParams
 
-        print_budget(output, await client.call("budget/allow", BudgetAllowParams(run_id=run)))
+        result = await client.call("budget/allow", BudgetAllowParams(run_id=run))
+        output.model(result) if json else print_budget(output, result)
 
     with_daemon(work)
 
@@ -63,11 +67,12 @@ def stats(json: options.Json = False) -> None:
 
 
 @cache.command()
-def clear() -> None:
+def clear(json: options.Json = False) -> None:
     """Forget every finished sub-query. Runs keep theirs."""
 
     async def work(client: Client, output: Output) -> None:
-        print_cache(output, await client.call("cache/clear"))
+        result = await client.call("cache/clear")
+        output.model(result) if json else print_cache(output, result)
 
     with_daemon(work)
 

@@ -270,6 +270,7 @@ def search(
 @app.command()
 def drop(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_context)],
+    json: options.Json = False,
 ) -> None:
     """Erase contexts with all that tells of them: index, runs that read them, sessions, cached replies."""
 
@@ -279,6 +280,9 @@ def drop(
 
         for one in name:
             done = await client.call("context/drop", NameParams(name=one))
+            if json:
+                output.json_line(done)
+                continue
             with_it = [count(done.runs, "run")] * bool(done.runs) + [count(done.sessions, "session")] * bool(
                 done.sessions
             )

@@ -93,15 +93,21 @@ def add(
 
 
 @app.command()
-def pause(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
+def pause(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
+    json: options.Json = False,
+) -> None:
     """Give a host nothing more until it is resumed; what is under way there goes on."""
-    _set_paused("host/pause", name)
+    _set_paused("host/pause", name, json)
 
 
 @app.command()
-def resume(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
+    json: options.Json = False,
+) -> None:
     """Give a paused host work again."""
-    _set_paused("host/resume", name)
+    _set_paused("host/resume", name, json)
 
 
 @app.command()
@@ -157,26 +163,30 @@ def print_calibrations(output: Output, result: HostCalibrateResult) -> None:
         )
 
 
-def _set_paused(method: Literal["host/pause", "host/resume"], name: str) -> None:
+def _set_paused(method: Literal["host/pause", "host/resume"], name: str, json: bool) -> None:
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import NameParams
 
         params = NameParams(name=name)
-        result = await (client.call("host/pause", params) if method == "host/pause" else client.call(method, params))
-        print_hosts(output, (result.host,))
+        pausing = method == "host/pause"
+        result = await (client.call("host/pause", params) if pausing else client.call("host/resume", params))
+        output.model(result) if json else print_hosts(output, (result.host,))
 
     with_daemon(work)
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
+    json: options.Json = False,
+) -> None:
     """Remove a host that `host add` wrote."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import NameParams
 
-        await client.call("host/remove", NameParams(name=name))
-        output.remark(f"{name} is removed", None)
+        done = await client.call("host/remove", NameParams(name=name))
+        output.model(done) if json else output.remark(f"{name} is removed", None)
 
     with_daemon(work)
 

@@ -91,6 +91,7 @@ def cancel(
         list[str],
         typer.Argument(metavar="RUN", help="Ids, or enough of their beginnings.", autocompletion=options.complete_run),
     ],
+    json: options.Json = False,
 ) -> None:
     """Cancel runs; returns when they have ended."""
 
@@ -100,7 +101,7 @@ def cancel(
         for one in run:
             run_id = await options.resolve_run(client, one)
             ended = await client.call("run/cancel", CancelParams(run_id=run_id, why="rlmctl run cancel"))
-            output.remark(f"{run_id[:8]} is {_state(ended)}", None)
+            output.json_line(ended) if json else output.remark(f"{run_id[:8]} is {_state(ended)}", None)
 
     with_daemon(work)
 
@@ -141,11 +142,37 @@ def export(
 
 
 @app.command()
+def fetch(
+    run: options.RunId,
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="As a fact names it: run show --events.")],
+) -> None:
+    """Print a long text that a fact of a run names by its digest: a cell's output, a reply."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.ctl.terminal import shown
+        from rlmd.wire.methods import FetchParams
+
+        run_id = await options.resolve_run(client, run)
+        parts: list[str] = []
+        length, whole = 0, 1
+        while length < whole:
+            part = await client.call("run/fetch", FetchParams(run_id=run_id, digest=digest, start=length))
+            parts.append(part.text or "")
+            length, whole = length + len(parts[-1]), part.chars or 0
+            if not part.text:
+                break
+        output.print(shown("".join(parts)).rstrip("\n"))
+
+    with_daemon(work)
+
+
+@app.command()
 def delete(
     run: Annotated[
         list[str],
         typer.Argument(metavar="RUN", help="Ids, or enough of their beginnings.", autocompletion=options.complete_run),
     ],
+    json: options.Json = False,
 ) -> None:
     """Delete runs that do not go on: answer, facts, and what the models said."""
 
@@ -154,8 +181,8 @@ def delete(
 
         for one in run:
             run_id = await options.resolve_run(client, one)
-            await client.call("run/delete", RunIdParams(run_id=run_id))
-            output.remark(f"{run_id[:8]} is deleted", None)
+            done = await client.call("run/delete", RunIdParams(run_id=run_id))
+            output.json_line(done) if json else output.remark(f"{run_id[:8]} is deleted", None)
 
     with_daemon(work)
 

@@ -76,6 +76,7 @@ def show(
 @app.command()
 def reset(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
+    json: options.Json = False,
 ) -> None:
     """Begin sessions anew: their variables and questions are forgotten."""
 
@@ -83,8 +84,8 @@ def reset(
         from rlmd.wire.methods import NameParams
 
         for one in name:
-            await client.call("session/reset", NameParams(name=one))
-            output.remark(f"{one} begins anew", None)
+            begun = await client.call("session/reset", NameParams(name=one))
+            output.json_line(begun) if json else output.remark(f"{one} begins anew", None)
 
     with_daemon(work)
 
@@ -92,6 +93,7 @@ def reset(
 @app.command()
 def drop(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_session)],
+    json: options.Json = False,
 ) -> None:
     """End sessions and forget their names."""
 
@@ -99,7 +101,7 @@ def drop(
         from rlmd.wire.methods import NameParams
 
         for one in name:
-            await client.call("session/drop", NameParams(name=one))
-            output.remark(f"{one} is ended", None)
+            done = await client.call("session/drop", NameParams(name=one))
+            output.json_line(done) if json else output.remark(f"{one} is ended", None)
 
     with_daemon(work)
