@@ -274,6 +274,11 @@ class Paths:
         return self.runtime / "spool"
 
     @property
+    def programs(self) -> Path:
+        """Folder of the user's programs."""
+        return self.config / "programs"
+
+    @property
     def config_files(self) -> tuple[Path, ...]:
         """The files that exist, in the order in which later ones win."""
         more = sorted((self.config / "config.d").glob("*.toml"))

@@ -35,6 +35,7 @@ from rlmd.wire.handlers.greeting import GreetingHandlers
 from rlmd.wire.handlers.hosts import HostHandlers
 from rlmd.wire.handlers.money import MoneyHandlers
 from rlmd.wire.handlers.parts import Current, Parts
+from rlmd.wire.handlers.programs import ProgramHandlers
 from rlmd.wire.handlers.runs import RunHandlers
 from rlmd.wire.handlers.sessions import SessionHandlers
 from rlmd.wire.server import Server
@@ -95,6 +96,7 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             workers=workers,
             settings=settings,
             state_folder=paths.state,
+            programs_folder=paths.programs,
         )
         await engine.start()
         stack.push_async_callback(_step, "engine", engine.close, 5.0)
@@ -171,6 +173,7 @@ def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
         **ContextHandlers(parts.contexts, parts.engine).table(),
         **RunHandlers(parts.engine).table(),
         **SessionHandlers(parts.engine).table(),
+        **ProgramHandlers(parts).table(),
         **HostHandlers(parts).table(),
         **MoneyHandlers(parts).table(),
         **DaemonHandlers(parts).table(),

@@ -268,6 +268,12 @@ class OverUse(RunError):
     code, kind = 1304, "over_use"
 
 
+class ProgramFailed(RunError):
+    """A program of the user ended with an error, or without an answer."""
+
+    code, kind = 1310, "program_failed"
+
+
 class RunCancelled(RunError):
     """The run was cancelled; by whom and why is in its facts."""
 

@@ -18,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 INLINE_CHARS = 4096
 PREVIEW_CHARS = 200
 
-Strategy = Literal["auto", "direct", "rlm", "map", "quote", "execute", "open"]
+#: What a client may ask for; any other name is that of a program of the user.
+STRATEGIES = ("auto", "direct", "rlm", "map", "quote")
+#: One of these, the name of a program, or what the engine calls runs that answer no question: execute, open.
+Strategy = str
 RunState = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
 #: Why a run ended: by itself, by a limit with the best answer so far, or without any answer.
 Outcome = Literal["answered", "partial", "none", "failed", "cancelled"]

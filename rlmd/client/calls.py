@@ -57,6 +57,7 @@ from rlmd.wire.methods import (
     Params,
     PeekParams,
     PeekResult,
+    ProgramListResult,
     QueryParams,
     QueryResult,
     Result,
@@ -145,6 +146,8 @@ class Calls:
     async def call(self, method: Literal["session/drop"], params: NameParams) -> Done: ...
     @overload
     async def call(self, method: Literal["repl/execute"], params: ExecuteParams) -> ExecuteResult: ...
+    @overload
+    async def call(self, method: Literal["program/list"], params: Nothing = ...) -> ProgramListResult: ...
     @overload
     async def call(self, method: Literal["host/list"], params: Nothing = ...) -> HostListResult: ...
     @overload

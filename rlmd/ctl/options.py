@@ -63,6 +63,13 @@ async def _sessions(client: Client) -> list[tuple[str, str]]:
     return [(session.name, f"{session.cells} cells") for session in listed]
 
 
+async def _strategies(client: Client) -> list[tuple[str, str]]:
+    from rlmd.events import STRATEGIES
+
+    own = (await client.call("program/list")).programs
+    return [*((name, "") for name in STRATEGIES), *((one.name, one.summary) for one in own if one.problem is None)]
+
+
 async def _hosts(client: Client) -> list[tuple[str, str]]:
     return [(host.name, host.url) for host in (await client.call("host/list")).hosts]
 
@@ -71,6 +78,7 @@ complete_context = _complete(_contexts)
 complete_run = _complete(_runs)
 complete_session = _complete(_sessions)
 complete_host = _complete(_hosts)
+complete_strategy = _complete(_strategies)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still.")]
@@ -107,6 +115,14 @@ Session = Annotated[
         metavar="NAME",
         help="Go on in this session, with its names; made when it does not exist.",
         autocompletion=complete_session,
+    ),
+]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How to go about it: auto, direct, rlm, map, quote (no model), or a program of yours.",
+        autocompletion=complete_strategy,
     ),
 ]
 ContextName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_context)]

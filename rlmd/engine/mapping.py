@@ -33,15 +33,14 @@ async def run_map(run: Run) -> Conclusion | None:
         return Conclusion("partial", text, limit.message, error=limit) if text else None
     if not text:
         return Conclusion("none", "", f"the program failed: {report.error or 'no answer'}", citations=())
-    conclusion = await _typed(run, text)
+    conclusion = await as_typed(run, text, "answered by the program map")
     if run.cells.host is not None and (failed := sum(run.cells.host.failures.values())):
         return Conclusion("partial", conclusion.answer, f"{failed:,} of {run.cells.host.asked:,} sub-queries failed")
     return conclusion
 
 
-async def _typed(run: Run, text: str) -> Conclusion:
-    """A typed answer is made of the map's by the root, unless it is one already."""
-    why = "answered by the program map"
+async def as_typed(run: Run, text: str, why: str) -> Conclusion:
+    """A program's answer; a typed one is made of it by the root, unless it is one already."""
     if run.answer_type is None:
         return Conclusion("answered", text, why)
     typed, wrong = run.answer_type.read(text)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlmd.config import Settings
 from rlmd.contexts import Collected
+from rlmd.engine.programs.own import OwnPrograms
 from rlmd.engine.sessionlog import SessionLog
 from rlmd.events import Pin, Span
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
@@ -165,6 +166,8 @@ class Parts:
     #: Ends the worker of a session that nobody uses, if there is one.
     make_room: Callable[[], Awaitable[None]]
     waker: WakerPart
+    #: The user's programs.
+    own_programs: OwnPrograms = field(default_factory=lambda: OwnPrograms(None))
 
     def any_private(self, contexts: Iterable[str]) -> bool:
         """Whether one of these contexts is private by now: a mark may come after a run has begun, or ended."""

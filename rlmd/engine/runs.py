@@ -25,14 +25,17 @@ from rlmd.engine.going import Going
 from rlmd.engine.lookups import Lookups
 from rlmd.engine.openruns import QueryReport
 from rlmd.engine.parts import ContextsPart, Parts, PoolPart, WorkersPart
+from rlmd.engine.programs.own import OwnPrograms
 from rlmd.engine.record import RunRecord
 from rlmd.engine.requests import ExecuteRequest, QueryRequest, RunRequest
 from rlmd.engine.run import Run
 from rlmd.engine.sessionends import SessionEnds
 from rlmd.engine.sessions import SessionDetail, SessionRecord, Sessions
+from rlmd.engine.strategies import FOLLOW
 from rlmd.engine.waking import Waker
 from rlmd.errors import Busy, Conflict, Draining, RlmdError
 from rlmd.events import (
+    STRATEGIES,
     CancelRequested,
     CellEnded,
     Note,
@@ -100,6 +103,7 @@ class Engine(Lookups):
         workers: WorkersPart,
         settings: Settings,
         state_folder: Path,
+        programs_folder: Path | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -107,8 +111,19 @@ class Engine(Lookups):
         archive = Archive(state_folder / "runs", self._threads)
         waker = Waker(contexts, workers, self._threads, archive.of_session, archive.folder, settings.repl.memory_bytes)
         children = Children(archive)
+        self.own_programs = OwnPrograms(programs_folder)
         parts = Parts(
-            contexts, pool, workers, settings, self._threads, now, monotonic, children, self._make_room, waker
+            contexts,
+            pool,
+            workers,
+            settings,
+            self._threads,
+            now,
+            monotonic,
+            children,
+            self._make_room,
+            waker,
+            self.own_programs,
         )
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
         self._sessions = Sessions(parts.any_private, self._ends)
@@ -172,6 +187,7 @@ class Engine(Lookups):
             if self._draining:
                 raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
             within = self._open_run(request.within, egress=egress) if request.within is not None else None
+            await self._check_strategy(request.strategy)
             await self._parts.pool.find_default_host()
             contexts = [await self._parts.contexts.pin(name, egress=egress) for name in request.contexts]
             session = self._sessions.choose(request.session, request.if_busy, self._parts.now(), egress=egress)
@@ -180,6 +196,11 @@ class Engine(Lookups):
                 live.recorder.add(Note, text=stale)
             await asyncio.sleep(0)  # its task has begun: one that is cancelled before would never write a last fact
             return live.recorder.record
+
+    async def _check_strategy(self, strategy: str) -> None:
+        """Raises ``InvalidParams`` or ``ConfigInvalid`` for one that is neither rlmd's nor a program that can run."""
+        if strategy not in FOLLOW and strategy not in (*STRATEGIES, "open"):
+            await asyncio.get_running_loop().run_in_executor(self._threads, self.own_programs.source, strategy)
 
     async def wait(self, run_id: str, *, egress: bool = False) -> RunRecord:
         """The run once it has ended."""

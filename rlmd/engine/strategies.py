@@ -13,6 +13,7 @@ from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.conversation import LEAST_WINDOW, Conversation
 from rlmd.engine.direct import answer_directly, fits
 from rlmd.engine.mapping import run_map
+from rlmd.engine.programming import run_program
 from rlmd.engine.quoting import run_quote
 from rlmd.engine.small_queries import small_queries
 from rlmd.errors import LimitReached, PromptTooLong, PromptTruncated, RlmdError
@@ -49,7 +50,7 @@ async def answer(run: Run) -> Conclusion:
     """Follows the strategy that was asked for, or the one that ``auto`` chooses; each choice is a fact."""
     if run.request.strategy != "auto":
         run.chosen(run.request.strategy, "asked for")
-        return await FOLLOW[run.request.strategy](run)
+        return await FOLLOW.get(run.request.strategy, programmed)(run)
     strategy, why = run.past.strategy() or await choose(run)
     run.chosen(strategy, why)
     try:
@@ -85,6 +86,15 @@ async def converse(run: Run) -> Conclusion:
 async def mapped(run: Run) -> Conclusion:
     """The program ``map`` over all pieces; at a limit what there is by then."""
     conclusion = await run_map(run)
+    if conclusion is not None:
+        return conclusion
+    assert run.asking.limit is not None
+    return await conclude(run, run.asking.limit)
+
+
+async def programmed(run: Run) -> Conclusion:
+    """A program of the user; at a limit what there is by then."""
+    conclusion = await run_program(run)
     if conclusion is not None:
         return conclusion
     assert run.asking.limit is not None

@@ -222,5 +222,5 @@ def _need(need: tuple[str, str, int]) -> str:
 
 
 TASK = Task("oolong", "OOLONG: counts, comparisons, users, time over labelled lines", items)
-#: At 131K tokens the first predicate holds for over 100,000 pairs; beyond, answers become longer than texts.
+#: Beyond, answers become longer than texts, and than the 1,900,000 characters that an answer may have.
 PAIRS = Task("pairs", "OOLONG-Pairs: all pairs of users that a predicate holds for", pairs_items, most_tokens=131_072)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rlmd.ctl.terminal import Output
     from rlmd.wire.methods import RunParams
 
-Strategy = Literal["auto", "direct", "rlm", "map", "quote"]
-
 _EXAMPLES = """\b
 examples:
   rlmctl ask -f src/ "Where is the socket opened?"
@@ -65,7 +63,7 @@ def ask(
     exclude: options.Exclude = None,
     everything: options.Everything = False,
     raw: options.Raw = False,
-    strategy: Annotated[Strategy, typer.Option(help="How to go about it; quote needs no model.")] = "auto",
+    strategy: options.Strategy = "auto",
     model: Annotated[
         list[str] | None, typer.Option("--model", metavar="HOST/MODEL", help="Use only this one; can be repeated.")
     ] = None,

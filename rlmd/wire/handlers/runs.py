@@ -183,6 +183,8 @@ def limit_request(limits: m.LimitParams) -> LimitRequest:
 
 
 def _request(params: m.RunParams) -> RunRequest:
+    if params.strategy in ("execute", "open"):
+        raise InvalidParams(f"{params.strategy} answers no question.", hint="repl/execute, run/open", field="strategy")
     return RunRequest(
         run_id=params.run_id,
         question=params.question,

@@ -7,7 +7,7 @@ durations in seconds. Numbers that may exceed 2^53 (inode, nanoseconds) travel a
 
 from __future__ import annotations
 
-from rlmd.wire.methods import contexts, daemon, greeting, hosts, money, runs, sessions
+from rlmd.wire.methods import contexts, daemon, greeting, hosts, money, programs, runs, sessions
 from rlmd.wire.methods.base import (
     PROTOCOL,
     Done,
@@ -84,6 +84,10 @@ from rlmd.wire.methods.money import (
     BudgetResult,
     CacheResult,
 )
+from rlmd.wire.methods.programs import (
+    ProgramInfo,
+    ProgramListResult,
+)
 from rlmd.wire.methods.runs import (
     MAX_FETCH_CHARS,
     MAX_FETCH_FACTS,
@@ -117,7 +121,7 @@ from rlmd.wire.methods.sessions import (
 #: In the order in which the protocol's page shows them.
 METHODS: dict[str, Method] = {
     method.name: method
-    for part in (greeting, contexts, runs, sessions, hosts, money, daemon)
+    for part in (greeting, contexts, runs, sessions, programs, hosts, money, daemon)
     for method in part.METHODS
 }
 """Notifications from the daemon: ``run/fact`` (a fact), ``run/delta`` (a delta), ``run/gap`` (a ``RunGap``)."""
@@ -190,6 +194,8 @@ __all__ = [
     "PathSource",
     "PeekParams",
     "PeekResult",
+    "ProgramInfo",
+    "ProgramListResult",
     "QueryParams",
     "QueryResult",
     "Result",

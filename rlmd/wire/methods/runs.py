@@ -35,7 +35,11 @@ class RunParams(Params):
     run_id: str = Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
     question: str = Field(min_length=1, max_length=1_000_000)
     contexts: tuple[str, ...] = Field(min_length=1, max_length=100)
-    strategy: Literal["auto", "direct", "rlm", "map", "quote"] = "auto"
+    strategy: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9_-]{0,63}$",
+        description="auto, direct, rlm, map, quote, or the name of a program of the user (program/list)",
+    )
     session: str | None = Field(None, max_length=200)
     if_busy: Literal["queue", "fresh", "refuse"] = "queue"
     root: tuple[str, ...] | None = None
