@@ -24,6 +24,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.benchmarks.besieged import latencies
 from tests.harness import ROOT, Client, Daemon, Folders, Host, config_of, load_path, load_text, new_run, rss_bytes
 
 #: Hosts, slots of each, and seconds of a sub-query: the shape that the issue names.
@@ -370,6 +371,18 @@ def best_makespan(count: int, shape: list[tuple[int, float]]) -> float:
     return last
 
 
+async def besieged() -> list[Row]:
+    """``daemon/status`` while every attack of the tests runs in cells, four at once; the floor is the idle daemon."""
+    rows = []
+    for cage, bubblewrap in (("bubblewrap", True), ("own namespaces", False)):
+        idle, taken = await latencies(bubblewrap=bubblewrap)
+        far, idle_far = (of[len(of) * 99 // 100] for of in (taken, idle))
+        note = f"99 % within {far:.1f} ms, idle {idle_far:.1f}; worst of {len(taken):,}: {taken[-1]:.0f}"
+        median = statistics.median(taken)
+        rows.append(Row(f"status under siege, {cage}", median, "ms", floor=statistics.median(idle), note=note))
+    return rows
+
+
 async def every() -> AsyncIterator[Row]:
     """All measurements, in the order of the table."""
     measurements: list[Callable[[], Coroutine[Any, Any, Row | list[Row]]]] = [
@@ -381,6 +394,7 @@ async def every() -> AsyncIterator[Row]:
         lambda: batch(200),
         lambda: batch(5000),
         makespan,
+        besieged,
     ]
     for measure in measurements:
         rows = await measure()
