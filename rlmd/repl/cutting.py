@@ -30,18 +30,19 @@ _BLOCK = 1 << 20
 Place = tuple[int, int]  # mark, position
 
 
-def chunks(text: str | Iterable[str], size: int = 8000) -> list[Piece]:
+def chunks(text: str | Iterable[str], size: float = 8000) -> list[Piece]:
     """Cuts a text, or each of several documents, into pieces of at most ``size`` characters.
 
     Where a cut falls depends on the text around it alone, so that an edit changes the pieces near it and leaves the
     others, and the cached answers about them, as they were. Cuts fall before paragraphs, else before lines, else after
     sentences, else between words. No character is lost: the pieces of a text joined give it.
     """
+    if not isinstance(size, int | float):
+        raise TypeError(f"chunks: size must be a number, not {type(size).__name__}")
     if size < 1:
         raise ValueError(f"chunks: size must be at least 1, not {size}")
-    if isinstance(text, str):
-        return list(_chunks_of(text, size))
-    return [piece for one in text for piece in _chunks_of(one, size)]
+    texts = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else text
+    return [piece for one in texts for piece in _chunks_of(one, int(size))]
 
 
 def _chunks_of(text: str, size: int) -> Iterator[Piece]:

@@ -190,7 +190,7 @@ class Scaffold:
             tell(f"grep: the first {limit:,} lines; there are more (limit=…)")
         return found
 
-    def chunks(self, text: str | Iterable[str], size: int = 8000) -> list[Piece]:
+    def chunks(self, text: str | Iterable[str], size: float = 8000) -> list[Piece]:
         """Pieces of a text, or of each of several, of at most ``size`` characters, cut where an edit elsewhere leaves
         them as they were."""
         from rlmd.repl import cutting
