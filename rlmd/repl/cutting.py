@@ -41,8 +41,9 @@ def chunks(text: str | Iterable[str], size: float = 8000) -> list[Piece]:
         raise TypeError(f"chunks: size must be a number, not {type(size).__name__}")
     if size < 1:
         raise ValueError(f"chunks: size must be at least 1, not {size}")
-    texts = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else text
-    return [piece for one in texts for piece in _chunks_of(one, int(size))]
+    if not hasattr(text, "__iter__"):
+        raise TypeError(f"chunks: expected text or a list of texts, not {type(text).__name__}")
+    return [piece for one in ([text] if isinstance(text, str) else text) for piece in _chunks_of(one, int(size))]
 
 
 def _chunks_of(text: str, size: int) -> Iterator[Piece]:

@@ -30,6 +30,8 @@ from tests.harness import ROOT, Client, Daemon, Folders, Host, config_of, load_p
 #: Hosts, slots of each, and seconds of a sub-query: the shape that the issue names.
 HOSTS, SLOTS, LATENCY = 4, 8, 0.05
 PEERS = ("rlms", "dspy")
+#: The table's columns: Deno is what dspy runs cells in by default, where Deno can be had.
+COLUMNS = (*PEERS, "deno")
 CONTEXT_CHARS = 40_000_000
 
 BATCH = """```repl
@@ -128,15 +130,16 @@ def peers_python() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "rlmd-benchmarks" / f"peers-{sys.version_info[0]}.{sys.version_info[1]}"
     python = folder / "bin" / "python"
-    if (folder / "ready").exists():
+    ready = folder / f"ready-{'-'.join(COLUMNS)}"
+    if ready.exists():
         return python
     venv.create(folder, with_pip=True, clear=True)
-    command = [python, "-m", "pip", "install", "--quiet", *PEERS]
+    command = [python, "-m", "pip", "install", "--quiet", *COLUMNS]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)
     if installed.returncode:
         print(f"the peers cannot be installed: {installed.stderr.splitlines()[-1:]}", file=sys.stderr)
         return None
-    (folder / "ready").touch()
+    ready.touch()
     return python
 
 
