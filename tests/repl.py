@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlmd.events import Pin
-from rlmd.repl import SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
+from rlmd.repl import CellReport, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 from rlmd.repl.process import CagePlan
 
 WITH_BUBBLEWRAP = CagePlan(bubblewrap=True, landlock=1)
@@ -20,6 +20,10 @@ WITHOUT_NAMESPACES = CagePlan(bubblewrap=False, landlock=1)
 #: No protection at all: shows what an attack does where nothing holds it.
 BARE = CagePlan(bubblewrap=False, landlock=0, seccomp=False, limits=False, watch=False)
 CAGES = {"bubblewrap": WITH_BUBBLEWRAP, "namespaces": WITHOUT_BUBBLEWRAP, "landlock": WITHOUT_NAMESPACES}
+
+
+#: Runs a cell's source: what the fixture ``run`` gives.
+Run = Callable[..., Awaitable[CellReport]]
 
 
 class Host:

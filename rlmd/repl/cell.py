@@ -11,14 +11,15 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from rlmd.errors import SessionLost
 from rlmd.events import Span
 from rlmd.repl import channel as frames
-from rlmd.repl.base import CellHost, ChildQuery, Final, Name, SubQuery, SubQueryReply
+from rlmd.repl.base import CellHost, ChildQuery, SubQuery, SubQueryReply
 from rlmd.repl.channel import Breach, Header
-from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_GIVEN, MOST_NAMES, MOST_SCHEMA, MOST_SLOTS
+from rlmd.repl.done import Done
+from rlmd.repl.link import MOST_CHARS, MOST_FRAME, MOST_GIVEN, MOST_SCHEMA, MOST_SLOTS
 
 #: Sub-queries of one session that are with the host at once.
 CREDIT = 128
@@ -32,10 +33,6 @@ _MOST_SPANS = 64
 #: Slots of a batch that are put in order at once, which takes 2 ms: a batch of 100,000 would take 40.
 _STRETCH = 10_000
 _MOST_QUERY, _MOST_HITS = 10_000, 1000
-_VIA = ("FINAL", "FINAL_VAR", "SUBMIT", "answer")
-
-Via = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]
-assert get_args(Via) == _VIA
 
 
 class CellClock:
@@ -402,39 +399,3 @@ def _sizes(body: bytes, total: int) -> Sequence[int]:
     if max(sizes) > MOST_CHARS:
         raise Breach(f"a prompt of {max(sizes):,} characters; at most {MOST_CHARS:,} are taken")
     return sizes
-
-
-class Done:
-    """The worker's word on how a cell ended, taken apart and checked."""
-
-    def __init__(self, ok: bool, stopped: bool, error: str | None, final: Final | None, answer: str | None,
-                 names: tuple[Name, ...], threads: int) -> None:  # fmt: skip
-        self.ok, self.stopped, self.error, self.final, self.answer = ok, stopped, error, final, answer
-        self.names, self.threads = names, threads
-
-    @classmethod
-    def of(cls, header: Header, body: bytes) -> Done:
-        final, content = None, header.get("answer")
-        if header.get("final") is not None:
-            length, via, name = (*frames.items(header, "final", 3), None, None, None)[:3]
-            if type(length) is not int or not 0 <= length <= len(body) or via not in _VIA:
-                raise Breach("done.final is malformed")
-            if name is not None and not (isinstance(name, str) and name.isidentifier() and len(name) <= 200):
-                raise Breach("done.final is malformed")
-            final, body = Final(frames.body_text(header, body[:length]), via, name), body[length:]
-        if content is not None and (type(content) is not int or content != len(body)):
-            raise Breach("done.answer is malformed")
-        return cls(
-            frames.flag(header, "ok"), frames.flag(header, "stopped"), frames.optional_text(header, "error", 2000),
-            final, frames.body_text(header, body) if content is not None else None,
-            tuple(_name(one) for one in frames.items(header, "names", MOST_NAMES)),
-            frames.integer(header, "threads", 1, 1 << 20),
-        )  # fmt: skip
-
-
-def _name(one: Any) -> Name:
-    if not isinstance(one, list) or len(one) != 3 or not all(isinstance(p, str) and len(p) <= 200 for p in one):
-        raise Breach("done.names is malformed")
-    if not all(frames.encodable(part) for part in one):
-        raise Breach("done.names is malformed")
-    return Name(*one)

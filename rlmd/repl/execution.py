@@ -15,8 +15,9 @@ from typing import Any
 
 from rlmd.errors import SessionLost, TooLarge
 from rlmd.repl.base import CellHost, CellReport
-from rlmd.repl.cell import Cell, CellClock, Done
+from rlmd.repl.cell import Cell, CellClock
 from rlmd.repl.channel import Header
+from rlmd.repl.done import Done
 from rlmd.repl.output import Output
 from rlmd.repl.process import WorkerProcess
 from rlmd.repl.watch import WATCH_SECONDS

@@ -35,8 +35,8 @@ from rlmd.repl.packages import Packages, refuse_home, shared_libraries
 from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
 
 #: The worker's modules.
-MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "namespaces", "scaffold", "shapes",
-           "spans", "streams", "texts", "values", "worker")  # fmt: skip
+MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "namespaces", "queries", "scaffold",
+           "shapes", "spans", "streams", "texts", "values", "worker")  # fmt: skip
 #: As many versions of Landlock as there may be; what each adds is in ``cage.py``.
 NEWEST = 99
 #: From spawn to the sealed worker's first word; 40 ms is usual, a loaded machine may need seconds.

@@ -6,7 +6,19 @@ import os
 import sys
 
 from rlmd.repl.asking import Parent, SubQueryError
-from rlmd.repl.link import MOST_CHARS, MOST_GIVEN, MOST_NAMES, MOST_SLOTS, Channel, Header, encode
+from rlmd.repl.link import MOST_CHARS, MOST_GIVEN, MOST_NAMES, Channel, Header, encode
+from rlmd.repl.queries import (
+    Replies,
+    alone,
+    model_of,
+    ok,
+    paired,
+    prompt_of,
+    prompts_of,
+    schema_of,
+    shape_of,
+    together,
+)
 from rlmd.repl.texts import Document, Piece, grep, piece_of
 from rlmd.repl.values import as_text, describe, kind_of
 
@@ -14,10 +26,9 @@ TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
     import mmap
     import re
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from rlmd.repl.shapes import Shape
     from rlmd.repl.spans import Tracer
 
 NAMES = (
@@ -37,32 +48,6 @@ class Shown(str):
 
     def __repr__(self) -> str:
         return str.__str__(self)
-
-
-class Reply(str):
-    """The text of a reply. Awaiting it gives it, for cells that take ``llm_query`` for a coroutine."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Reply]:
-        return self
-        yield
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (str, (str.__str__(self),))
-
-
-class Replies(list):  # type: ignore[type-arg]  # Any is not there when this runs
-    """The results of a batch; awaiting it gives it."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Replies]:
-        return self
-        yield
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (list, (list(self),))
 
 
 class Scaffold:
@@ -213,56 +198,56 @@ class Scaffold:
             schema: A JSON schema (dict) or a Python type: the reply comes as data of that form.
         """
         shape = shape_of(schema)
-        [reply] = self.parent.ask([_prompt(prompt)], _model(model), _schema(shape))
-        return _alone(reply, shape)
+        [reply] = self.parent.ask([prompt_of(prompt)], model_of(model), schema_of(shape))
+        return alone(reply, shape)
 
     async def llm_query_async(self, prompt: str, model: str | None = None, *, schema: Any = None) -> Any:
         """``llm_query`` to be awaited: other tasks of the cell go on meanwhile."""
         shape = shape_of(schema)
-        [reply] = await self.parent.ask_async([_prompt(prompt)], _model(model), _schema(shape))
-        return _alone(reply, shape)
+        [reply] = await self.parent.ask_async([prompt_of(prompt)], model_of(model), schema_of(shape))
+        return alone(reply, shape)
 
     def llm_query_batched(self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None) -> Replies:
         """Asks all prompts at once; results in their order, a falsy ``SubQueryError`` in each slot that failed."""
-        ready, shape = _prompts(prompts), shape_of(schema)
-        return _together(self.parent.ask(ready, _model(model), _schema(shape)) if ready else [], shape)
+        ready, shape = prompts_of(prompts), shape_of(schema)
+        return together(self.parent.ask(ready, model_of(model), schema_of(shape)) if ready else [], shape)
 
     async def llm_query_batched_async(
         self, prompts: Iterable[str], model: str | None = None, *, schema: Any = None
     ) -> Replies:
         """``llm_query_batched`` to be awaited."""
-        ready, shape = _prompts(prompts), shape_of(schema)
-        asked = await self.parent.ask_async(ready, _model(model), _schema(shape)) if ready else []
-        return _together(asked, shape)
+        ready, shape = prompts_of(prompts), shape_of(schema)
+        asked = await self.parent.ask_async(ready, model_of(model), schema_of(shape)) if ready else []
+        return together(asked, shape)
 
     def rlm_query(self, question: str, context: Any = None) -> Any:
         """Asks a run of its own, with a REPL of its own, about a text, a piece or a list of them; without ``context``
         about the contexts of this one. Raises ``SubQueryError`` when it fails."""
-        return _alone(self.parent.ask_runs(*self._asked_of_runs([question], [context]))[0], None)
+        return alone(self.parent.ask_runs(*self._asked_of_runs([question], [context]))[0], None)
 
     async def rlm_query_async(self, question: str, context: Any = None) -> Any:
         """``rlm_query`` to be awaited: other tasks of the cell go on meanwhile."""
         [reply] = await self.parent.ask_runs_async(*self._asked_of_runs([question], [context]))
-        return _alone(reply, None)
+        return alone(reply, None)
 
     def rlm_query_batched(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
         """Asks one run for each question, or one question of each of ``contexts``; results in their order, a falsy
         ``SubQueryError`` in each slot that failed."""
-        asked, given = _paired(questions, contexts)
-        return _together(self.parent.ask_runs(*self._asked_of_runs(asked, given)) if asked else [], None)
+        asked, given = paired(questions, contexts)
+        return together(self.parent.ask_runs(*self._asked_of_runs(asked, given)) if asked else [], None)
 
     async def rlm_query_batched_async(self, questions: Any, contexts: Iterable[Any] | None = None) -> Replies:
         """``rlm_query_batched`` to be awaited."""
-        asked, given = _paired(questions, contexts)
+        asked, given = paired(questions, contexts)
         replies = await self.parent.ask_runs_async(*self._asked_of_runs(asked, given)) if asked else []
-        return _together(replies, None)
+        return together(replies, None)
 
     def _asked_of_runs(self, questions: list[Any], contexts: list[Any]) -> tuple[list[str], list[Header]]:
         """What is sent of each: its question and texts, and how these are made up."""
         prompts: list[str] = []
         more: list[Header] = []
         for question, context in zip(questions, contexts, strict=True):
-            asked = _prompt(question)
+            asked = prompt_of(question)
             texts, given = ("", None) if context is None else self._given(context)
             if len(asked) + len(texts) > MOST_CHARS:
                 raise ValueError(
@@ -323,22 +308,6 @@ class Scaffold:
         return Shown("\n".join(f"{n}: {kind} ({size})" for n, kind, size in self.variables()) or "no variables yet")
 
 
-def _paired(questions: Any, contexts: Iterable[Any] | None) -> tuple[list[Any], list[Any]]:
-    """Questions and the context of each, as many of the one as of the other."""
-    given = None if contexts is None else list(contexts)
-    asked = [questions] * (1 if given is None else len(given)) if isinstance(questions, str) else list(questions)
-    if given is not None and len(given) != len(asked):
-        raise ValueError(f"rlm_query_batched: {len(asked):,} questions and {len(given):,} contexts")
-    if len(asked) > MOST_SLOTS:
-        raise ValueError(f"rlm_query_batched: {len(asked):,} questions; one batch takes {MOST_SLOTS:,}")
-    return asked, given or [None] * len(asked)
-
-
-def ok(results: Iterable[Any]) -> list[Any]:
-    """The results of a batch that did not fail."""
-    return [result for result in results if not isinstance(result, SubQueryError)]
-
-
 def _decode(maps: list[mmap.mmap | bytes], segments: list[list[int]]) -> str:
     if len(segments) == 1:
         index, offset, length = segments[0]
@@ -348,65 +317,6 @@ def _decode(maps: list[mmap.mmap | bytes], segments: list[list[int]]) -> str:
     return b"".join(maps[i][offset : offset + length] for i, offset, length in segments).decode(
         "utf-8", "surrogateescape"
     )
-
-
-def _prompt(prompt: Any, slot: int | None = None) -> str:
-    where = "llm_query" if slot is None else f"llm_query_batched, slot {slot}"
-    if isinstance(prompt, SubQueryError):
-        raise TypeError(f"{where}: the prompt is a failed sub-query: {prompt!s}")
-    if not isinstance(prompt, str):
-        raise TypeError(f"{where}: the prompt must be a str, not {type(prompt).__name__}")
-    if len(prompt) > MOST_CHARS:
-        raise ValueError(f"{where}: a prompt of {len(prompt):,} characters; at most {MOST_CHARS:,} can be sent")
-    return str.__str__(prompt)
-
-
-def _prompts(prompts: Any) -> list[str]:
-    if isinstance(prompts, str):
-        raise TypeError("llm_query_batched takes a list of prompts, not one str")
-    ready = [_prompt(prompt, slot) for slot, prompt in enumerate(prompts)]
-    if len(ready) > MOST_SLOTS:
-        raise ValueError(f"llm_query_batched: {len(ready):,} prompts; one batch takes {MOST_SLOTS:,}")
-    return ready
-
-
-def _alone(reply: Any, shape: Shape | None) -> Any:
-    if isinstance(reply, SubQueryError):
-        raise reply
-    return Reply(reply) if shape is None else shape.value(reply)
-
-
-def _together(replies: list[Any], shape: Shape | None) -> Replies:
-    return Replies(replies if shape is None else (_shaped(shape, slot, replies) for slot in range(len(replies))))
-
-
-def _shaped(shape: Shape, slot: int, replies: list[Any]) -> Any:
-    """A reply that the type itself refuses, such as a validator of the cell's own, fails in its slot alone."""
-    if isinstance(replies[slot], SubQueryError):
-        return replies[slot]
-    try:
-        return shape.value(replies[slot])
-    except Exception as error:  # noqa: BLE001  whatever the cell's own type raises
-        return SubQueryError.make("reply_mismatch", f"{type(error).__name__}: {error}", slot, len(replies))
-
-
-def _schema(shape: Shape | None) -> str | None:
-    return None if shape is None else shape.schema
-
-
-def _model(model: Any) -> str | None:
-    if model is not None and not isinstance(model, str):
-        raise TypeError(f"model must be a str, not {type(model).__name__}")
-    return model
-
-
-def shape_of(schema: Any) -> Shape | None:
-    """How replies are read; most are text."""
-    if schema is None:
-        return None
-    from rlmd.repl import shapes
-
-    return shapes.shape_of(schema)
 
 
 def _content(answer: Any) -> Any:

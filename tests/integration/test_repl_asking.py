@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from rlmd.repl import CellReport, ReplSession, Workers
-from tests.repl import CAGES, Host
-
-Run = Callable[..., Awaitable[CellReport]]
-
-
-@pytest.fixture(params=sorted(CAGES))
-async def session(request: pytest.FixtureRequest) -> AsyncIterator[ReplSession]:
-    workers = Workers(plans=[CAGES[request.param]], spare_workers=0)
-    yield await workers.acquire()
-    await workers.close()
-
-
-@pytest.fixture
-def host() -> Host:
-    return Host()
-
-
-@pytest.fixture
-def run(session: ReplSession, host: Host) -> Run:
-    async def run_cell(source: str, *, seconds: float = 20.0) -> CellReport:
-        return await session.run_cell(source, host, seconds=seconds, output_chars=4000)
-
-    return run_cell
-
+from rlmd.repl import ReplSession
+from tests.repl import Host, Run
 
 # --- coroutines ------------------------------------------------------------------------------------------------
 

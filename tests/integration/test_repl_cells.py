@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from rlmd.errors import Conflict, SessionLost, TooLarge
 from rlmd.events import Span
-from rlmd.repl import CellReport, Final, ReplSession, SearchPassage, Workers
-from tests.repl import CAGES, Context, Host
-
-Run = Callable[..., Awaitable[CellReport]]
-
-
-@pytest.fixture(params=sorted(CAGES))
-async def session(request: pytest.FixtureRequest) -> AsyncIterator[ReplSession]:
-    workers = Workers(plans=[CAGES[request.param]], spare_workers=0)
-    yield await workers.acquire()
-    await workers.close()
-
-
-@pytest.fixture
-def host() -> Host:
-    return Host()
-
-
-@pytest.fixture
-def run(session: ReplSession, host: Host) -> Run:
-    async def run_cell(source: str, *, seconds: float = 20.0, output_chars: int = 20_000, **more: float) -> CellReport:
-        return await session.run_cell(source, host, seconds=seconds, output_chars=output_chars, **more)
-
-    return run_cell
-
+from rlmd.repl import Final, ReplSession, SearchPassage, Workers
+from tests.repl import Context, Host, Run
 
 # --- what other REPLs get wrong --------------------------------------------------------------------------------
 

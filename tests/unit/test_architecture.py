@@ -22,8 +22,8 @@ VOCABULARY = frozenset(("", "errors", "events", "config", "validation", "schema"
 CLIENTS = VOCABULARY | {"wire.methods"}
 
 #: The modules of the worker.
-CHILD = ("arrivals", "asking", "awaiting", "boot", "cage", "cutting", "leaving", "link", "namespaces", "scaffold",
-         "shapes", "spans", "streams", "texts", "values", "worker")  # fmt: skip
+CHILD = ("arrivals", "asking", "awaiting", "boot", "cage", "cutting", "leaving", "link", "namespaces", "queries",
+         "scaffold", "shapes", "spans", "streams", "texts", "values", "worker")  # fmt: skip
 #: Part → the parts below it that it may import. The longest prefix of a module's name counts.
 BELOW: dict[str, frozenset[str]] = {
     "": frozenset(),
@@ -40,6 +40,7 @@ BELOW: dict[str, frozenset[str]] = {
     "repl.cage": frozenset(),
     "repl.namespaces": frozenset({"repl.cage"}),
     "repl.leaving": frozenset({"repl.scaffold"}),
+    "repl.queries": frozenset({"repl.asking", "repl.link", "repl.shapes"}),
     "repl.streams": frozenset({"repl.cage"}),
     "repl.values": frozenset({"repl.asking", "repl.link"}),
     "repl.texts": frozenset(),
@@ -49,7 +50,7 @@ BELOW: dict[str, frozenset[str]] = {
     "repl.asking": frozenset({"repl.link", "repl.spans"}),
     "repl.shapes": frozenset({"repl.link"}),
     "repl.scaffold": frozenset(
-        {"repl.asking", "repl.cutting", "repl.link", "repl.shapes", "repl.spans", "repl.texts", "repl.values"}
+        f"repl.{name}" for name in ("asking", "cutting", "link", "queries", "spans", "texts", "values")
     ),
     "repl.awaiting": frozenset({"repl.scaffold"}),
     "repl.worker": frozenset(f"repl.{name}" for name in CHILD if name not in ("boot", "worker")),
