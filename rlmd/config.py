@@ -16,7 +16,7 @@ from string import Template
 from typing import Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from rlmd.errors import ConfigInvalid
 from rlmd.validation import problems_of
@@ -74,8 +74,25 @@ class HostSettings(Section):
         description="Command that prints the key, such as `['pass', 'show', 'deepseek']`; run at each start,"
         " and again by `host resume` when it failed",
     )
+    wake: tuple[str, ...] = Field(
+        (),
+        description="Command that wakes its machine when work waits, such as `['wakeonlan', '38:d5:47:aa:bb:cc']`",
+    )
+    boot_seconds: float = Field(180.0, gt=0, description="How long it may take from the wake to the server's answer")
+    suspend: tuple[str, ...] = Field(
+        (), description="Command that sends its machine to sleep, such as `['ssh', 'm40', 'systemctl', 'suspend']`"
+    )
+    idle_seconds: float = Field(900.0, gt=0, description="Without work for so long, `suspend` is run")
+    keep_loaded_seconds: float = Field(1800.0, ge=0, description="Ollama unloads a model that is unused for so long")
     watts: float | None = Field(None, ge=0, description="What the machine draws while it works; for receipts")
     models: dict[str, ModelSettings] = Field(default_factory=dict, description="Those to use, by name")
+
+    @field_validator("suspend")
+    @classmethod
+    def _can_be_woken(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if given and not info.data.get("wake"):
+            raise ValueError("a host that is sent to sleep needs a command that wakes it: set wake too")
+        return given
 
 
 class RoleSettings(Section):

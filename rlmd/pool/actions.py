@@ -71,7 +71,14 @@ class WakeAt:
     time: float
 
 
-Action = Dispatch | Abort | Settle | WakeAt
+@dataclass(frozen=True, slots=True)
+class WakeHost:
+    """The machine sleeps, and work waits that is worth waking it for."""
+
+    host: str
+
+
+Action = Dispatch | Abort | Settle | WakeAt | WakeHost
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from rlmd.errors import (
     PromptTooLong,
     RlmdError,
 )
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, WakeAt, Work
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, WakeAt, WakeHost, Work
 from rlmd.pool.billing import Billing
 from rlmd.pool.budget import Budget
 from rlmd.pool.eligibility import size_class
@@ -59,6 +59,10 @@ class HostBook(Protocol):
 
     def tell_scheduler(self, host: Host) -> None:
         """The host differs: its window turned out to be another."""
+        ...
+
+    def wake(self, name: str) -> None:
+        """Its machine sleeps, and is needed."""
         ...
 
 
@@ -150,6 +154,9 @@ class Dispatcher:
                     self._settle(action)
                 case WakeAt(time):
                     self._wake(time)
+                case WakeHost(name):
+                    if self._hosts is not None:
+                        self._hosts.wake(name)
 
     # ── attempts ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,6 +227,8 @@ class Dispatcher:
             ticket.error = worse(ticket.error, error)
         if host is not None:
             host.last_error = error.message
+            if isinstance(error, HostFailed) and host.settings.wake:
+                host.nudged.set()  # it may have fallen asleep
             window = error.details.get("window")
             if isinstance(error, PromptTooLong) and isinstance(window, int) and host.learn_window(target.model, window):
                 assert self._hosts is not None
@@ -272,9 +281,9 @@ class Dispatcher:
         ):
             hosts = [host for host in hosts if all(target.host != host.name for target in ticket.work.costs)]
             paid = f"those that cost money: {self._budget.why_not(ticket.work.run)}"
-            said = "; ".join([*(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts), paid])
+            said = "; ".join([*(f"{host.name}: {host.trouble or 'has not answered yet'}" for host in hosts), paid])
             return NoHost(f"No host may take this request: {said}.", hint="`rlmctl budget` shows what was spent.")
-        said = "; ".join(f"{host.name}: {host.last_error or 'has not answered yet'}" for host in hosts)
+        said = "; ".join(f"{host.name}: {host.trouble or 'has not answered yet'}" for host in hosts)
         return NoHost(
             f"No host that may take this request is up ({said or 'none is left'})".replace(".)", ")") + ".",
             hint="`rlmctl host list` shows their states.",

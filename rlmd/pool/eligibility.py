@@ -5,13 +5,13 @@ Pure. Of those that may, the order is the scheduler's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from rlmd.pool.budget import Entry, Room
 from rlmd.pool.outlook import Outlook
 from rlmd.pool.slots import Slots, Target
-from rlmd.pool.waiting import Key
+from rlmd.pool.waiting import Bucket, Key
 
 
 def size_class(cost: int) -> int:
@@ -61,6 +61,21 @@ class Eligibility:
         if not key.ordered and self._is_cloud(chosen) and not self._overflows(key, now):
             return None
         return chosen
+
+    def worth_waking(self, host: Slots, waiting: Iterable[Bucket], now: float) -> bool:
+        """Whether something waits that no other host takes, or that would keep the others for longer than this one
+        needs to boot."""
+        return any(self._needs(bucket, host, now) for bucket in waiting)
+
+    def _needs(self, bucket: Bucket, host: Slots, now: float) -> bool:
+        key, name = bucket.key, host.view.name
+        if not any(t.host == name and host.allows(t.model, key.private) for t in key.targets):
+            return False
+        others = [target for target in key.targets if target.host != name and self.room(key, target) == "now"]
+        coming = (self._hosts[other] for other in {target.host for target in others} if other in self._hosts)
+        if sum(one.view.slots for one in coming if one.waking_until is not None) >= len(bucket.members):
+            return False
+        return self._outlook.drain_of(others, key.private, now) > host.view.boot_seconds
 
     def room(self, key: Key, target: Target) -> Room:
         cost = key.costs[key.targets.index(target)] if key.costs else 0

@@ -66,12 +66,19 @@ class Host:
         #: Set once it has been asked what it is, whatever came of it.
         self.asked = asyncio.Event()
         self.last_error: str | None = None
+        #: Why the command that wakes its machine did not.
+        self.wake_error: str | None = None
+        #: Ask it again now. ``resting``: it was sent to sleep, and asking might disturb that.
+        self.nudged = asyncio.Event()
+        self.resting = False
         self._local = is_local_address(checked_url(settings.url))
         self.paused = False
         self.meter = Meter()
         #: The scheduler's seconds a unit by model, from earlier days.
         self.pace: Mapping[str, float] = {}
         self.calibrated: dict[str, Calibration] = {}
+        #: It is being calibrated.
+        self.measured = False
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
         #: Windows of models without settings, as first seen.
         self._fixed: dict[str, int] = {}
@@ -81,6 +88,11 @@ class Host:
 
     def __repr__(self) -> str:
         return f"Host({self.name})"
+
+    @property
+    def trouble(self) -> str | None:
+        """What a person should know of its failures."""
+        return self.wake_error or self.last_error
 
     @property
     def provider(self) -> Provider:
@@ -106,6 +118,7 @@ class Host:
             self.unusable = True
         except Unavailable as failure:
             self.last_error = failure.message
+            self.ready = self.ready and not self.settings.wake  # it sleeps; others are left to their breaker
         except RlmdError as failure:
             self.last_error = failure.message
             self.ready = True
@@ -123,7 +136,13 @@ class Host:
         if key is None and self.settings.api_key_command:
             key = await printed_key(self.name, self.settings.api_key_command, self._environment)
         connections = max(self.settings.slots, *AT_ONCE) + SPARE_CONNECTIONS
-        return await make_provider(self.settings.provider, self.settings.url, api_key=key, connections=connections)
+        return await make_provider(
+            self.settings.provider,
+            self.settings.url,
+            api_key=key,
+            connections=connections,
+            keep_loaded=self.settings.keep_loaded_seconds,
+        )
 
     def remember(self, found: Mapping[str, Calibration]) -> None:
         """Takes over what was measured, now or on an earlier day: its slots too, unless the settings have them."""
@@ -173,6 +192,8 @@ class Host:
             paused=self.paused,
             resident=tuple(name for name in self.resident if name in models),
             pace=self.pace,
+            asleep=bool(self.settings.wake) and not self.ready,
+            boot_seconds=self.settings.boot_seconds,
         )
 
     def served_window(self, name: str) -> int | None:

@@ -23,6 +23,7 @@ from rlmd.pool.choosing import Candidate, Choice
 from rlmd.pool.host import Host, OfferedModel
 from rlmd.pool.meter import Learned, Meter
 from rlmd.pool.scheduler import Scheduler
+from rlmd.pool.sleeping import Sleep, nudge_or
 from rlmd.pool.slots import HostState
 
 #: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
@@ -89,10 +90,9 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
         self._role_choices: dict[Role, list[Choice]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
+        self._sleep = Sleep(scheduler, self.tell_scheduler, environment)
         #: Configured hosts that cannot be used as configured, and why.
         self._unusable: dict[str, str] = {}
-        #: Hosts that are being calibrated.
-        self._measured: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._default: str | None = None
         self._default_asked = -DEFAULT_ABSENT_SECONDS
@@ -175,6 +175,7 @@ class Hosts:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         if (task := self._probing.pop(name, None)) is not None:
             task.cancel()
+        self._sleep.forget(name)
         if name == self._default:
             self._default = None
         self._role_choices.clear()
@@ -238,7 +239,7 @@ class Hosts:
         """
         host, names = self._to_measure(name, model)
         before, host.paused = host.paused, True
-        self._measured.add(name)
+        host.measured = True
         found: dict[str, Calibration] = {}
         try:
             self.tell_scheduler(host)
@@ -248,7 +249,7 @@ class Hosts:
                 await host.probe()  # what is in memory now tells its real window
                 found[each] = replace(one, window=host.served_window(each))
         finally:
-            self._measured.discard(name)
+            host.measured = False
             host.paused = before
             host.remember(found)
             if self._hosts.get(name) is host:
@@ -261,7 +262,7 @@ class Hosts:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         if not host.ready:
             raise Unavailable(f"Host {name} does not answer.", hint=host.last_error or "")
-        if name in self._measured:
+        if host.measured:
             raise Conflict(f"Host {name} is being measured already.")
         mine = [each for each, offered in host.models().items() if offered.trust == "mine"]
         if not mine:
@@ -301,21 +302,32 @@ class Hosts:
 
     def _ask(self, host: Host) -> None:
         assert self._group is not None, "hosts are added while the pool runs"
+        if host.settings.suspend:
+            self._sleep.rest(host, self._group)
         self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
 
     async def _keep_asking(self, host: Host) -> None:
         """Asks until the host has said what it is, and now and then again: models come and go."""
         pause = PROBE_FIRST
         while True:
-            known = host.facts
+            known, was_ready = host.facts, host.ready
             await host.probe()
-            if host.facts != known or not host.ready or known is None:
-                self.tell_scheduler(host)
+            if host.ready:
+                host.resting = False
+            if host.ready != was_ready or host.facts != known or known is None:
                 log.info("host_asked", host=host.name, ready=host.ready, models=len(host.models()))
+            if host.ready != was_ready or host.facts != known or not host.ready or known is None:
+                self.tell_scheduler(host)
             if host.unusable:
                 return
-            await asyncio.sleep(REFRESH if host.ready else pause)
+            await nudge_or(host, REFRESH if host.ready or host.resting else pause)
             pause = PROBE_FIRST if host.ready else min(PROBE_LAST, pause * 2)
+
+    def wake(self, name: str) -> None:
+        """Work waits that is worth waking its machine for."""
+        host = self._hosts.get(name)
+        if host is not None and self._group is not None:
+            self._sleep.wake(host, self._group)
 
     def tell_scheduler(self, host: Host) -> None:
         self._role_choices.clear()
@@ -341,7 +353,7 @@ class Hosts:
             failed=slots.failed,
             models=models,
             roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
-            last_error=host.last_error,
+            last_error=host.trouble,
             resident=host.resident or ((slots.resident,) if slots.resident else ()),
             meter=host.meter,
         )

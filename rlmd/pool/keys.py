@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from pydantic import SecretStr
 
 from rlmd.config import HostSettings
 from rlmd.errors import ConfigInvalid
+from rlmd.pool.commands import CommandFailed, output_of
 from rlmd.providers.addresses import checked_key
 
 #: A password store that must first be unlocked asks somebody; nobody waits for that.
@@ -46,38 +44,10 @@ async def printed_key(name: str, command: tuple[str, ...], environment: Mapping[
     """What a command prints, without the space around it. Raises ``ConfigInvalid`` when that is no key, or it takes
     too long; it has ended then."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        raise _no_key(name, command, type(error).__name__) from None
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            printed, _ = await process.communicate()
-    except TimeoutError:
-        raise _no_key(name, command, f"it took more than {COMMAND_SECONDS:g} s") from None
-    finally:
-        if process.returncode is None:
-            await _end(process)
-    if process.returncode:
-        raise _no_key(name, command, f"it ended with status {process.returncode}")
+        printed = await output_of(command, environment, COMMAND_SECONDS)
+    except CommandFailed as failure:
+        raise ConfigInvalid(
+            f"Host {name}: {command[0]} gave no key: {failure}.",
+            hint="Run it in a terminal; it must print the key, and nothing may be asked.",
+        ) from None
     return checked_key(SecretStr(printed.decode("utf-8", "replace").strip()))
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """With whatever it started: a prompt of a password store must not outlive the question."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-def _no_key(name: str, command: tuple[str, ...], why: str) -> ConfigInvalid:
-    return ConfigInvalid(
-        f"Host {name}: {command[0]} gave no key: {why}.",
-        hint="Run it in a terminal; it must print the key, and nothing may be asked.",
-    )

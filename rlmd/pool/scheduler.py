@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, Work
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, WakeHost, Work
 from rlmd.pool.copies import Copies
 from rlmd.pool.eligibility import Eligibility, Purse, size_class
 from rlmd.pool.outlook import Outlook
@@ -129,7 +129,7 @@ class Scheduler:
     def _account(self, attempt: Attempt, ending: Ending, now: float) -> None:
         """What the end says of the host."""
         host = self._hosts[attempt.target.host]
-        host.end(attempt)
+        host.end(attempt, now)
         match ending.verdict:
             case "whole":
                 host.succeed(attempt, now)
@@ -246,6 +246,7 @@ class Scheduler:
             while host.free(now) and (found := self._copies.best_for(host, late, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
         if len(self._waiting):
+            self._rouse(now, actions, wake)
             self._expire(now, actions, wake)
             wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
             if self._may.withheld:
@@ -317,6 +318,17 @@ class Scheduler:
             for request in list(bucket.members):
                 self._settle(self._requests[request], "no_host", None, actions)
 
+    def _rouse(self, now: float, actions: list[Action], wake: list[float]) -> None:
+        """Wakes machines for which enough waits, the fastest first."""
+        asleep = [host for host in self._hosts.values() if host.view.asleep]
+        for host in sorted(asleep, key=_speed):
+            host.end_waking(now)
+            if host.can_be_woken(now) and self._may.worth_waking(host, self._waiting, now):
+                host.wake(now)
+                actions.append(WakeHost(host.view.name))
+            if host.waking_until is not None:
+                wake.append(host.waking_until)
+
     def _deadline(self, key: Key, now: float) -> float:
         """When to give up waiting under ``key``: never while one of its hosts is fit."""
         latest = -math.inf
@@ -328,8 +340,9 @@ class Scheduler:
                 continue
             if host.closed_until > now + MAX_PAUSE_WAITED:
                 continue
-            if host.down_since is None:
+            if host.down_since is None or host.can_be_woken(now):
                 return math.inf
+            latest = max(latest, host.waking_until or -math.inf)
             latest = max(latest, host.down_since + (PATIENCE_SEEN if host.was_up else PATIENCE_UNSEEN))
         return latest
 

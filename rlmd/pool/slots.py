@@ -31,7 +31,10 @@ BASE_CHARS = 1000
 #: The cap on a learned pace's sample, against one stalled request spoiling the estimates for long.
 MAX_SAMPLE_RATIO = 8.0
 
-HostState = Literal["ok", "busy", "down", "paused", "unknown"]
+#: A machine that was woken in vain is left alone for so long.
+WAKE_AGAIN_SECONDS = 600.0
+
+HostState = Literal["ok", "busy", "asleep", "waking", "down", "paused", "unknown"]
 
 
 class Target(NamedTuple):
@@ -59,6 +62,9 @@ class HostView:
     #: Models in memory, as far as the server tells, and seconds a unit by model from earlier days.
     resident: tuple[str, ...] = ()
     pace: Mapping[str, float] = field(default_factory=dict)
+    #: It does not answer, and can be woken; how long it then takes at most.
+    asleep: bool = False
+    boot_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -114,12 +120,17 @@ class Slots:
     removed: bool = False
     #: The most that may be in flight: the slots, or what was in flight when they were lowered.
     ceiling: int = 1
+    #: Until when a machine that was woken may take; before when it is not woken again; since when nothing is in flight.
+    waking_until: float | None = None
+    no_wake_before: float = -math.inf
+    idle_since: float | None = None
 
     def __post_init__(self) -> None:
         self.permits = self.ceiling = self.view.slots
         self.pace = dict(self.view.pace)
         self.resident = next(iter(self.view.resident), None)
         self.down_since = None if self.view.ready else self.since
+        self.idle_since = self.since
         self.was_up = self.view.ready
 
     def change(self, view: HostView, now: float) -> None:
@@ -128,6 +139,10 @@ class Slots:
         if view.slots != self.view.slots:
             self.permits = view.slots
             self.ceiling = max(view.slots, len(self.in_flight))
+        if view.ready and not self.view.ready and (self.view.asleep or self.waking_until is not None):
+            self.failures = self.level = 0
+            self.open_until = self.trial = self.waking_until = None
+            self.idle_since = now
         if view.ready and not self.view.ready and self.open_until is None:
             self.down_since, self.was_up = None, True
         elif self.view.ready and not view.ready and self.down_since is None:
@@ -135,6 +150,21 @@ class Slots:
         if view.pace != self.view.pace:  # it was calibrated
             self.pace.update(view.pace)
         self.view = view
+
+    # ── sleep ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def can_be_woken(self, now: float) -> bool:
+        return self.view.asleep and not self.view.paused and self.waking_until is None and now >= self.no_wake_before
+
+    def wake(self, now: float) -> None:
+        self.waking_until = now + self.view.boot_seconds
+
+    def end_waking(self, now: float) -> None:
+        """It was woken in vain: it is down like any other from now on, and for a while not woken again."""
+        if self.waking_until is not None and now >= self.waking_until:
+            self.waking_until = None
+            self.no_wake_before = now + WAKE_AGAIN_SECONDS
+            self.down_since, self.was_up = now, False
 
     # ── may it be given work ────────────────────────────────────────────────────────────────────────────────
 
@@ -180,16 +210,19 @@ class Slots:
     def state(self, now: float) -> HostState:
         if self.view.paused:
             return "paused"
+        if self.view.asleep and not self.view.ready and now >= self.no_wake_before:
+            return "asleep" if self.waking_until is None else "waking"
         if self.open_until is not None or now < self.closed_until:
             return "down"
         if not self.view.ready:
-            return "down" if self.was_up else "unknown"
+            return "down" if self.was_up or now < self.no_wake_before else "unknown"
         return "ok" if self.free(now) else "busy"
 
     # ── what happened ───────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, attempt: Attempt, *, prefix: str, root_run: str | None) -> None:
         self.in_flight[attempt.id] = attempt
+        self.idle_since = None
         if self.open_until is not None:
             self.trial = attempt.id
         self.resident = attempt.target.model
@@ -197,8 +230,10 @@ class Slots:
         if self.view.slots == 1:
             self.root_prefix = (root_run, attempt.units) if root_run else None
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, attempt: Attempt, now: float) -> None:
         del self.in_flight[attempt.id]
+        if not self.in_flight:
+            self.idle_since = now
 
     def succeed(self, attempt: Attempt, now: float) -> None:
         self.completed += 1

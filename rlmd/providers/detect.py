@@ -27,7 +27,12 @@ KINDS: tuple[ProviderKind, ...] = ("ollama", "openai", "anthropic")
 
 
 async def make_provider(
-    kind: ProviderKind, url: str, *, api_key: SecretStr | None = None, connections: int = 66
+    kind: ProviderKind,
+    url: str,
+    *,
+    api_key: SecretStr | None = None,
+    connections: int = 66,
+    keep_loaded: float | None = None,
 ) -> Provider:
     """Imports aiohttp and httpx the first time, in a thread: 0.15 s, half of it for stores of TLS certificates."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="import")
@@ -35,7 +40,10 @@ async def make_provider(
         provider = await asyncio.get_running_loop().run_in_executor(thread, _class_of, kind)
     finally:
         thread.shutdown(wait=False)
-    return provider(url, api_key=api_key, connections=connections)
+    made = provider(url, api_key=api_key, connections=connections)
+    if keep_loaded is not None:
+        made.keep_loaded(keep_loaded)
+    return made
 
 
 def _class_of(kind: ProviderKind) -> type[Ollama] | type[OpenAI] | type[Anthropic]:

@@ -46,6 +46,10 @@ class Ollama(Server):
 
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
         super().__init__(url, api_key=api_key, connections=connections)
+        self._keep_alive = KEEP_ALIVE
+
+    def keep_loaded(self, seconds: float) -> None:
+        self._keep_alive = f"{seconds:g}s"
 
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -112,7 +116,9 @@ class Ollama(Server):
         on_delta: Callable[[str], None],
     ) -> Completion:
         reply = ReplyText(on_delta)
-        async with self._http.stream("/api/chat", _body(model, window, messages, sampling)) as response:
+        async with self._http.stream(
+            "/api/chat", _body(model, window, messages, sampling, self._keep_alive)
+        ) as response:
             if response.status != 200:
                 raise self._refusal(response.status, await response.body(), messages, response)
             last = await self._read(response, reply, messages)
@@ -163,14 +169,16 @@ class Ollama(Server):
         """``read`` is what a cut prompt would show, or chance (one prompt in 1600). A longer prompt tells: one that
         is cut again shows the same count. Costs one token, as the prefix is still cached."""
         longer = (*messages[:-1], Message(messages[-1].role, messages[-1].content + _PADDING))
-        body = _body(model, window, longer, Sampling(max_tokens=1)) | {"stream": False}
+        body = _body(model, window, longer, Sampling(max_tokens=1), self._keep_alive) | {"stream": False}
         status, answer = await self._http.post("/api/chat", body, seconds=120.0)
         again = integer(parsed(self._name, answer), "prompt_eval_count") if status == 200 else 0
         if again < read + _PADDING_TOKENS // 2:
             raise _truncated(self._name, f"read {read} tokens of the prompt", estimate, window)
 
 
-def _body(model: str, window: int, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
+def _body(
+    model: str, window: int, messages: tuple[Message, ...], sampling: Sampling, keep_alive: str
+) -> dict[str, Any]:
     options: dict[str, Any] = {
         "num_ctx": window,
         "num_predict": sampling.max_tokens,
@@ -186,7 +194,7 @@ def _body(model: str, window: int, messages: tuple[Message, ...], sampling: Samp
         "stream": True,
         "truncate": False,
         "think": False,
-        "keep_alive": KEEP_ALIVE,
+        "keep_alive": keep_alive,
         "options": options,
     }
 

@@ -31,6 +31,9 @@ class Server:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name})"
 
+    def keep_loaded(self, seconds: float) -> None:
+        """How long a model that nobody uses stays in memory, where the server lets us say so."""
+
     async def close(self) -> None:
         await self._http.close()
 

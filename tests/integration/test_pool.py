@@ -489,6 +489,44 @@ async def test_a_host_is_measured_while_it_does_nothing_else_and_its_slots_are_u
             assert pool.hosts()[0].slots == 3, "what the settings say counts"
 
 
+async def test_a_machine_that_sleeps_is_woken_by_work_and_sent_to_sleep_when_it_has_none(tmp_path: Path) -> None:
+    woken, sent = tmp_path / "woken", tmp_path / "sent to sleep"
+    async with FakeOllama(["sub"]) as fake:
+        settings = host(
+            fake,
+            models={"sub": ModelSettings()},
+            wake=("/bin/touch", str(woken)),
+            suspend=("/bin/touch", str(sent)),
+            idle_seconds=0.2,
+        )
+        await fake.die()
+        async with pool_of({"gpu": settings}) as pool:
+            await _until(lambda: pool.hosts()[0].state == "asleep")
+            assert not woken.exists(), "nobody needs it"
+            asked = asyncio.create_task(pool.complete(ask("first")))
+            await _until(woken.exists)
+            assert pool.hosts()[0].state == "waking"
+            assert not asked.done()
+            await fake.revive()
+            assert (await asked).record.host == "gpu"
+            await _until(sent.exists)
+            assert pool.hosts()[0].state == "asleep"
+            woken.unlink()
+            assert (await pool.complete(ask("second"))).record.host == "gpu"
+            assert woken.exists()
+
+
+async def test_a_command_that_does_not_wake_its_machine_is_told(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        models = {"sub": ModelSettings()}
+        await fake.die()
+        async with pool_of({"gpu": host(fake, models=models, wake=("/bin/false",))}) as pool:
+            asked = asyncio.create_task(pool.complete(ask("q")))
+            await _until(lambda: "/bin/false did not wake it" in (pool.hosts()[0].last_error or ""))
+            asked.cancel()
+            await asyncio.wait([asked])
+
+
 async def test_hosts_that_cost_money_are_not_measured() -> None:
     async with FakeOllama(["sub"]) as fake, pool_of({"cloud": host(fake, trust="cloud")}) as pool:
         with pytest.raises(Conflict, match="not yours"):

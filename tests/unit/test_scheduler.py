@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rlmd.config import BudgetSettings
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, Work
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, WakeHost, Work
 from rlmd.pool.budget import Budget
 from rlmd.pool.prices import NANO
 from rlmd.pool.requests import MAX_ATTEMPTS
 from rlmd.pool.scheduler import PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
-from rlmd.pool.slots import HostView, ModelView, Target, units_of
+from rlmd.pool.slots import WAKE_AGAIN_SECONDS, HostView, ModelView, Target, units_of
 
 WHOLE = Ending("whole")
 
@@ -280,6 +280,78 @@ def test_a_run_that_nobody_allowed_to_spend_spends_nothing() -> None:
     assert story.at(story.submit("cloud", cost=1, run="t")) == ["cloud"]
 
 
+# ── what sleeps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def asleep(name: str, slots: int = 1, boot: float = 60.0) -> HostView:
+    return replace(view(name, slots, ready=False), asleep=True, boot_seconds=boot)
+
+
+def woken(actions: list[Action]) -> list[str]:
+    return [action.host for action in actions if isinstance(action, WakeHost)]
+
+
+def test_a_machine_that_sleeps_is_woken_once_when_nobody_else_does_the_work() -> None:
+    story = Story()
+    story.hosts(asleep("a"))
+    assert story.scheduler.hosts()["a"].state(0) == "asleep"
+    request = story.submit("a")
+    assert "WakeHost(host='a')" in story.calls[-1]
+    assert story.scheduler.hosts()["a"].state(0) == "waking"
+    story.submit("a")
+    assert "WakeHost" not in story.calls[-1]
+    story.now = 59.0
+    story.call("tick")
+    assert request not in story.settled, "it may take that long"
+    story.hosts(view("a"))
+    assert story.at(request) == ["a"]
+    assert story.scheduler.hosts()["a"].state(story.now) == "busy"
+
+
+def test_a_machine_that_does_not_come_up_is_given_up_and_not_woken_again_for_a_while() -> None:
+    story = Story()
+    story.hosts(asleep("a"))
+    request = story.submit("a")
+    assert story.wake == 60.0
+    story.now = 60.0
+    story.call("tick")
+    assert story.scheduler.hosts()["a"].state(story.now) == "down"
+    story.now += PATIENCE_UNSEEN
+    story.call("tick")
+    assert story.settled[request].outcome == "no_host"
+    later = story.submit("a")
+    assert not woken(story.call("tick"))
+    story.now += PATIENCE_UNSEEN
+    story.call("tick")
+    assert story.settled[later].outcome == "no_host", "nobody waits for a machine that is not being woken"
+    story.now += WAKE_AGAIN_SECONDS
+    again = story.submit("a")
+    assert "WakeHost(host='a')" in story.calls[-1]
+    assert again not in story.settled
+
+
+def test_a_machine_is_left_asleep_while_others_are_done_before_it_has_booted() -> None:
+    story = _measured(("awake", 1, 10.0))
+    story.hosts(asleep("b", boot=60.0))
+    for _ in range(6):
+        story.submit("awake", "b")
+    assert story.scheduler.hosts()["b"].state(story.now) == "asleep", "50 s of work wait"
+    for _ in range(3):
+        story.submit("awake", "b")
+    assert story.scheduler.hosts()["b"].state(story.now) == "waking", "80 s"
+
+
+def test_of_several_that_sleep_only_as_many_are_woken_as_are_needed() -> None:
+    story = Story()
+    story.hosts(asleep("a", 2), asleep("b", 2))
+    story.submit("a", "b")
+    states = [story.scheduler.hosts()[name].state(0) for name in ("a", "b")]
+    assert sorted(states) == ["asleep", "waking"]
+    for _ in range(3):
+        story.submit("a", "b")
+    assert [story.scheduler.hosts()[name].state(0) for name in ("a", "b")] == ["waking", "waking"]
+
+
 # ── what fails ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -531,9 +603,11 @@ class AnyOrder(RuleBasedStateMachine):
         slots=st.integers(1, 4),
         trust=st.sampled_from(["mine", "cloud"]),
         ready=st.booleans(),
+        sleeps=st.booleans(),
     )
-    def change(self, name: str, slots: int, trust: str, ready: bool) -> None:
-        self.story.hosts(view(name, slots, trust, ready))
+    def change(self, name: str, slots: int, trust: str, ready: bool, sleeps: bool) -> None:
+        host = view(name, slots, trust, ready)
+        self.story.hosts(replace(host, asleep=sleeps and not ready, boot_seconds=20.0))
 
     @rule(name=st.sampled_from(HOSTS))
     def remove(self, name: str) -> None:

@@ -27,14 +27,15 @@ class HostMeter(Result):
 
 
 class HostInfo(Result):
-    """``state``: ok, busy (all slots used), down (``retry_in`` seconds), paused, unknown (not asked yet).
+    """``state``: ok, busy (all slots used), asleep (woken when work
+    waits), waking, down (``retry_in`` seconds), paused, unknown (not asked yet).
     ``resident``: models in its memory, as far as known."""
 
     name: str
     url: str
     provider: str
     trust: Literal["mine", "cloud"]
-    state: Literal["ok", "busy", "down", "paused", "unknown"]
+    state: Literal["ok", "busy", "asleep", "waking", "down", "paused", "unknown"]
     retry_in: float | None
     slots: int
     slots_used: int
