@@ -113,6 +113,7 @@ class Dispatcher:
         runs: Callable[[], Set[str]] | None = None,
     ) -> Won:
         """Waits for a whole completion. Cancelled: aborts the attempts; their slots are free when they have ended."""
+        await self._turns.take()  # ten thousand that are asked at one moment do not hold the loop for all of them
         loop = asyncio.get_running_loop()
         if self._group is None:
             raise Draining("The pool is not running.")

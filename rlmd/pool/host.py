@@ -18,7 +18,7 @@ from rlmd.pool.calibration import AT_ONCE, Calibration
 from rlmd.pool.keys import printed_key, read_key
 from rlmd.pool.meter import Meter
 from rlmd.pool.prices import Band, Price, price_of
-from rlmd.pool.slots import HostView, ModelView
+from rlmd.pool.slots import LOAD_SECONDS, HostView, ModelView
 from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
 from rlmd.providers.base import DEFAULT_WINDOW, Provider, ServedModel, ServerFacts
 from rlmd.providers.detect import make_provider
@@ -194,6 +194,8 @@ class Host:
             pace=self.pace,
             asleep=bool(self.settings.wake) and not self.ready,
             boot_seconds=self.settings.boot_seconds,
+            swaps=self.settings.provider == "ollama",
+            load_seconds=max((one.load_seconds or 0.0 for one in self.calibrated.values()), default=0) or LOAD_SECONDS,
         )
 
     def served_window(self, name: str) -> int | None:

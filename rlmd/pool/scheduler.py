@@ -32,6 +32,24 @@ def _speed(host: Slots) -> tuple[float, str]:
     return min(host.pace.values(), default=0.0), host.view.name
 
 
+def _worth_a_swap(
+    may: list[tuple[Bucket, Target]], host: Slots, now: float, wake: list[float]
+) -> list[tuple[Bucket, Target]]:
+    """Of what a host may take, in order, what does not make its models change places too often: the one in memory goes
+    on while it has work and its time is not over, and another comes when nothing is in flight there any more. What a
+    person or a root waits for does not wait for that time."""
+    stays = [pair for pair in may if not host.needs_swap(pair[1].model)]
+    if len(stays) == len(may):
+        return may
+    bucket, target = may[0]
+    if not host.needs_swap(target.model):
+        return stays if host.in_flight else may
+    if stays and not bucket.key.interactive and now < host.held_until:
+        wake.append(host.held_until)
+        return stays
+    return [] if host.in_flight else may
+
+
 class Scheduler:
     """See the module's docstring. Every public method returns the actions to execute, in order."""
 
@@ -263,7 +281,7 @@ class Scheduler:
         """The request that this host should take next: class, then run, then resident model, prefix and length."""
         may = [(bucket, target) for bucket in self._waiting if (target := self._may.target(bucket.key, host, now))]
         may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
-        for bucket, target in may:
+        for bucket, target in _worth_a_swap(may, host, now, wake):
             request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket, target, now))
             later = self._outlook.better_left(bucket, request, target, now, self._root_prefix_units(bucket, host))
             if later is None:
@@ -281,7 +299,7 @@ class Scheduler:
         key = bucket.key
         # a request that failed here is a poor trial: it may be its own fault
         spoilt = host.open_until is not None and host.view.name in key.avoided
-        swap = host.resident is not None and target.model != host.resident
+        swap = host.needs_swap(target.model)
         return (spoilt, not key.interactive, self._served[key.run], key.run, swap, -bucket.longest)
 
     def _start(self, request: Request, target: Target, now: float, actions: list[Action]) -> None:

@@ -31,6 +31,10 @@ BASE_CHARS = 1000
 #: The cap on a learned pace's sample, against one stalled request spoiling the estimates for long.
 MAX_SAMPLE_RATIO = 8.0
 
+#: What loading a model takes where nobody has measured it: 20 GB from a disk (research/serving.md, 1a).
+LOAD_SECONDS = 15.0
+#: A model that has work keeps its place for so many times what loading another takes: swaps take a fifth at most.
+HOLD = 4.0
 #: A machine that was woken in vain is left alone for so long.
 WAKE_AGAIN_SECONDS = 600.0
 
@@ -65,6 +69,9 @@ class HostView:
     #: It does not answer, and can be woken; how long it then takes at most.
     asleep: bool = False
     boot_seconds: float = 0.0
+    #: A model that is not in memory takes another's place, which takes so long (seconds).
+    swaps: bool = False
+    load_seconds: float = LOAD_SECONDS
 
 
 @dataclass(slots=True)
@@ -124,6 +131,8 @@ class Slots:
     waking_until: float | None = None
     no_wake_before: float = -math.inf
     idle_since: float | None = None
+    #: Since when the model is in memory, as far as we know.
+    resident_since: float = -math.inf
 
     def __post_init__(self) -> None:
         self.permits = self.ceiling = self.view.slots
@@ -135,7 +144,7 @@ class Slots:
 
     def change(self, view: HostView, now: float) -> None:
         if view.resident and (self.resident is None or not self.in_flight) and self.resident not in view.resident:
-            self.resident = view.resident[0]
+            self.resident, self.resident_since = view.resident[0], now
         if view.slots != self.view.slots:
             self.permits = view.slots
             self.ceiling = max(view.slots, len(self.in_flight))
@@ -150,6 +159,17 @@ class Slots:
         if view.pace != self.view.pace:  # it was calibrated
             self.pace.update(view.pace)
         self.view = view
+
+    # ── which model is in memory ────────────────────────────────────────────────────────────────────────────
+
+    def needs_swap(self, model: str) -> bool:
+        """Whether another model must leave its memory for this one."""
+        return self.view.swaps and self.resident is not None and model not in (self.resident, *self.view.resident)
+
+    @property
+    def held_until(self) -> float:
+        """When a model that has work gives its place to one that waits."""
+        return self.resident_since + HOLD * self.view.load_seconds
 
     # ── sleep ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,7 +245,8 @@ class Slots:
         self.idle_since = None
         if self.open_until is not None:
             self.trial = attempt.id
-        self.resident = attempt.target.model
+        if attempt.target.model != self.resident:
+            self.resident, self.resident_since = attempt.target.model, attempt.started
         self.prefix = prefix
         if self.view.slots == 1:
             self.root_prefix = (root_run, attempt.units) if root_run else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -278,6 +279,58 @@ def test_a_run_that_nobody_allowed_to_spend_spends_nothing() -> None:
     assert story.settled[denied].outcome == "no_host"
     budget.allow("t")
     assert story.at(story.submit("cloud", cost=1, run="t")) == ["cloud"]
+
+
+# ── which model is in memory ────────────────────────────────────────────────────────────────────────────────────
+
+
+def swapping(slots: int = 1) -> Story:
+    """A host whose memory holds one of two models, loaded in 10 s."""
+    story = Story()
+    models = {name: ModelView(8192, "mine") for name in ("a", "b")}
+    story.hosts(HostView("gpu", slots, models, swaps=True, load_seconds=10.0))
+    return story
+
+
+def submit_to(story: Story, model: str, run: str, **more: Any) -> int:
+    number = next(story.ids)
+    story.call("submit", Work(number, run, (Target("gpu", model),), 1000, **more))
+    return number
+
+
+def test_models_do_not_change_places_for_every_request_of_two_runs() -> None:
+    story = swapping()
+    models: dict[int, str] = {}
+    for _ in range(40):
+        for model in ("a", "b"):
+            models[submit_to(story, model, run=f"of {model}")] = model
+    order: list[str] = []
+    while story.flying:
+        attempt, dispatch = next(iter(story.flying.items()))
+        order.append(models[dispatch.request])
+        story.now += 4
+        story.end(attempt)
+    assert len(order) == 80
+    swaps = sum(one != other for one, other in itertools.pairwise(order))
+    assert swaps == 7, "40 s each in turn, for as long as both have work"
+
+
+def test_another_model_comes_when_nothing_is_in_flight_and_one_after_the_other() -> None:
+    story = swapping(slots=2)
+    first = [submit_to(story, "a", "one"), submit_to(story, "a", "one")]
+    other = submit_to(story, "b", "two")
+    story.end_of(first[0])
+    assert not story.at(other), "the other slot works with the model in memory"
+    story.end_of(first[1])
+    assert story.at(other) == ["gpu"]
+
+
+def test_a_root_does_not_wait_until_a_batch_has_had_its_time() -> None:
+    story = swapping()
+    batch = [submit_to(story, "a", "one") for _ in range(5)]
+    root = submit_to(story, "b", "one", interactive=True, ordered=True)
+    story.end_of(batch[0])
+    assert story.at(root) == ["gpu"]
 
 
 # ── what sleeps ─────────────────────────────────────────────────────────────────────────────────────────────────
