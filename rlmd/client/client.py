@@ -222,5 +222,22 @@ class Client(Calls):
             inbox.news.set()
 
 
+#: Sent in any case: what tells one kind of object from another, and what is agreed on.
+_ALWAYS = ("kind", "protocol")
+
+
 def _plain(params: Params) -> dict[str, Any]:
-    return params.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """The parameters as they are sent: without what has its default, so that a daemon of an earlier release, which
+    refuses what it does not know, is told of a later field only when it is used."""
+    told = params.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    whole = params.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return _with_kinds(told, whole)
+
+
+def _with_kinds(told: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    for name, value in whole.items():
+        if name in _ALWAYS:
+            told[name] = value
+        elif isinstance(value, dict) and isinstance(told.get(name), dict):
+            told[name] = _with_kinds(told[name], value)
+    return told

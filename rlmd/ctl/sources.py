@@ -71,7 +71,7 @@ async def load_source(client: Client, named: str, options: LoadOptions) -> LoadR
         return await load_paths(client, (named,), options)
     if not stat.S_ISREG(status.st_mode) or not _speakable(path):
         return await _load_opened(client, path, options)
-    source = PathSource(paths=(path,), convert=not options.raw, identity=_identity(status))
+    source = PathSource(paths=(path,), convert=_converts(client, options), identity=_identity(status))
     try:
         return await client.call("context/load", options.params(source))
     except (NotVisible, SourceUnreadable, SourceMissing):  # we see it: the daemon lives in another namespace
@@ -90,7 +90,7 @@ async def load_paths(client: Client, named: tuple[str, ...], options: LoadOption
         include=options.include,
         exclude=options.exclude,
         everything=options.everything,
-        convert=not options.raw,
+        convert=_converts(client, options),
     )
     return await client.call("context/load", options.params(source))
 
@@ -151,6 +151,11 @@ async def _upload(client: Client, file: BinaryIO, origin: str, options: LoadOpti
     )
 
 
+def _converts(client: Client, options: LoadOptions) -> bool:
+    """Whether files are to be decoded and converted; a daemon of 0.1.0, which cannot, must not be asked."""
+    return not options.raw and "context/update" in client.server.methods
+
+
 def describe(result: LoadResult) -> Iterator[str]:
     """What was loaded, and what was not, for people."""
     name = f"{result.context.name}: " if result.context else ""
@@ -202,9 +207,10 @@ def _speakable(path: str) -> bool:
 
 
 async def _load_opened(client: Client, path: str, options: LoadOptions) -> LoadResult:
+    raw = not _converts(client, options)
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  nothing else happens in this process meanwhile
-            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options, raw=options.raw)
+            return await load_stream(client, file, os.fsencode(path).decode(errors="replace"), options, raw=raw)
     except OSError as error:
         raise SourceUnreadable(f"{path!a} cannot be read: {error.strerror}.", hint="See its owner and mode.") from None
 

@@ -74,7 +74,13 @@ class FakeDaemon:
     async def _initialize(self, _peer: Peer, _params: dict[str, Any]) -> dict[str, Any]:
         spool = self.socket.parent / "spool"
         spool.mkdir(exist_ok=True)
-        return {"protocol": 1, "server": "fake", "version": "0", "spool_folder": str(spool), "methods": []}
+        return {
+            "protocol": 1,
+            "server": "fake",
+            "version": "0",
+            "spool_folder": str(spool),
+            "methods": ["context/update"],
+        }
 
     async def _done(self, _peer: Peer, _params: dict[str, Any]) -> dict[str, Any]:
         return {"done": True}
