@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from rlmd.wire.methods import METHODS
+
 Answer = Callable[["Peer", dict[str, Any]], Awaitable[Any]]
 
 
@@ -90,7 +92,8 @@ class FakeDaemon:
         self.peers.append(peer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while (message := await peer.read()) is not None:
-                self.seen.append((message["method"], message.get("params", {})))
+                message["params"] = _whole(message["method"], message.get("params", {}))
+                self.seen.append((message["method"], message["params"]))
                 if "id" not in message:
                     self.notified.set()
                     continue
@@ -105,7 +108,7 @@ class FakeDaemon:
             answer = self.answers.get(message["method"])
             if answer is None:
                 raise Refusal({"code": -32601, "message": f"no method {message['method']}", "data": {}})
-            reply["result"] = await answer(peer, message.get("params", {}))
+            reply["result"] = await answer(peer, message["params"])
         except Refusal as refusal:
             reply["error"] = refusal.error
         with contextlib.suppress(ConnectionError):
@@ -117,6 +120,13 @@ class FakeDaemon:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _whole(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of what was not sent, as a daemon takes it."""
+    if method not in METHODS:
+        return params
+    return METHODS[method].params.model_validate(params).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 @contextlib.asynccontextmanager
