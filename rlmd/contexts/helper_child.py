@@ -13,6 +13,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,10 +52,13 @@ class Operations:
     def find_normalised(self, *, context: int, revision: int, quote: str, limit: int) -> list[matching.Place]:
         return matching.find_normalised(self._shelf, self._shelf.volume(context, revision), quote, limit)
 
-    def regex(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
+    def regex(self, *, context: int, revision: int, query: str, limit: int, within: float) -> dict[str, Any]:
+        """What it found in so many seconds, and how far it came."""
         volume = self._shelf.volume(context, revision)
-        hits, complete = matching.regex_hits(self._shelf, volume, query, limit)
-        return {"hits": hits, "complete": complete}
+        end = time.monotonic() + within
+        progress = matching.Progress(lambda: time.monotonic() > end)
+        hits, complete = matching.regex_hits(self._shelf, volume, query, limit, progress)
+        return {"hits": hits, "complete": complete, "late": progress.stopped, "searched": progress.chars}
 
     def diff(self, *, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
         old, new = self._shelf.volume(context, before), self._shelf.volume(context, after)

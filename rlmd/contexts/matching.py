@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import re2
@@ -221,21 +222,28 @@ def _matches(
 ) -> Iterator[tuple[PinnedDocument, int, int]]:
     """Non-empty matches of a pattern that those of ``rest`` follow at once; document by document, as code points."""
     for document in volume.documents:
-        ruler = None
-        data = shelf.view(document)
-        for match in pattern.finditer(data):
-            first, past = match.span()
-            for follower in rest:
-                following = follower.match(data, _after_space(data, past))
-                past = following.end() if following else first
-                if past == first:
-                    break
-            if first == past:
-                continue
-            ruler = ruler or shelf.ruler(document)
-            start, end = ruler.char_of(first), ruler.char_of(past)
-            if ruler.byte_of(start) == first and ruler.byte_of(end) == past:
-                yield document, start, end
+        for start, end in _matches_in(shelf, document, pattern, rest):
+            yield document, start, end
+
+
+def _matches_in(
+    shelf: Shelf, document: PinnedDocument, pattern: Any, rest: Sequence[Any] = ()
+) -> Iterator[tuple[int, int]]:
+    ruler = None
+    data = shelf.view(document)
+    for match in pattern.finditer(data):
+        first, past = match.span()
+        for follower in rest:
+            following = follower.match(data, _after_space(data, past))
+            past = following.end() if following else first
+            if past == first:
+                break
+        if first == past:
+            continue
+        ruler = ruler or shelf.ruler(document)
+        start, end = ruler.char_of(first), ruler.char_of(past)
+        if ruler.byte_of(start) == first and ruler.byte_of(end) == past:
+            yield start, end
 
 
 def _after_space(data: memoryview, at: int) -> int:
@@ -244,18 +252,55 @@ def _after_space(data: memoryview, at: int) -> int:
     return at
 
 
-def regex_hits(shelf: Shelf, volume: Volume, query: str, limit: int) -> tuple[list[dict[str, object]], bool]:
+@dataclass(slots=True)
+class Progress:
+    """How far a search came. ``late`` says that it is to stop; it is asked between documents and between matches, so
+    that one document (re2: a gigabyte in some 2 s) is the longest that it may go on."""
+
+    late: Callable[[], bool]
+    #: Code points of the documents that were looked through wholly, and of the one under way up to its last match.
+    chars: int = 0
+    stopped: bool = False
+
+    def check(self) -> bool:
+        self.stopped = self.stopped or self.late()
+        return self.stopped
+
+
+def regex_hits(
+    shelf: Shelf, volume: Volume, query: str, limit: int, progress: Progress
+) -> tuple[list[dict[str, object]], bool]:
     """One hit a line (or stretch of lines) with its matches; and whether that is all there is."""
+    pattern = compiled(query)
     hits: list[dict[str, object]] = []
-    current: tuple[PinnedDocument, int, int] | None = None
-    for document, start, end in _matches(shelf, volume, compiled(query)):
-        if current is not None and current[0] is document and start < current[2]:
-            hits[-1]["matches"].append((start, min(end, current[2])))  # type: ignore[attr-defined]
-            continue
-        if len(hits) >= limit:
+    for document in volume.documents:
+        before = progress.chars
+        if progress.check() or not _in_one(shelf, document, pattern, hits, limit, progress):
             return hits, False
+        progress.chars = before + document.chars
+    return hits, True
+
+
+def _in_one(
+    shelf: Shelf,
+    document: PinnedDocument,
+    pattern: Any,
+    hits: list[dict[str, object]],
+    limit: int,
+    progress: Progress,
+) -> bool:
+    """Adds the hits of a document; whether it was looked through to its end."""
+    before = progress.chars
+    current: tuple[int, int] | None = None
+    for start, end in _matches_in(shelf, document, pattern):
+        progress.chars = before + end
+        if current is not None and start < current[1]:
+            hits[-1]["matches"].append((start, min(end, current[1])))  # type: ignore[attr-defined]
+            continue
+        if len(hits) >= limit or progress.check():
+            return False
         first, past, text, line = _line_around(shelf.ruler(document), start, end)
-        current = document, first, past
+        current = first, past
         hits.append(
             {
                 "document": document.name,
@@ -268,7 +313,7 @@ def regex_hits(shelf: Shelf, volume: Volume, query: str, limit: int) -> tuple[li
                 "matches": [(start, min(end, past))],
             }
         )
-    return hits, True
+    return True
 
 
 def _line_around(ruler: Ruler, start: int, end: int) -> tuple[int, int, str, int]:

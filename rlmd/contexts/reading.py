@@ -11,12 +11,14 @@ import contextlib
 from rlmd.contexts.access import Access
 from rlmd.contexts.catalogue import ContextRow
 from rlmd.contexts.pinned import PinnedContext
-from rlmd.contexts.records import ContextInfo, Diff, DocumentInfo, Hit, Peek, SearchMode
+from rlmd.contexts.records import ContextInfo, Diff, DocumentInfo, Found, Hit, Peek, SearchMode
 from rlmd.contexts.threads import Threads
 from rlmd.contexts.vaults import Vaults
 from rlmd.errors import InvalidParams, NotFound
 
 MAX_PEEK_CHARS = 65_536
+#: Of a regex, unless the client gives another time; below the time at which the helper is taken for lost.
+SEARCH_SECONDS = 30.0
 
 
 class Reading:
@@ -105,14 +107,23 @@ class Reading:
         bm25 ranks passages for a question (and waits for the index); regex gives matching lines in order.
         """
         pinned = await self.pin(context, egress=egress) if isinstance(context, str) else context
+        found = await self.search_within(pinned, query, mode, limit)
+        return builtins.list(found.hits), found.complete
+
+    async def search_within(
+        self, pinned: PinnedContext, query: str, mode: SearchMode, limit: int, seconds: float = SEARCH_SECONDS
+    ) -> Found:
+        """The same, with how far it came: a regex that meets its deadline gives what it has found by then."""
         searcher = (self._vaults.memory if pinned.pin.ephemeral else self._vaults.disk).searcher
-        found, complete = await searcher.search(pinned.key, pinned.pin.revision, query, mode, limit)
-        return [Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in found], complete
+        reply = await searcher.search(pinned.key, pinned.pin.revision, query, mode, limit, seconds)
+        hits = tuple(Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in reply["hits"])
+        searched = reply.get("searched", pinned.pin.chars)
+        return Found(hits, bool(reply["complete"]), searched, pinned.pin.chars, bool(reply.get("late")))
 
     async def try_search(self) -> None:
         """For ``daemon/doctor``: the search helper must start and answer. Raises ``Unavailable`` and its like."""
         with contextlib.suppress(NotFound):  # ids begin at 1
-            await self._vaults.disk.searcher.search(0, 0, "x", "regex", 1)
+            await self._vaults.disk.searcher.search(0, 0, "x", "regex", 1, SEARCH_SECONDS)
 
     async def diff(
         self, name: str, before: int | None = None, after: int | None = None, limit: int = 100, *, egress: bool = False

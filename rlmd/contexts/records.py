@@ -220,6 +220,18 @@ class Peek:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """``complete``: these are all the places. ``searched`` of the context's ``chars`` were looked through; ``late``:
+    the time was over then."""
+
+    hits: tuple[Hit, ...]
+    complete: bool
+    searched: int
+    chars: int
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A place that a search found; ``text`` is the document's text from ``start`` to ``end``.
 

@@ -107,16 +107,20 @@ class Searcher:
         return task
 
     async def search(
-        self, context: int, revision: int, query: str, mode: SearchMode, limit: int
-    ) -> tuple[list[dict[str, Any]], bool]:
-        operation = "regex"
+        self, context: int, revision: int, query: str, mode: SearchMode, limit: int, seconds: float
+    ) -> dict[str, Any]:
+        """``hits``, ``complete``, and of a regex ``late`` and ``searched``: see ``helper_child.Operations``."""
+        asked: dict[str, Any] = {"context": context, "revision": revision, "query": query, "limit": limit}
         if mode == "bm25":
             operation = "rank"
             await asyncio.shield(self.index_soon(context, revision))
-        reply = await self._ask(operation, context=context, revision=revision, query=query, limit=limit)
+        else:
+            operation = "regex"
+            asked["within"] = seconds
+        reply: dict[str, Any] = await self._ask(operation, **asked)
         for hit in reply["hits"]:
             hit["matches"] = tuple((start, end) for start, end in hit["matches"])
-        return reply["hits"], bool(reply["complete"])
+        return reply
 
     async def find(
         self, context: int, revision: int, quote: str, near: tuple[str, int, int] | None, limit: int

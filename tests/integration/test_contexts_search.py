@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rlmd.contexts import ContextStore, InlineSource, PathSource
 from rlmd.errors import InvalidParams, NotFound
 from rlmd.events import Span
+from tests.harness import Client, load_text
 
 #: Everything that shifts offsets: raw bytes, halves of characters, CRLF, NUL, astral, composed and decomposed letters.
 PIECES = st.sampled_from(
@@ -273,3 +274,13 @@ async def test_dropping_while_indexing(store: ContextStore) -> None:
         await store.search("big", "words")
     await store.load(InlineSource("a needle"), name="big")
     assert len((await store.search("big", "needle"))[0]) == 1
+
+
+async def test_a_regex_that_is_late_says_how_far_it_came(client: Client) -> None:
+    """Not an error: what was found by then, and how much was looked through."""
+    await load_text(client, "long", "a match\n" * 1000)
+    asked = {"name": "long", "query": "match", "mode": "regex", "limit": 1000}
+    whole = await client.call("context/search", asked)
+    assert (whole["complete"], whole["late"], whole["searched"], whole["chars"]) == (True, False, 8000, 8000)
+    late = await client.call("context/search", {**asked, "seconds": 1e-9})
+    assert (late["complete"], late["late"], late["searched"], late["hits"]) == (False, True, 0, [])

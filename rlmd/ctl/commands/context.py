@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -240,6 +240,9 @@ def search(
     query: Annotated[str, typer.Argument(metavar="WORDS", help="Words, or a regular expression with --regex.")],
     regex: Annotated[bool, typer.Option("--regex", "-e", help="Find matches of a regular expression (re2).")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="Passages at most.")] = 10,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.001, max=50, help="For a regex; then you get what was found by then.")
+    ] = 30.0,
     json: options.Json = False,
 ) -> None:
     """Search a context: the best passages for a question, or all matches of a pattern."""
@@ -248,7 +251,8 @@ def search(
         from rlmd.ctl.terminal import one_line, shown
         from rlmd.wire.methods import SearchParams
 
-        params = SearchParams(name=name, query=query, mode="regex" if regex else "bm25", limit=limit)
+        mode: Literal["regex", "bm25"] = "regex" if regex else "bm25"
+        params = SearchParams(name=name, query=query, mode=mode, limit=limit, seconds=seconds)
         result = await client.call("context/search", params)
         if json:
             output.model(result)
@@ -260,7 +264,10 @@ def search(
             else:
                 output.print(f"{label}  {output.painted(f'score {hit.score:.2f}', 'dim')}")
                 output.print("    " + shown(hit.text).strip().replace("\n", "\n    ") + "\n")
-        if not result.complete:
+        if result.late:
+            share = result.searched / max(1, result.chars)
+            output.remark(f"The time was over after {share:.0%} of the text: raise --seconds, or narrow the pattern.")
+        elif not result.complete:
             output.remark("There is more: raise --limit.")
         return None if result.hits else Exit.UNANSWERED
 

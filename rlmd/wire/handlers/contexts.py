@@ -114,10 +114,9 @@ class ContextHandlers:
         return m.PeekResult.model_validate(found, from_attributes=True)
 
     async def search(self, client: Connection, params: m.SearchParams) -> m.SearchResult:
-        hits, complete = await self._contexts.search(
-            params.name, params.query, params.mode, params.limit, egress=client.egress
-        )
-        return m.SearchResult.model_validate({"hits": hits, "complete": complete}, from_attributes=True)
+        pinned = await self._contexts.pin(params.name, egress=client.egress)
+        found = await self._contexts.search_within(pinned, params.query, params.mode, params.limit, params.seconds)
+        return m.SearchResult.model_validate(found, from_attributes=True)
 
     async def drop(self, client: Connection, params: m.NameParams) -> m.DropResult:
         dropped = await self._engine.drop_context(params.name, egress=client.egress)

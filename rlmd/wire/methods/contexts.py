@@ -240,6 +240,7 @@ class SearchParams(Params):
     query: str = Field(min_length=1, max_length=10_000)
     mode: Literal["bm25", "regex"] = "bm25"
     limit: int = Field(10, ge=1, le=1000)
+    seconds: float = Field(30.0, gt=0, le=50, description="Of a regex: then what was found by then is the answer")
 
 
 class SearchHit(Result):
@@ -253,8 +254,13 @@ class SearchHit(Result):
 
 
 class SearchResult(Result):
+    """``complete``: these are all. ``searched`` of ``chars`` were looked through; ``late``: the time was over then."""
+
     hits: tuple[SearchHit, ...]
     complete: bool
+    searched: int = 0
+    chars: int = 0
+    late: bool = False
 
 
 class DropResult(Done):
