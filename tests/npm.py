@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-#: Package → version, the newest when this was written.
+#: Package → version.
 VERSIONS = {
     "@modelcontextprotocol/inspector": "2.12.0",
-    "@anthropic-ai/claude-code": "2.1.331",
+    "@anthropic-ai/claude-code": "2.1.197",
     "opencode-ai": "1.18.33",
 }
 
