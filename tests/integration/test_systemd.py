@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.harness import DIES_WITH_US, Host, config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "systemd"
@@ -48,6 +51,16 @@ def test_units_hold_no_path_of_one_machine() -> None:
     for unit in UNITS.iterdir():
         assert "/home/" not in unit.read_text()
         assert "/usr/local" not in unit.read_text()
+
+
+def test_the_exposure_of_the_service_is_bounded(tmp_path: Path) -> None:
+    """By systemd's own reckoning, of 100; it reckons with root and its capabilities unless told that there are none."""
+    judged = tmp_path / "rlmd.service"
+    unit = (UNITS / "rlmd.service").read_text()
+    judged.write_text(unit.replace("[Service]\n", "[Service]\nUser=nobody\nCapabilityBoundingSet=\n"))
+    analysed = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=45", judged], **CAPTURED)
+    print(analysed.stdout.strip().splitlines()[-1])
+    assert analysed.returncode == 0, analysed.stdout + analysed.stderr
 
 
 class UserManager:
@@ -270,3 +283,63 @@ def test_the_group_of_a_worker_goes_with_it(manager: UserManager) -> None:
     while not before - groups():
         assert time.monotonic() < deadline, groups()
         time.sleep(0.05)
+
+
+# ── runs over stops and crashes ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slow_model(manager: UserManager, tmp_path: Path) -> Iterator[str]:
+    """A host whose first reply does not come, and whose second does; its address. The daemon is started with it."""
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"scripts": {"root": [{"text": "never", "latency": 3600}, "In the cellar."]}}))
+    fake = subprocess.Popen(
+        [*DIES_WITH_US, sys.executable, "-m", "tests.fakes.ollama", "--model", "root:32768", "--script", script],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert fake.stdout is not None
+    url = fake.stdout.readline().split()[-1]
+    config = manager.home / ".config/rlmd/config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(config_of([Host("m40", url, models={"root": 32_768})], root=("m40/root",), sub=("m40/root",)))
+    manager.systemctl("stop", "rlmd.service")
+    subprocess.run(["chown", "-R", f"{UID}:{UID}", config.parent], check=True)
+    yield url
+    fake.kill()
+    fake.wait()
+    fake.stdout.close()
+    config.unlink()
+    manager.systemctl("stop", "rlmd.service")
+
+
+def requests_at(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/fake/seen", timeout=PATIENCE) as seen:
+        return int(json.load(seen)["requests"])
+
+
+def wait_for(condition: Callable[[], bool], story: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, story()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["stop", "crash"])
+def test_a_run_goes_on_after(manager: UserManager, slow_model: str, how: str) -> None:
+    """A stop drains, and the next connection resumes; after a crash systemd starts the daemon, which resumes."""
+    manager.ask("context/load", name="boiler", source={"kind": "inline", "text": "The boiler stands in the cellar."})
+    run_id = str(uuid.uuid4())
+    run = {"run_id": run_id, "question": "where?", "contexts": ["boiler"], "strategy": "direct", "attach": False}
+    assert manager.ask("run/start", **run)["result"]["state"] == "running"
+    wait_for(lambda: requests_at(slow_model) == 1, manager.log)
+    before = manager.show("rlmd.service", "MainPID")
+    if how == "stop":
+        manager.systemctl("stop", "rlmd.service")
+        assert manager.show("rlmd.service", "Result") == "success"
+    else:
+        manager.run("kill", "-KILL", before)
+        wait_for(lambda: manager.show("rlmd.service", "MainPID") not in (before, "0"), manager.log)
+    wait_for(lambda: manager.ask("run/show", run_id=run_id)["result"]["run"]["outcome"] is not None, manager.log)
+    shown = manager.ask("run/show", run_id=run_id)["result"]
+    assert (shown["run"]["outcome"], shown["answer"]) == ("answered", "In the cellar.")
+    assert requests_at(slow_model) == 2
