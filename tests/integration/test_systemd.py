@@ -226,6 +226,21 @@ def test_the_doctor_finds_nothing_amiss_under_the_hardening(manager: UserManager
     assert not amiss
 
 
+def test_workers_make_their_own_namespaces_under_the_hardening(manager: UserManager) -> None:
+    """Without bubblewrap; the doctor then misses bubblewrap alone."""
+    config = manager.home / ".config/rlmd/config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("[repl]\nbubblewrap = false\n")
+    manager.systemctl("restart", "rlmd.service")
+    try:
+        checks = {check["name"]: check for check in manager.ask("daemon/doctor")["result"]["checks"]}
+        assert {name for name, check in checks.items() if not check["ok"]} == {"cage: bubblewrap"}, checks
+        assert "names of files: refused" in checks["cage: namespaces"]["message"]
+    finally:
+        config.unlink()
+        manager.systemctl("restart", "rlmd.service")
+
+
 def test_a_daemon_that_hangs_is_replaced(manager: UserManager) -> None:
     """The watchdog is fed from the loop, as often as the unit asks; a process that stands still goes hungry."""
     drop_in = manager.home / ".config/systemd/user/rlmd.service.d/impatient.conf"

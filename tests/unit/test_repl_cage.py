@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.repl import cage
+from rlmd.repl import cage, namespaces
 
 PID = 4711
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -99,6 +99,7 @@ FORBIDDEN = {
     "name_to_handle_at": (303, 264), "sched_setattr": (314, 274), "ioprio_set": (251, 30), "mlock": (149, 228),
     "sched_setscheduler": (144, 119), "timerfd_create": (283, 85), "pkey_alloc": (330, 289), "uselib": (134, None),
     "landlock_create_ruleset": (444, 444), "process_madvise": (440, 440),
+    "pivot_root": (155, 41), "mount_setattr": (442, 442),
     "mkdirat": (258, 34), "symlinkat": (266, 36), "linkat": (265, 37), "truncate": (76, 45),
     "io_uring_setup": (425, 425), "bpf": (321, 280), "userfaultfd": (323, 282),
     "perf_event_open": (298, 241), "keyctl": (250, 219),
@@ -106,6 +107,12 @@ FORBIDDEN = {
     "rt_sigqueueinfo": (129, 138), "setpriority": (141, 140), "sched_setaffinity": (203, 122), "kexec_load": (246, 104),
     "personality": (135, 92), "signalfd4": (289, 74), "timer_create": (222, 107), "inotify_init1": (294, 26),
 }  # fmt: skip
+
+
+def test_the_numbers_of_the_namespaces_are_those_too(machine: str) -> None:
+    column = 0 if machine == "x86_64" else 1
+    assert namespaces._PIVOT_ROOT[machine] == FORBIDDEN["pivot_root"][column]
+    assert FORBIDDEN["mount_setattr"][column] == namespaces._MOUNT_SETATTR
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
