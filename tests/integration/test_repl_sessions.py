@@ -53,9 +53,12 @@ async def session(workers: Workers) -> ReplSession:
 # --- clocks ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_cell_that_runs_too_long_is_interrupted_and_its_names_stay(session: ReplSession) -> None:
-    report = await session.run_cell("n = 41\nwhile True: pass", Host(), seconds=0.2, output_chars=1000)
-    assert report.error == "CellTimeout: more than 0.2 s of the cell's own time"
+async def test_a_cell_that_runs_too_long_is_interrupted_and_its_names_stay(
+    session: ReplSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlmd.repl.execution.GRACE", 60)  # a machine that is busy may take long to let it stop
+    report = await session.run_cell("n = 41\nwhile True: pass", Host(), seconds=1, output_chars=1000)
+    assert report.error == "CellTimeout: more than 1 s of the cell's own time"
     assert (report.interrupted, report.lost, report.ok) == (True, False, False)
     assert (await session.run_cell("n + 1", Host(), seconds=5, output_chars=100)).output == "42\n"
 
@@ -63,9 +66,9 @@ async def test_a_cell_that_runs_too_long_is_interrupted_and_its_names_stay(sessi
 async def test_waiting_for_sub_queries_costs_a_cell_nothing(session: ReplSession) -> None:
     host = Host()
     host.gate.clear()
-    running = asyncio.ensure_future(session.run_cell("llm_query('a')", host, seconds=0.3, output_chars=100))
+    running = asyncio.ensure_future(session.run_cell("llm_query('a')", host, seconds=1, output_chars=100))
     await host.until_in_flight(1)
-    await asyncio.wait({running}, timeout=0.6)  # twice what the cell may take by itself
+    await asyncio.wait({running}, timeout=1.5)  # more than what the cell may take by itself
     assert not running.done()
     host.gate.set()
     assert (await running).output == "'re:a'\n"
