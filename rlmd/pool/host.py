@@ -77,6 +77,8 @@ class Host:
         #: The scheduler's seconds a unit by model, from earlier days.
         self.pace: Mapping[str, float] = {}
         self.calibrated: dict[str, Calibration] = {}
+        #: Requests of others that its server worked on when it was last asked.
+        self.foreign = 0
         #: It is being calibrated.
         self.measured = False
         self._offered: dict[tuple[str, ...], dict[str, OfferedModel]] = {}
@@ -192,6 +194,7 @@ class Host:
             paused=self.paused,
             resident=tuple(name for name in self.resident if name in models),
             pace=self.pace,
+            foreign=self.foreign,
             asleep=bool(self.settings.wake) and not self.ready,
             boot_seconds=self.settings.boot_seconds,
             swaps=self.settings.provider == "ollama",

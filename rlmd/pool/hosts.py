@@ -20,6 +20,7 @@ from rlmd.errors import ConfigInvalid, Conflict, NotFound, Unavailable
 from rlmd.pool.actions import Action
 from rlmd.pool.calibration import Calibration, calibrated
 from rlmd.pool.choosing import Candidate, Choice
+from rlmd.pool.foreign import Foreign
 from rlmd.pool.host import Host, OfferedModel
 from rlmd.pool.meter import Learned, Meter
 from rlmd.pool.scheduler import Scheduler
@@ -66,6 +67,8 @@ class HostStatus:
     #: Models in memory; speeds and what it took, as measured.
     resident: tuple[str, ...] = ()
     meter: Meter = field(default_factory=Meter)
+    #: Requests of others that it works on, where its server tells.
+    foreign: int = 0
 
 
 class Hosts:
@@ -90,6 +93,7 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
         self._role_choices: dict[Role, list[Choice]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
+        self._foreign = Foreign(scheduler, self.tell_scheduler)
         self._sleep = Sleep(scheduler, self.tell_scheduler, environment)
         #: Configured hosts that cannot be used as configured, and why.
         self._unusable: dict[str, str] = {}
@@ -149,6 +153,7 @@ class Hosts:
 
     def statuses(self) -> list[HostStatus]:
         queued = self._scheduler.statistics().queued_for
+        self._foreign.watched(_now())
         return [
             *(self._status(host, queued) for host in self._hosts.values()),
             *(_unusable(name, self._settings.hosts[name], why) for name, why in self._unusable.items()),
@@ -176,6 +181,7 @@ class Hosts:
         if (task := self._probing.pop(name, None)) is not None:
             task.cancel()
         self._sleep.forget(name)
+        self._foreign.forget(name)
         if name == self._default:
             self._default = None
         self._role_choices.clear()
@@ -302,6 +308,8 @@ class Hosts:
 
     def _ask(self, host: Host) -> None:
         assert self._group is not None, "hosts are added while the pool runs"
+        if host.settings.provider == "openai":
+            self._foreign.look_at(host, self._group)
         if host.settings.suspend:
             self._sleep.rest(host, self._group)
         self._probing[host.name] = self._group.create_task(self._keep_asking(host), name=f"probe of {host.name}")
@@ -354,6 +362,7 @@ class Hosts:
             models=models,
             roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
             last_error=host.trouble,
+            foreign=host.foreign,
             resident=host.resident or ((slots.resident,) if slots.resident else ()),
             meter=host.meter,
         )

@@ -66,6 +66,8 @@ class HostView:
     #: Models in memory, as far as the server tells, and seconds a unit by model from earlier days.
     resident: tuple[str, ...] = ()
     pace: Mapping[str, float] = field(default_factory=dict)
+    #: Requests of others that it works on.
+    foreign: int = 0
     #: It does not answer, and can be woken; how long it then takes at most.
     asleep: bool = False
     boot_seconds: float = 0.0
@@ -196,7 +198,8 @@ class Slots:
 
     @property
     def usable(self) -> int:
-        return min(self.permits, self.view.slots)
+        """Slots that are ours; one always is, as what others do may be over by now."""
+        return max(1, min(self.permits, self.view.slots - self.view.foreign))
 
     def free(self, now: float) -> int:
         if not self.serviceable(now):

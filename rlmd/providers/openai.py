@@ -8,6 +8,7 @@ makes an answer whole is its ``finish_reason``. A parameter that a server does n
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,15 @@ class OpenAI(Server):
             return parsed(self._name, answer) if status == 200 else {}
         except RlmdError:
             return {}
+
+    async def busy(self) -> int | None:
+        """From llama.cpp's ``/slots``, vLLM's ``/metrics``."""
+        if (path := _LOADS.get(self._dialect.software or "")) is None:
+            return None
+        status, answer = await self._http.get(path, root=True)
+        if status != 200:
+            return None
+        return _busy_slots(answer) if path == "/slots" else _counted(answer)
 
     # ── completing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,6 +240,29 @@ class OpenAI(Server):
 
 #: Where a program tells more than in its list of models: slots and the window of one slot; windows and what is loaded.
 _PAGES = {"llama.cpp": "/props", "lm-studio": "/api/v0/models"}
+
+
+#: Where a program tells how busy it is.
+_LOADS = {"llama.cpp": "/slots", "vllm": "/metrics"}
+
+
+#: vLLM's gauges of requests that run and that wait, one for each of its engines.
+_GAUGE = re.compile(rb"^vllm:num_requests_(?:running|waiting)(?:\{[^}\n]*\})? (\d{1,9}(?:\.\d{1,9})?)$", re.MULTILINE)
+
+
+def _busy_slots(answer: bytes) -> int | None:
+    try:
+        slots = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(slots, list):
+        return None
+    return sum(isinstance(slot, dict) and slot.get("is_processing") is True for slot in slots)
+
+
+def _counted(answer: bytes) -> int | None:
+    found = _GAUGE.findall(answer)
+    return round(sum(map(float, found))) if found else None
 
 
 def _owner(model: dict[str, Any]) -> str:

@@ -31,6 +31,10 @@ class Server:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name})"
 
+    async def busy(self) -> int | None:
+        """Requests that the server works on or holds, whoever sent them; None where it does not tell."""
+        return None
+
     def keep_loaded(self, seconds: float) -> None:
         """How long a model that nobody uses stays in memory, where the server lets us say so."""
 

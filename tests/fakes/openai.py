@@ -148,6 +148,13 @@ class FakeOpenAI(FakeServer):
                 more = {"type": "llm", "state": "loaded", "loaded_context_length": self.window}
                 data = [{"id": model, **more, "max_context_length": 4 * self.window} for model in self.models]
                 await reply.send_json(200, {"object": "list", "data": data})
+            case "GET", "/slots" if self.dialect.owner == "llamacpp":
+                busy = min(self.slots, self.held)
+                await reply.send_json(200, [{"id": n, "is_processing": n < busy} for n in range(self.slots)])
+            case "GET", "/metrics" if self.dialect.owner == "vllm":
+                gauges = {"running": min(self.slots, self.held), "waiting": max(0, self.held - self.slots)}
+                lines = [f'vllm:num_requests_{name}{{engine="0"}} {float(n)}' for name, n in gauges.items()]
+                await reply.send(200, "\n".join(["# TYPE vllm:x gauge", *lines, ""]).encode(), "text/plain")
             case "POST", "/v1/chat/completions":
                 await self._chat(request, reply)
             case "GET", "/fake/seen":

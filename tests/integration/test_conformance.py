@@ -180,13 +180,14 @@ async def processing(url: str) -> int:
 async def test_cancelling_frees_the_slot_of_llama_server(capfd: pytest.CaptureFixture[str]) -> None:
     took = []
     async with llama_server(large=True) as url, speaking(OpenAI, url) as provider:
+        await provider.probe()
         for _ in range(5):
             begun = asyncio.Event()
             message = (Message("user", "the people of water"),)
             sampling = Sampling(max_tokens=1800)
             task = asyncio.create_task(provider.complete("x", WINDOW, message, sampling, lambda _, b=begun: b.set()))
             await begun.wait()
-            assert await processing(url) == 1
+            assert await processing(url) == await provider.busy() == 1
             began = time.perf_counter()
             task.cancel()
             await asyncio.wait([task])

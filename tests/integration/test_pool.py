@@ -15,6 +15,7 @@ from rlmd.errors import CompletionCut, Conflict, Draining, HostFailed, NoHost, N
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
+from rlmd.providers.openai import OpenAI
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
 from tests.fakes.openai import FakeOpenAI
 
@@ -525,6 +526,38 @@ async def test_a_command_that_does_not_wake_its_machine_is_told(tmp_path: Path) 
             await _until(lambda: "/bin/false did not wake it" in (pool.hosts()[0].last_error or ""))
             asked.cancel()
             await asyncio.wait([asked])
+
+
+@pytest.mark.parametrize("dialect", ["llama.cpp", "vllm"])
+async def test_what_others_ask_of_a_server_is_seen_and_leaves_it_fewer_slots(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlmd.pool.foreign.LOOK_SECONDS", 0.05)
+    async with FakeOpenAI(dialect=dialect, slots=4) as fake:
+        fake.answer = lambda prompt: Scripted("x", fault="hang" if "long" in prompt else None)
+        others = OpenAI(fake.url)
+        asking = [
+            asyncio.create_task(
+                others.complete("sub", 8192, (Message("user", f"long {n}"),), Sampling(), lambda _: None)
+            )
+            for n in range(3)
+        ]
+        await fake.until(lambda: fake.held == 3)
+        settings = HostSettings(url=fake.url, provider="openai", slots=4)
+        async with pool_of({"gpu": settings}) as pool:
+            await _until(lambda: pool.hosts()[0].foreign == 3)
+            ours = [asyncio.create_task(pool.complete(ask(f"long too {n}"))) for n in range(3)]
+            await fake.until(lambda: fake.held == 4)
+            assert pool.hosts()[0].slots_used == 1
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+            await fake.until(lambda: fake.held == 3)
+            assert pool.hosts()[0].slots_used == 3
+            for task in ours:
+                task.cancel()
+            await asyncio.wait(ours)
+        await others.close()
 
 
 async def test_hosts_that_cost_money_are_not_measured() -> None:

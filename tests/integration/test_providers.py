@@ -276,6 +276,24 @@ def test_openai_services_are_known_by_their_name(url: str, software: str | None)
     assert dialect_of(url).software == software
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[1, null, {}]", b"[" * 100_000, b"vllm:num_requests_running nan", b"\xff"]
+)
+@pytest.mark.parametrize("which", ["llama.cpp", "vllm"])
+async def test_openai_a_page_of_load_that_says_nothing_is_no_load(which: str, body: bytes) -> None:
+    async with FakeOpenAI(dialect=which) as fake:
+        provider = OpenAI(fake.url)
+        await provider.probe()
+        routed = fake.http.handler
+
+        async def odd(request: Request, reply: Reply) -> None:
+            await (reply.send(200, body, "text/plain") if request.method == "GET" else routed(request, reply))
+
+        fake.http.handler = odd
+        assert not await provider.busy()
+        await provider.close()
+
+
 async def test_openrouter_says_what_its_models_cost() -> None:
     async with FakeOpenAI(["sub"], dialect="openrouter") as fake:
         (model,) = (await detect(fake.url)).models

@@ -281,6 +281,18 @@ def test_a_run_that_nobody_allowed_to_spend_spends_nothing() -> None:
     assert story.at(story.submit("cloud", cost=1, run="t")) == ["cloud"]
 
 
+def test_slots_that_others_use_are_not_ours_but_one_always_is() -> None:
+    story = Story()
+    story.hosts(replace(view("a", 4), foreign=3))
+    requests = [story.submit("a") for _ in range(6)]
+    assert len(story.flying) == 1
+    story.hosts(replace(view("a", 4), foreign=1))
+    assert len(story.flying) == 3
+    story.hosts(replace(view("a", 4), foreign=9))
+    story.drain()
+    assert {story.settled[request].outcome for request in requests} == {"whole"}
+
+
 # ── which model is in memory ────────────────────────────────────────────────────────────────────────────────────
 
 

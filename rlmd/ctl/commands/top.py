@@ -95,7 +95,7 @@ def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
         (
             host.name,
             host.state if host.retry_in is None else f"{host.state} {duration(host.retry_in)}",
-            f"{host.slots_used}/{host.slots}",
+            f"{host.slots_used}{f'+{host.foreign}' if host.foreign else ''}/{host.slots}",
             str(host.queued),
             str(host.completed),
             str(host.failed),

@@ -47,6 +47,7 @@ class HostInfo(Result):
     last_error: str | None
     resident: tuple[str, ...] = ()
     meter: HostMeter = HostMeter()
+    foreign: int = Field(0, description="Requests of others that it works on, where its server tells")
 
 
 class HostListResult(Result):
