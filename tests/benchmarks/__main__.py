@@ -15,7 +15,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.benchmarks import bench_repl
+from tests.benchmarks import bench_contexts, bench_repl
 from tests.benchmarks.suite import COLUMNS, Row, every, machine
 
 
@@ -39,6 +39,8 @@ async def measurements() -> AsyncIterator[Row]:
     async for row in every():
         yield row
     for row in await bench_repl.rows():
+        yield row
+    for row in await bench_contexts.rows():
         yield row
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks import bench_repl
+from tests.benchmarks import bench_contexts, bench_repl
 from tests.benchmarks.__main__ import measure
 from tests.benchmarks.bench_repl import Counts
 from tests.benchmarks.suite import PEERS, Row, best_makespan
 
 #: Over the best that any order of work can reach, as the issue asks.
 MAKESPAN = 1.15
+
+#: A call among clients that do not read, over one without them: 1.0 measured, the rest is for a busy machine.
+DEAF = 3
 
 #: Over a bare interpreter's start: the aim is 2.5; what is held leaves room for a busy machine.
 COLD_START = 3
@@ -40,11 +43,22 @@ async def test_the_table(capfd: pytest.CaptureFixture[str]) -> None:
     cold = row_of(rows, "REPL: cold start")
     assert cold.floor is not None
     assert cold.ours <= COLD_START * cold.floor
+    assert row_of(rows, "1000 MB by path: own memory grows").ours < bench_contexts.GROWTH_AIM
+    deaf = row_of(rows, "do not read")
+    assert deaf.floor is not None
+    assert deaf.ours < DEAF * deaf.floor
     for what in ("end of first cell", "one by one", "200 × 50 ms"):
         row = row_of(rows, what)
         assert set(row.peers) == set(PEERS), "the peers are part of the full tier: pip must reach a package index"
         for name, theirs in row.peers.items():
             assert row.ours < theirs, f"{row.what}: {row.ours:.1f} {row.unit}, {name} {theirs:.1f}"
+
+
+async def test_contexts_are_measured() -> None:
+    """With small counts: that it runs, loads and finds what it should, and that nothing large stays in memory."""
+    rows = await bench_contexts.rows(bench_contexts.Counts(5, 5, 300, 5))
+    assert len(rows) == 10
+    assert row_of(rows, "5 MB by path: own memory grows").ours < bench_contexts.GROWTH_AIM
 
 
 async def test_the_repl_is_measured() -> None:

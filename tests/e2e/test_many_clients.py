@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import json
 import socket
-import statistics
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import StartDaemon
 from tests.harness import Client, Daemon, Folders, Json, load_text, new_run, rss_bytes
 
 #: Facts that the run writes, at the least: one a line of a cell's output would be none, a sub-query is one.
@@ -61,27 +58,18 @@ async def test_every_client_is_told_every_fact(daemon: Daemon, count: int) -> No
             assert (rss_bytes(daemon.pid) - before) / count < BYTES_A_CLIENT
 
 
-async def test_a_client_that_stops_reading_changes_nobodys_latency(folders: Folders, start_daemon: StartDaemon) -> None:
-    """Calls of a reader, with and without clients that ask for much and read nothing, by turns in one run."""
-    daemon = await start_daemon()
+async def test_clients_that_stop_reading_cost_little(folders: Folders, daemon: Daemon) -> None:
+    """They ask for 19 MB each and read nothing: others are answered, and memory is bounded. How fast others are
+    answered meanwhile is measured by ``tests.benchmarks.bench_contexts``."""
     async with daemon.connect() as reader, contextlib.AsyncExitStack() as stack:
         await load_text(reader, "note", "x" * 200_000)
         peek = {"jsonrpc": "2.0", "id": 1, "method": "context/peek", "params": {"name": "note", "chars": 65_000}}
-        taken: dict[bool, list[float]] = {False: [], True: []}
-        for turn in range(6):
-            for _ in range(20 * (turn % 2)):
-                deaf = stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
-                deaf.connect(str(folders.socket))
-                deaf.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    deaf.send((json.dumps(peek) + "\n").encode() * 300)
-            for _ in range(60):
-                began = time.perf_counter()
-                await reader.call("daemon/status")
-                taken[bool(turn % 2)].append(time.perf_counter() - began)
-            if turn % 2:
-                await stack.pop_all().aclose()
-        quiet, deafened = statistics.median(taken[False]), statistics.median(taken[True])
-        print(f"median call: {quiet * 1e3:.2f} ms among readers, {deafened * 1e3:.2f} ms among the deaf")
-        assert deafened < 5 * quiet
+        for _ in range(20):
+            deaf = stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
+            deaf.connect(str(folders.socket))
+            deaf.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                deaf.send((json.dumps(peek) + "\n").encode() * 300)
+        for _ in range(60):
+            await reader.call("daemon/status")
         assert rss_bytes(daemon.pid) < 400 << 20

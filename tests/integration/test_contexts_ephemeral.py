@@ -229,3 +229,19 @@ async def test_an_open_run_on_disk_does_not_tell_of_one_within_it(daemon: Daemon
         assert (await client.call("run/show", {"run_id": opened}))["run"]["ephemeral"] is False
     for folder in (folders.state, folders.cache, folders.runtime):
         assert holding(folder, (WORD, "zebrafish-diary")) == []
+
+
+async def test_status_tells_what_takes_how_much(client: Client, folders: Folders) -> None:
+    """By part, as the files do; what is in memory alone is none of it."""
+    await load_text(client, "written", "a text on disk\n" * 10_000)
+    await load(client, "secret", "a text in memory\n" * 10_000)
+    await client.call("context/search", {"name": "written", "query": "disk"})
+    status = await client.call("daemon/status")
+    blobs = [path for path in (folders.state / "rlmd/contexts/store").rglob("*") if path.is_file()]
+    assert status["sizes"]["texts"] == sum(path.lstat().st_blocks * 512 for path in blobs)
+    assert status["sizes"]["indexes"] > 0
+    assert (status["sizes"]["journals"], status["sizes"]["uploads"]) == (0, 0)
+    assert status["ephemeral_bytes"] == 170_000
+    shown = await rlmctl(folders.environment(), "status")
+    assert "ephemeral text" in shown.out
+    assert "texts" in shown.out

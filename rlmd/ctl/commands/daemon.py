@@ -166,7 +166,11 @@ def _print_status(output: Output, status: StatusResult) -> None:
     if status.revisions_kept:
         kept = f"implicit contexts {status.implicit_days:g} days unused, {status.revisions_kept} revisions of each"
         output.print(f"kept      {kept} (rlmctl gc)")
-    output.print(f"memory    {size(status.memory_bytes)}")
+    if status.sizes:
+        parts = ", ".join(f"{name} {size(taken)}" for name, taken in status.sizes.items() if taken)
+        output.print(f"on disk   {parts or 'nothing'}")
+    in_memory = f", {size(status.ephemeral_bytes)} of ephemeral text" if status.ephemeral_bytes else ""
+    output.print(f"memory    {size(status.memory_bytes)}{in_memory}")
     output.print(f"socket    {one_line(status.socket)}")
     output.print(f"state     {one_line(status.state_folder)}")
     output.print(f"config    {', '.join(map(one_line, status.config_files)) or 'defaults'}")

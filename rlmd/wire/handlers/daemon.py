@@ -14,6 +14,7 @@ from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.doctor import Doctor
 from rlmd.wire.handlers.hosts import host_info
 from rlmd.wire.handlers.parts import Parts
+from rlmd.wire.handlers.usage import Usage
 from rlmd.wire.methods import DoctorResult, GcParams, GcResult, Nothing, StatusResult
 
 
@@ -21,6 +22,7 @@ class DaemonHandlers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._doctor = Doctor(parts)
+        self._usage = Usage(parts.paths, parts.threads)
         self._started = time.monotonic()
 
     def table(self) -> Mapping[str, Handler[Connection]]:
@@ -52,6 +54,8 @@ class DaemonHandlers:
             draining=parts.engine.statistics().draining,
             implicit_days=parts.current.settings.retention.implicit_days,
             revisions_kept=parts.current.settings.retention.revisions,
+            sizes={} if client.egress else dict(await self._usage.sizes()),
+            ephemeral_bytes=sum(context.bytes for context in contexts if context.ephemeral),
         )
 
     async def gc(self, client: Connection, params: GcParams) -> GcResult:

@@ -30,6 +30,8 @@ class StatusResult(Result):
     draining: bool
     implicit_days: float = Field(0.0, description="An implicit context that is unused for so long goes")
     revisions_kept: int = Field(0, description="Of a context; older ones stay while runs name them")
+    sizes: dict[str, int] = Field({}, description="Bytes on disk by part, counted at most once a minute")
+    ephemeral_bytes: int = Field(0, description="Of contexts that are in memory alone")
 
 
 class Check(Result):
