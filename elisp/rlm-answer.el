@@ -103,6 +103,7 @@
       (setq default-directory (expand-file-name "~/"))
       (rlm-answer-mode)
       (setq rlm--run run)
+      (rlm--stay-with (rlm-run-socket run))
       (rlm--answer-begin)
       (goto-char (point-min)))
     (rlm--run-observe run (lambda (run event data)

@@ -7,12 +7,13 @@
 
 ;; An `rlm-source' is a text that a question is asked of: a stretch of
 ;; a buffer, a string, files and folders, or a context that the daemon
-;; has.  It is taken there by the cheapest of three ways that keeps
+;; has.  It is taken there by the cheapest of the ways that keep
 ;; offsets true:
 ;;
 ;; - by path, if the buffer shows a whole local file byte for byte;
 ;; - inline, if it is small;
-;; - else by a spool file in a folder that the daemon names.
+;; - else by a spool file in a folder that the daemon names;
+;; - or in chunks, if the daemon does not share our files.
 ;;
 ;; Large text never becomes JSON: 40 MB of it would freeze Emacs for
 ;; five seconds, and a spool file takes a third of one.
@@ -26,6 +27,7 @@
 ;;; Code:
 
 (require 'rlm-rpc)
+(require 'rlm-upload)
 (require 'cl-lib)
 (require 'seq)
 
@@ -50,6 +52,7 @@ files are private whatever this says.")
   (file nil :documentation "The visited file, if any.")
   (private nil)
   (name nil :documentation "The context's name, once the daemon has it.")
+  (socket nil :documentation "Of the daemon that has it.")
   (exact t :documentation "Nil if the daemon's offsets are not ours.")
   (paths nil :documentation "Local files and folders, which the daemon reads itself.")
   (stored nil :documentation "Non-nil for a context that the daemon has by its name.")
@@ -208,9 +211,12 @@ at that moment."
   "Have the daemon at SOCKET load SOURCE; call SUCCESS with its name.
 FAILURE is called with an error.  The connection is ready."
   (let ((send (lambda ()
-                (rlm--source-send source socket (rlm--source-wire source socket)
-                                  success failure))))
-    (cond ((and (rlm-source-name source) (not (rlm-source-keep source)))
+                (if (and (rlm-source-paths source) (file-remote-p socket))
+                    (rlm--source-send-file source socket success failure)
+                  (rlm--source-send source socket (rlm--source-wire source socket)
+                                    success failure)))))
+    (cond ((and (rlm-source-name source) (not (rlm-source-keep source))
+                (member (rlm-source-socket source) (list nil socket)))
            (funcall success (rlm-source-name source)))
           ((and (rlm-source-prepare source) (null (rlm-source-text source)))
            (funcall (rlm-source-prepare source) source send failure))
@@ -219,22 +225,58 @@ FAILURE is called with an error.  The connection is ready."
 (defun rlm--source-send (source socket wire success failure)
   "Load WIRE, the wire's form of SOURCE, at SOCKET.
 SUCCESS and FAILURE as in `rlm--source-load'."
+  (if (equal "upload" (plist-get wire :kind))
+      (rlm--upload (plist-get wire :file)
+                   (append (list :origin (rlm--source-origin source))
+                           (rlm--source-flags source))
+                   socket
+                   (lambda (result)
+                     (rlm--source-loaded source result socket)
+                     (funcall success (rlm-source-name source)))
+                   failure)
+    (rlm--source-send-load source socket wire success failure)))
+
+(defun rlm--source-flags (source)
+  "Return what is said of SOURCE besides its text: whether private, its name."
+  (append (list :private (if (rlm-source-private source) t :json-false))
+          (when (rlm-source-keep source)
+            (list :name (rlm-source-keep source)))))
+
+(defun rlm--source-send-file (source socket success failure)
+  "Take the file that SOURCE is to SOCKET, on another machine.
+SUCCESS and FAILURE as in `rlm--source-load'."
+  (pcase (rlm-source-paths source)
+    ((and `(,path) (guard (file-regular-p path)))
+     (let ((copy (rlm--upload-file)))
+       (copy-file path copy t)
+       (rlm--upload copy (append (list :origin path :raw :json-false)
+                                 (rlm--source-flags source))
+                    socket
+                    (lambda (result)
+                      (rlm--source-loaded source result socket)
+                      (funcall success (rlm-source-name source)))
+                    failure)))
+    (_ (funcall failure
+                (rlm--problem (format "The daemon at %s does not see these files."
+                                      (file-remote-p socket 'host))
+                              "Ask of one file or buffer at a time, or of a context that it has.")))))
+
+(defun rlm--source-send-load (source socket wire success failure)
+  "Have context/load take WIRE, SOURCE at SOCKET.
+SUCCESS and FAILURE as in `rlm--source-load'."
   (let ((by-path (and (equal "path" (plist-get wire :kind))
                       (null (rlm-source-paths source)))))
     (rlm-call
      "context/load"
-     (append (list :source wire
-                   :private (if (rlm-source-private source) t :json-false))
-             (when (rlm-source-keep source)
-               (list :name (rlm-source-keep source))))
+     (append (list :source wire) (rlm--source-flags source))
      :socket socket
      :success
      (lambda (result)
        (if (and by-path (/= (plist-get result :chars) (rlm-source-chars source)))
            ;; The file holds bytes that the daemon reads otherwise.
-           (rlm--source-send source socket (rlm--source-spool source socket)
+           (rlm--source-send source socket (rlm--source-by-file source socket)
                              success failure)
-         (rlm--source-loaded source result)
+         (rlm--source-loaded source result socket)
          (funcall success (rlm-source-name source))))
      :failure
      (lambda (error)
@@ -242,13 +284,14 @@ SUCCESS and FAILURE as in `rlm--source-load'."
        (if by-path
            ;; Another namespace, another machine, a file changed meanwhile:
            ;; whatever it was, the text is here.
-           (rlm--source-send source socket (rlm--source-spool source socket)
+           (rlm--source-send source socket (rlm--source-by-file source socket)
                              success failure)
          (funcall failure error))))))
 
-(defun rlm--source-loaded (source result)
-  "The daemon has SOURCE; RESULT is what context/load answered."
-  (setf (rlm-source-name source)
+(defun rlm--source-loaded (source result socket)
+  "The daemon at SOCKET has SOURCE; RESULT is what context/load answered."
+  (setf (rlm-source-socket source) socket
+        (rlm-source-name source)
         (plist-get (plist-get result :context) :name)
         (rlm-source-exact source)
         (or (null (rlm-source-chars source))
@@ -263,9 +306,10 @@ SUCCESS and FAILURE as in `rlm--source-load'."
   "Return SOURCE as the parameter of context/load at SOCKET."
   (or (and (rlm-source-paths source)
            (list :kind "path" :paths (vconcat (rlm-source-paths source))))
-      (and (null (rlm-source-text source)) (rlm--source-path source))
+      (and (null (rlm-source-text source)) (not (file-remote-p socket))
+           (rlm--source-path source))
       (rlm--source-inline source (rlm--inline-bytes socket))
-      (rlm--source-spool source socket)))
+      (rlm--source-by-file source socket)))
 
 ;;;;; By path
 
@@ -347,20 +391,35 @@ the way into the current buffer."
   (or (plist-get (rlm--client-server (rlm--client socket)) :spool_folder)
       (error "The daemon named no spool folder")))
 
-(defun rlm--source-spool (source socket)
-  "Write SOURCE into the spool folder of SOCKET; return its wire form."
+(defun rlm--source-by-file (source socket)
+  "Write SOURCE into a file for SOCKET; return its wire form.
+It is a spool file where the daemon and we share a folder for them."
   (let* ((default-directory temporary-file-directory)
-         (name (concat (rlm--spool-name) ".txt"))
-         (file (expand-file-name name (rlm--spool-folder socket))))
-    (if (rlm-source-text source)
-        (rlm--write-spool (rlm-source-text source) nil file)
-      (rlm--with-source source
-                        (lambda (start end)
-                          ;; What is taken is what is there now.
-                          (setf (rlm-source-tick source) (buffer-chars-modified-tick)
-                                (rlm-source-chars source) (- end start))
-                          (rlm--write-spool start end file))))
-    (list :kind "spool" :file name :origin (rlm--source-origin source))))
+         (folder (and (not (file-remote-p socket)) (rlm--spool-folder socket))))
+    (if (and folder (file-writable-p folder))
+        (let ((name (concat (rlm--spool-name) ".txt")))
+          (rlm--source-write source (expand-file-name name folder))
+          (list :kind "spool" :file name :origin (rlm--source-origin source)))
+      (let ((file (rlm--upload-file)))
+        (rlm--source-write source file)
+        (list :kind "upload" :file file)))))
+
+(defun rlm--upload-file ()
+  "Return the name of a new file, in memory where the system has a place for it."
+  (let ((folder (file-name-directory (directory-file-name (rlm--runtime-folder)))))
+    (expand-file-name (concat "rlm-" (rlm--spool-name))
+                      (if (file-writable-p folder) folder temporary-file-directory))))
+
+(defun rlm--source-write (source file)
+  "Write SOURCE to FILE, as it is now."
+  (if (rlm-source-text source)
+      (rlm--write-spool (rlm-source-text source) nil file)
+    (rlm--with-source source
+                      (lambda (start end)
+                        ;; What is taken is what is there now.
+                        (setf (rlm-source-tick source) (buffer-chars-modified-tick)
+                              (rlm-source-chars source) (- end start))
+                        (rlm--write-spool start end file)))))
 
 (defun rlm--spool-name ()
   "Return a file name that is not there yet."

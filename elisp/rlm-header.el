@@ -70,7 +70,9 @@ while an answer grows; looking up keys alone took a sixth of all time."
 (defun rlm--header-waiting (run state)
   "Return what RUN in STATE waits for."
   (pcase (rlm--client-state (rlm--client (rlm-run-socket run)))
-    ('starting "starting rlmd")
+    ('starting (if-let ((host (file-remote-p (rlm-run-socket run) 'host)))
+                   (format "reaching %s" host)
+                 "starting rlmd"))
     ('connecting "connecting to rlmd")
     (_ (pcase state
          ('loading "taking the text to rlmd")

@@ -30,6 +30,11 @@
 (require 'cl-lib)
 (require 'jsonrpc)
 
+(declare-function rlm--tunnel-live-p "rlm-tunnel" (tunnel))
+(declare-function rlm--tunnel-close "rlm-tunnel" (tunnel))
+(declare-function rlm--tunnel-open "rlm-tunnel" (remote success failure))
+(declare-function rlm--tunnel-socket "rlm-tunnel" (tunnel) t)
+
 (defcustom rlm-log-events nil
   "Whether to keep a buffer of all messages to and from the daemon.
 It holds the texts that were sent.  Takes effect at the next
@@ -59,8 +64,9 @@ connection."
 
 (cl-defstruct (rlm--client (:constructor rlm--client-make) (:copier nil))
   "The state of our dealings with the daemon at one socket."
-  (socket nil :documentation "Absolute file name.")
+  (socket nil :documentation "Absolute file name, or a remote one.")
   (state 'idle :documentation "One of idle, starting, connecting, ready.")
+  (tunnel nil :documentation "What carries to SOCKET if that is on another machine.")
   (connection nil :documentation "The jsonrpc connection, when connecting or ready.")
   (server nil :documentation "What `initialize' answered, a plist, when ready.")
   (waiting nil :documentation "List of (SUCCESS . FAILURE), last first."))
@@ -101,6 +107,33 @@ daemon that is not there and cannot be started is a `user-error'."
                (signal (car err) (cdr err)))))))
 
 (defun rlm--open (client)
+  "Connect CLIENT, to another machine or to a daemon here."
+  (if (file-remote-p (rlm--client-socket client))
+      (rlm--open-there client)
+    (rlm--open-here client)))
+
+(defun rlm--open-there (client)
+  "Connect CLIENT to the daemon on another machine, by a tunnel."
+  (require 'rlm-tunnel)
+  (let ((problem (if (rlm--tunnel-live-p (rlm--client-tunnel client))
+                     (rlm--try-connect client)
+                   (rlm--tunnel-close (rlm--client-tunnel client))
+                   (setf (rlm--client-tunnel client)
+                         (rlm--tunnel-open (rlm--client-socket client)
+                                           (lambda () (rlm--started client))
+                                           (lambda (error) (rlm--refused client error)))
+                         (rlm--client-state client) 'starting)
+                   nil)))
+    (when problem
+      (user-error "%s" (rlm-error-text problem)))))
+
+(defun rlm--client-address (client)
+  "Return the socket on this machine that leads to CLIENT's daemon."
+  (if-let ((tunnel (rlm--client-tunnel client)))
+      (rlm--tunnel-socket tunnel)
+    (rlm--client-socket client)))
+
+(defun rlm--open-here (client)
   "Connect CLIENT, starting the daemon if need be and allowed."
   (let ((problem (rlm--try-connect client))
         (socket (rlm--client-socket client)))
@@ -129,9 +162,9 @@ Return nil, or the error that came; its :absent is non-nil if no
 daemon listens."
   (condition-case err
       (progn
-        (rlm--check-owner (rlm--client-socket client))
+        (rlm--check-owner (rlm--client-address client))
         (setf (rlm--client-connection client)
-              (rlm--make-connection (rlm--client-socket client)
+              (rlm--make-connection (rlm--client-socket client) (rlm--client-address client)
                                     (lambda (_) (rlm--guarded #'rlm--lost client)))
               (rlm--client-state client) 'connecting)
         (rlm--handshake client)
@@ -160,12 +193,12 @@ daemon listens."
   "Return the reason that the signalled ERR gives, without its frame."
   (or (seq-find #'stringp (cddr err)) (error-message-string err)))
 
-(defun rlm--make-connection (socket on-shutdown)
-  "Return a new jsonrpc connection to SOCKET; ON-SHUTDOWN as there."
+(defun rlm--make-connection (socket address on-shutdown)
+  "Return a new jsonrpc connection to SOCKET by ADDRESS; ON-SHUTDOWN as there."
   (let* ((name (format "rlmd:%d" (cl-incf rlm--connection-count)))
          (default-directory temporary-file-directory) ; not a remote one
          (process (make-network-process
-                   :name name :family 'local :service socket
+                   :name name :family 'local :service address
                    ;; Else EOL detection may eat the header's \r.
                    :coding 'utf-8-emacs-unix :noquery t)))
     (condition-case err
@@ -212,7 +245,10 @@ daemon listens."
      :error-fn
      (lambda (object)
        (when (eq connection (rlm--client-connection client))
-         (rlm--guarded #'rlm--refused client (rlm--error-from-daemon object))))
+         (rlm--guarded #'rlm--refused client
+                       (if (eql (plist-get object :code) -1) ; jsonrpc.el's own
+                           (rlm--closed-at-once client)
+                         (rlm--error-from-daemon object)))))
      :timeout-fn
      (lambda ()
        (when (eq connection (rlm--client-connection client))
@@ -253,15 +289,26 @@ daemon listens."
            (rlm--client-connection client) nil)
      (rlm--run-guarded 'rlm--disconnect-functions (rlm--client-socket client)))
     ('connecting
-     (rlm--refused client (rlm--problem "rlmd closed the connection at once."
-                                        "Look at it with: journalctl --user -u rlmd")))))
+     (rlm--refused client (rlm--closed-at-once client)))))
+
+(defun rlm--closed-at-once (client)
+  "Return the error of CLIENT's connection that ended before a word was said."
+  (let ((socket (rlm--client-socket client)))
+    (if (file-remote-p socket)
+        (rlm--problem (format "No rlmd listens at %s." socket)
+                      "Start it there: systemctl --user enable --now rlmd.socket")
+      (rlm--problem "rlmd closed the connection at once."
+                    "Look at it with: journalctl --user -u rlmd"))))
 
 (defun rlm-disconnect (&optional socket)
   "Close the connection to the daemon at SOCKET; its runs go on there."
   (interactive)
   (let ((client (rlm--client socket)))
     (when-let ((connection (rlm--client-connection client)))
-      (delete-process (jsonrpc--process connection)))))
+      (delete-process (jsonrpc--process connection)))
+    (when-let ((tunnel (rlm--client-tunnel client)))
+      (rlm--tunnel-close tunnel)
+      (setf (rlm--client-tunnel client) nil))))
 
 ;;;; Requests
 

@@ -268,6 +268,9 @@ It is looked for once a second, for a minute."
              (cl-decf left)
              (cond ((or (< left 0) (not (rlm--runs-at socket 'lost)))
                     (cancel-timer timer))
+                   ((file-remote-p socket)
+                    ;; Once it carries, `rlm--connect-functions' do the rest.
+                    (rlm--guarded #'rlm--when-ready (rlm--client socket) #'ignore #'ignore))
                    ((rlm--listens-p socket)
                     (cancel-timer timer)
                     (rlm--guarded #'rlm--runs-found socket))))))))

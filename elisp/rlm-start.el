@@ -20,9 +20,12 @@
 (defcustom rlm-socket nil
   "The socket on which rlmd listens.
 If nil, it is rlmd/rlmd.sock in the folder that the environment
-variable XDG_RUNTIME_DIR names."
+variable XDG_RUNTIME_DIR names.  It may be on another machine that
+ssh reaches: /ssh:box:/run/user/1000/rlmd/rlmd.sock.  Where it is
+buffer-local, questions from that buffer go to that daemon."
   :type '(choice (const :tag "In XDG_RUNTIME_DIR" nil)
-                 (file :tag "This socket"))
+                 (file :tag "This socket")
+                 (string :tag "On another machine, by ssh"))
   :group 'rlm
   :package-version '(rlm . "0.1.0"))
 
@@ -57,9 +60,16 @@ on when Emacs ends."
 (defun rlm-socket-path ()
   "Return the absolute name of the daemon's socket."
   (let ((default-directory temporary-file-directory)) ; not a remote one
-    (if rlm-socket
-        (expand-file-name rlm-socket)
-      (expand-file-name "rlmd.sock" (rlm--runtime-folder)))))
+    (cond
+     ((null rlm-socket)
+      (expand-file-name "rlmd.sock" (rlm--runtime-folder)))
+     ((file-remote-p rlm-socket) rlm-socket)
+     (t (expand-file-name rlm-socket)))))
+
+(defun rlm--stay-with (socket)
+  "Let what is asked in this buffer go to the daemon at SOCKET."
+  (unless (equal socket (rlm-socket-path))
+    (setq-local rlm-socket socket)))
 
 (defun rlm--runtime-folder ()
   "Return the folder in which the daemon keeps its socket."
@@ -110,10 +120,10 @@ there is nothing that could be started, signal a `user-error'."
         (rlm--start-unit systemctl socket program fail)
       (rlm--start-program program socket fail))))
 
-(defun rlm--await-daemon (socket open success failure)
+(defun rlm--await-daemon (socket open success failure &optional timeout)
   "Look at SOCKET until somebody listens, while OPEN returns non-nil.
-Then call SUCCESS, or in the end FAILURE with an error."
-  (let ((deadline (+ (float-time) rlm--start-timeout))
+Then call SUCCESS, or after TIMEOUT seconds FAILURE with an error."
+  (let ((deadline (+ (float-time) (or timeout rlm--start-timeout)))
         timer)
     (setq timer
           (run-at-time
@@ -196,7 +206,8 @@ it, and waits, so that we learn at once of a daemon that will not run."
     (expand-file-name "daemon.log" folder)))
 
 (defun rlm--spawn (command callback)
-  "Run COMMAND; when it ends call CALLBACK with status and output, trimmed."
+  "Run COMMAND; when it ends call CALLBACK with status and output, trimmed.
+Return the process."
   (let ((default-directory (expand-file-name "~/"))
         (buffer (generate-new-buffer " *rlm-start*")))
     (make-process

@@ -80,8 +80,10 @@ Nil means only by \\`g'."
 
 (defun rlm--list-open (name mode list)
   "Show a buffer NAME in MODE with LIST, an `rlm--list'."
-  (pop-to-buffer-same-window (get-buffer-create name))
-  (funcall mode)
+  (let ((socket (rlm-socket-path)))
+    (pop-to-buffer-same-window (get-buffer-create (rlm--list-name name socket)))
+    (funcall mode)
+    (rlm--stay-with socket))
   (setq rlm--list list
         tabulated-list-format (rlm--list-columns list)
         tabulated-list-padding 1)
@@ -91,6 +93,13 @@ Nil means only by \\`g'."
   (rlm--list-read)
   (when (and (rlm--list-live list) rlm-list-interval)
     (rlm--list-start)))
+
+(defun rlm--list-name (name socket)
+  "Return NAME, with SOCKET if that is not the usual daemon's."
+  (let ((usual (with-temp-buffer (rlm-socket-path))))
+    (if (equal socket usual)
+        name
+      (concat name " " (or (file-remote-p socket 'host) (abbreviate-file-name socket))))))
 
 (defun rlm--list-start ()
   "Read the current list again and again while it is seen."

@@ -12,13 +12,14 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = Path("/repository")
 PACKAGES = (
     *("emacs-nox", "python3", "python3-venv", "git", "bubblewrap", "poppler-utils", "texinfo", "gpg", "gpg-agent"),
-    *("elpa-magit", "elpa-package-lint", "openssh-server", "openssh-client", "procps", "ca-certificates"),
+    *("elpa-magit", "elpa-package-lint", "openssh-server", "openssh-client", "procps", "curl", "ca-certificates"),
 )
 #: What a command inside is given; the outer environment has paths that are not there.
 ENVIRONMENT = {
@@ -54,21 +55,32 @@ def requirements() -> list[str]:
 
 
 def folder() -> Path:
-    """Where Debian 13 is, made if it is not there; a recipe that has changed makes it anew."""
-    recipe = hashlib.sha256(repr((PACKAGES, requirements())).encode()).hexdigest()
+    """Where Debian 13 is, made if it is not there; what has changed since is made anew."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlmd-tests"
-    made, stamp = cache / "trixie", cache / "trixie.made"
-    if not (stamp.exists() and stamp.read_text(encoding="utf-8") == recipe):
+    cache.mkdir(parents=True, exist_ok=True)
+    made = cache / "trixie"
+    if _outdated(cache / "trixie.packages", PACKAGES):
         shutil.rmtree(made, ignore_errors=True)
-        cache.mkdir(parents=True, exist_ok=True)
-        _make(made)
-        stamp.write_text(recipe, encoding="utf-8")
+        (cache / "trixie.python").unlink(missing_ok=True)
+        _make_debian(made)
+        (cache / "trixie.packages").write_text(_digest(PACKAGES), encoding="utf-8")
+    if _outdated(cache / "trixie.python", requirements()):
+        _make_python(made)
+        (cache / "trixie.python").write_text(_digest(requirements()), encoding="utf-8")
     return made
 
 
-def _make(made: Path) -> None:
+def _digest(recipe: Iterable[str]) -> str:
+    return hashlib.sha256(repr(tuple(recipe)).encode()).hexdigest()
+
+
+def _outdated(stamp: Path, recipe: Iterable[str]) -> bool:
+    return not stamp.exists() or stamp.read_text(encoding="utf-8") != _digest(recipe)
+
+
+def _make_debian(made: Path) -> None:
     include = ",".join(PACKAGES)
-    # It ends with a complaint: packages that want /proc are set up only below, where it is.
+    # It ends with a complaint: packages that want /proc, or that break one another, are mended below.
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={include}", "trixie", str(made)],
         stdin=subprocess.DEVNULL,
@@ -78,10 +90,15 @@ def _make(made: Path) -> None:
     for name in ("/etc/resolv.conf", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
         if Path(name).exists():
             shutil.copy(name, made / name.lstrip("/"))
-    for command in (
-        ("sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg --configure -a && apt-get -qq -y -f install"),
-        ("python3", "-m", "venv", "/opt/rlmd"),
-        ("/opt/rlmd/bin/pip", "install", "--quiet", *requirements()),
-        ("sh", "-c", f"echo {INSIDE} > $(echo /opt/rlmd/lib/python3*/site-packages)/repository.pth"),
-    ):
-        subprocess.run(entering(made, *command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    mend = "export DEBIAN_FRONTEND=noninteractive; dpkg --configure -a; apt-get -qq -y -f install"
+    _inside(made, "sh", "-c", mend)
+
+
+def _make_python(made: Path) -> None:
+    _inside(made, "python3", "-m", "venv", "--clear", "/opt/rlmd")
+    _inside(made, "/opt/rlmd/bin/pip", "install", "--quiet", *requirements())
+    _inside(made, "sh", "-c", f"echo {INSIDE} > $(echo /opt/rlmd/lib/python3*/site-packages)/repository.pth")
+
+
+def _inside(made: Path, *command: str) -> None:
+    subprocess.run(entering(made, *command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)

@@ -119,7 +119,7 @@
       (set-buffer-file-coding-system 'iso-8859-1-dos)
       (rlm-test-with-spool
        (let* ((write-region-annotate-functions (list (lambda (&rest _) '((1 . "JUNK")))))
-              (wire (rlm--source-spool (rlm-source-from (current-buffer)) "/tmp/s"))
+              (wire (rlm--source-by-file (rlm-source-from (current-buffer)) "/tmp/s"))
               (file (expand-file-name (plist-get wire :file) rlm-test-folder)))
          (should (= #o600 (file-modes file)))
          (should (equal (plist-get wire :file) (file-name-nondirectory file)))

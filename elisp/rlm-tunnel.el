@@ -1,0 +1,110 @@
+;;; rlm-tunnel.el --- Reach a daemon on another machine -*- lexical-binding: t; package-lint-main-file: "rlm.el"; -*-
+
+;; Copyright (c) 2026 The rlmd maintainers
+;; SPDX-License-Identifier: MIT
+
+;;; Commentary:
+
+;; Where `rlm-socket' is a remote file name, such as
+;; /ssh:box:/run/user/1000/rlmd/rlmd.sock, ssh carries a socket of ours
+;; to that one.  ssh must get in without asking: nobody would see its
+;; question.  Nothing here waits.
+
+;;; Code:
+
+(require 'rlm-start)
+(require 'cl-lib)
+(require 'tramp)
+
+(defcustom rlm-ssh-command '("ssh")
+  "The command that reaches a daemon on another machine, with arguments.
+It must not ask for a password: use keys and an agent."
+  :type '(repeat string)
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defconst rlm--tunnel-timeout 30
+  "Seconds in which ssh has to get in.")
+
+(cl-defstruct (rlm--tunnel (:constructor rlm--tunnel-make) (:copier nil))
+  "What carries a socket of ours to one on another machine."
+  process
+  (folder nil :documentation "Folder of our socket, for us alone.")
+  (socket nil :documentation "Our socket."))
+
+(defun rlm--tunnel-live-p (tunnel)
+  "Return non-nil if somebody takes connections at our end of TUNNEL."
+  (and tunnel
+       (process-live-p (rlm--tunnel-process tunnel))
+       (rlm--listens-p (rlm--tunnel-socket tunnel))))
+
+(defun rlm--tunnel-command (remote local)
+  "Return the command that carries LOCAL, a socket, to REMOTE, a remote file name."
+  (let ((parts (tramp-dissect-file-name remote)))
+    (unless (member (tramp-file-name-method parts) '("ssh" "sshx" "scp" "scpx" "rsync"))
+      (user-error "A daemon is reached by ssh, not by %s" (tramp-file-name-method parts)))
+    (when (tramp-file-name-hop parts)
+      (user-error "Several hops are not for `rlm-socket': use ProxyJump in ~/.ssh/config"))
+    (append rlm-ssh-command
+            (list "-N" "-T" "-o" "BatchMode=yes" "-o" "ExitOnForwardFailure=yes"
+                  "-o" "StreamLocalBindUnlink=yes" "-o" "ServerAliveInterval=15"
+                  "-o" "ControlMaster=no" "-o" "ControlPath=none"
+                  "-L" (format "%s:%s" local (tramp-file-name-localname parts)))
+            (when-let ((user (tramp-file-name-user parts))) (list "-l" user))
+            (when-let ((port (tramp-file-name-port parts))) (list "-p" (format "%s" port)))
+            (list "--" (tramp-file-name-host parts)))))
+
+(defun rlm--tunnel-open (remote success failure)
+  "Return a tunnel to REMOTE; when it carries, call SUCCESS, else FAILURE.
+FAILURE gets an error.  Both come later, and only one does."
+  (let* ((default-directory temporary-file-directory)
+         (folder (make-temp-file (expand-file-name "rlm-" (rlm--short-folder)) t))
+         (socket (expand-file-name "s" folder))
+         (open t)
+         (once (lambda (function &rest args)
+                 (when open
+                   (setq open nil)
+                   (apply function args))))
+         (process (condition-case err
+                      (rlm--spawn
+                       (rlm--tunnel-command remote socket)
+                       (lambda (status output)
+                         (ignore-errors (delete-directory folder t))
+                         (funcall once failure (rlm--tunnel-problem remote status output))))
+                    (error (delete-directory folder t)
+                           (signal (car err) (cdr err))))))
+    (rlm--await-daemon socket (lambda () open)
+                       (lambda () (funcall once success))
+                       (lambda (_)
+                         (delete-process process)
+                         (funcall once failure
+                                  (rlm--tunnel-problem remote nil "it did not get in in time")))
+                       rlm--tunnel-timeout)
+    (rlm--tunnel-make :process process :folder folder :socket socket)))
+
+(defun rlm--short-folder ()
+  "Return a folder for sockets: their names may have 107 bytes."
+  (let ((runtime (or (getenv "XDG_RUNTIME_DIR") "")))
+    (if (and (file-name-absolute-p runtime) (file-accessible-directory-p runtime))
+        runtime
+      "/tmp")))
+
+(defun rlm--tunnel-problem (remote status output)
+  "Return the error of a tunnel to REMOTE that ended with STATUS and OUTPUT."
+  (let ((said (car (last (split-string output "\n" t "[ \t\r]+")))))
+    (rlm--problem (format "ssh cannot reach %s: %s" (rlm--tunnel-host remote)
+                          (or said (format "it ended with status %s" status)))
+                  (format "It must get in without asking; try: %s -o BatchMode=yes %s true"
+                          (string-join rlm-ssh-command " ") (rlm--tunnel-host remote)))))
+
+(defun rlm--tunnel-host (remote)
+  "Return the host that REMOTE, a remote file name, names."
+  (tramp-file-name-host (tramp-dissect-file-name remote)))
+
+(defun rlm--tunnel-close (tunnel)
+  "End TUNNEL, if it is one."
+  (when (and tunnel (process-live-p (rlm--tunnel-process tunnel)))
+    (delete-process (rlm--tunnel-process tunnel))))
+
+(provide 'rlm-tunnel)
+;;; rlm-tunnel.el ends here
