@@ -22,6 +22,7 @@
 
 (autoload 'rlm-cancel "rlm-ask" nil t)
 (autoload 'rlm-attach "rlm-ask" nil t)
+(autoload 'rlm-confirm "rlm-ask" nil t)
 (autoload 'rlm-trace "rlm-trace" nil t)
 (autoload 'rlm-answer-menu "rlm-transient" nil t)
 (autoload 'rlm-follow-up "rlm-again" nil t)
@@ -65,6 +66,7 @@
 (defvar rlm-answer-mode-map
   (let ((map (make-sparse-keymap)))
     (define-key map (kbd "C-c C-k") #'rlm-cancel)
+    (define-key map (kbd "C-c C-y") #'rlm-confirm)
     (define-key map (kbd "C-c C-r") #'rlm-attach)
     (define-key map (kbd "C-c C-f") #'rlm-follow-up)
     (define-key map (kbd "C-c C-a") #'rlm-retry)
@@ -133,8 +135,11 @@
   "Show EVENT of RUN with DATA in the current answer buffer."
   (pcase event
     ('delta (rlm--answer-delta (car data) (cdr data)))
-    (_ (when (eq event 'ended)
-         (rlm--answer-ended run))
+    (_ (pcase event
+         ('ended (rlm--answer-ended run))
+         ('fact (when (and (rlm-run-asks run) (eq data (rlm-run-asks run)))
+                  (message "rlm asks: %s  %s answers" (rlm--run-question-text run)
+                           (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-confirm]")))))
        (force-mode-line-update))))
 
 (defun rlm--answer-delta (text piece)

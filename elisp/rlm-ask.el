@@ -295,6 +295,35 @@ What it found so far stays."
              (message "Cancelling…"))
     (user-error "This run is over")))
 
+(defun rlm--asking-runs ()
+  "Return the runs that wait for an answer, newest first."
+  (seq-filter #'rlm-run-asks (rlm--live-runs)))
+
+;;;###autoload
+(defun rlm-confirm (run)
+  "Answer RUN, which asks whether it may take long.
+The keys are y: it goes on; n: it ends with what it has; and, where
+there is another way, m or the first letter of its name.  It waits
+for as long as you like."
+  (interactive (list (if (and rlm--run (rlm-run-asks rlm--run))
+                         rlm--run
+                       (rlm--read-run "Answer: " (rlm--asking-runs)))))
+  (let* ((asks (or (rlm-run-asks run) (user-error "This run asks nothing")))
+         (ways (append (plist-get asks :alternatives) nil))
+         (letters (mapcar (lambda (way) (cons (aref way 0) way)) ways))
+         (prompt (format "%s (y, n%s) " (rlm--run-question-text run)
+                         (mapconcat (lambda (pair) (format ", %c: %s" (car pair) (cdr pair)))
+                                    letters "")))
+         (key (read-char-choice prompt (append '(?y ?n) (mapcar #'car letters)))))
+    (rlm--confirm run (if (eq key ?n) "refuse" "accept") (cdr (assq key letters)))))
+
+(defun rlm--confirm (run choice strategy)
+  "Answer CHOICE to what RUN asks; STRATEGY is one to follow instead, or nil."
+  (rlm-call "run/confirm"
+            (append (list :run_id (rlm-run-id run) :choice choice)
+                    (when strategy (list :strategy strategy)))
+            :socket (rlm-run-socket run)))
+
 (defun rlm--lost-runs ()
   "Return the runs that could be followed again, newest first."
   (seq-filter (lambda (run) (eq 'lost (rlm-run-link run))) (rlm--live-runs)))

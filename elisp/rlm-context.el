@@ -51,6 +51,7 @@ files are private whatever this says.")
   (label nil :documentation "What a person calls the text: its buffer's name.")
   (file nil :documentation "The visited file, if any.")
   (private nil)
+  (ephemeral nil :documentation "Non-nil if it must never be on a disk.")
   (name nil :documentation "The context's name, once the daemon has it.")
   (socket nil :documentation "Of the daemon that has it.")
   (exact t :documentation "Nil if the daemon's offsets are not ours.")
@@ -80,7 +81,7 @@ In a private buffer it is private: it may well be from there."
   (when (string-empty-p text)
     (user-error "There is no text to ask about"))
   (rlm--source-make :text text :chars (length text) :label label
-                    :private (rlm--private-p)))
+                    :private (rlm--private-p) :ephemeral (rlm--decrypted-p)))
 
 (defun rlm--source-from-paths (paths label)
   "Return the source for PATHS, local files and folders, called LABEL."
@@ -121,7 +122,8 @@ In a private buffer it is private: it may well be from there."
            :line (rlm--line-number start)
            :label (buffer-name)
            :file buffer-file-name
-           :private (rlm--private-p))))))
+           :private (rlm--private-p)
+           :ephemeral (rlm--decrypted-p))))))
 
 (defun rlm--line-number (position)
   "Return the line of POSITION in the whole buffer."
@@ -131,10 +133,14 @@ In a private buffer it is private: it may well be from there."
 
 (defun rlm--private-p ()
   "Return non-nil if the current buffer's text must not leave trusted hosts."
-  (or rlm-private
-      (and buffer-file-name
-           (boundp 'epa-file-name-regexp)
-           (string-match-p epa-file-name-regexp buffer-file-name))))
+  (or rlm-private (rlm--decrypted-p)))
+
+(defun rlm--decrypted-p ()
+  "Return non-nil if the current buffer shows a file that is encrypted on the disk."
+  (and buffer-file-name
+       (boundp 'epa-file-name-regexp)
+       (string-match-p epa-file-name-regexp buffer-file-name)
+       t))
 
 (defvar-local rlm--sources nil
   "Sources made of this buffer that the daemon has, newest first.")
@@ -239,6 +245,8 @@ SUCCESS and FAILURE as in `rlm--source-load'."
 (defun rlm--source-flags (source)
   "Return what is said of SOURCE besides its text: whether private, its name."
   (append (list :private (if (rlm-source-private source) t :json-false))
+          (when (rlm-source-ephemeral source)
+            (list :ephemeral t))
           (when (rlm-source-keep source)
             (list :name (rlm-source-keep source)))))
 
@@ -393,22 +401,29 @@ the way into the current buffer."
 
 (defun rlm--source-by-file (source socket)
   "Write SOURCE into a file for SOCKET; return its wire form.
-It is a spool file where the daemon and we share a folder for them."
+It is a spool file where the daemon and we share a folder for them,
+which for an ephemeral text must be in memory."
   (let* ((default-directory temporary-file-directory)
          (folder (and (not (file-remote-p socket)) (rlm--spool-folder socket))))
-    (if (and folder (file-writable-p folder))
+    (if (and folder (file-writable-p folder)
+             (or (not (rlm-source-ephemeral source))
+                 (rlm--true-p (plist-get (rlm--client-server (rlm--client socket))
+                                         :spool_in_memory))))
         (let ((name (concat (rlm--spool-name) ".txt")))
           (rlm--source-write source (expand-file-name name folder))
           (list :kind "spool" :file name :origin (rlm--source-origin source)))
-      (let ((file (rlm--upload-file)))
+      (let ((file (rlm--upload-file (rlm-source-ephemeral source))))
         (rlm--source-write source file)
         (list :kind "upload" :file file)))))
 
-(defun rlm--upload-file ()
-  "Return the name of a new file, in memory where the system has a place for it."
-  (let ((folder (file-name-directory (directory-file-name (rlm--runtime-folder)))))
+(defun rlm--upload-file (&optional ephemeral)
+  "Return the name of a new file, in memory where the system has a place for it.
+If EPHEMERAL, and it has none, signal an error."
+  (let* ((runtime (file-name-directory (directory-file-name (rlm--runtime-folder))))
+         (folders (if ephemeral '("/dev/shm") (list runtime temporary-file-directory))))
     (expand-file-name (concat "rlm-" (rlm--spool-name))
-                      (if (file-writable-p folder) folder temporary-file-directory))))
+                      (or (seq-find #'file-writable-p folders)
+                          (error "There is no place in memory for a decrypted text of this size")))))
 
 (defun rlm--source-write (source file)
   "Write SOURCE to FILE, as it is now."

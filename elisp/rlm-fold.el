@@ -27,6 +27,8 @@
   "Take the notification METHOD with PARAMS from SOCKET."
   (let ((run (rlm-run-find (plist-get params :run_id))))
     (when (and run (equal socket (rlm-run-socket run)))
+      (setf (rlm-run-heard run) (float-time)
+            (rlm-run-queue run) nil)
       (pcase method
         ('run/fact (rlm--run-take-fact run params))
         ('run/delta (rlm--run-take-delta run params))
@@ -148,6 +150,18 @@
   "Fold strategy_chosen FACT into RUN."
   (setf (rlm-run-strategy run) (plist-get fact :strategy)))
 
+(defun rlm--fold-estimated (run fact)
+  "Fold estimated FACT into RUN, which waits for an answer if that asks."
+  (when (rlm--true-p (plist-get fact :asks))
+    (setf (rlm-run-asks run) fact
+          (rlm-run-state run) 'asking
+          (rlm-run-activity run) nil)))
+
+(defun rlm--fold-confirmed (run _fact)
+  "Fold a confirmed fact into RUN, whose question is answered."
+  (setf (rlm-run-asks run) nil
+        (rlm-run-state run) 'running))
+
 (defun rlm--fold-turn (run fact)
   "Fold turn_started FACT into RUN."
   (setf (rlm-run-turn run) (plist-get fact :turn)
@@ -165,7 +179,9 @@
   (let ((completion (plist-get fact :completion)))
     (when (equal "model" (plist-get completion :source))
       (cl-incf (rlm-run-tokens-sent run) (or (plist-get completion :prompt_tokens) 0))
-      (cl-incf (rlm-run-tokens-got run) (or (plist-get completion :completion_tokens) 0)))))
+      (cl-incf (rlm-run-tokens-got run) (or (plist-get completion :completion_tokens) 0))
+      (cl-incf (rlm-run-money run) (or (plist-get completion :money) 0))
+      (cl-incf (rlm-run-energy run) (or (plist-get completion :energy) 0)))))
 
 (defun rlm--fold-replied (run fact)
   "Fold root_replied FACT into RUN."
@@ -192,6 +208,8 @@
 
 (defun rlm--fold-batch (run fact)
   "Fold batch_started FACT into RUN."
+  (unless (rlm-run-pieces-since run)
+    (setf (rlm-run-pieces-since run) (or (plist-get fact :time) (float-time))))
   (cl-incf (rlm-run-pieces run) (plist-get fact :total)))
 
 (defun rlm--fold-piece (run fact)
@@ -247,8 +265,14 @@
           (rlm-run-why run) (plist-get fact :why)
           (rlm-run-citations run) (append (plist-get fact :citations) nil)
           (rlm-run-receipt run) (plist-get fact :receipt)
+          (rlm-run-asks run) nil
           (rlm-run-answer-stream run) (plist-get fact :stream)
           (rlm-run-activity run) nil)
+    ;; The receipt counts children and failed attempts too.
+    (when-let ((money (plist-get (rlm-run-receipt run) :money)))
+      (setf (rlm-run-money run) money))
+    (when-let ((energy (plist-get (rlm-run-receipt run) :energy)))
+      (setf (rlm-run-energy run) energy))
     (when-let ((error (plist-get fact :error)))
       (setf (rlm-run-error run)
             (list :code (plist-get error :code) :kind (plist-get error :kind)
@@ -295,6 +319,8 @@ SOFAR the list of those that came, last first."
 (defconst rlm--folds
   '(("run_started" . rlm--fold-started)
     ("strategy_chosen" . rlm--fold-strategy)
+    ("estimated" . rlm--fold-estimated)
+    ("confirmed" . rlm--fold-confirmed)
     ("turn_started" . rlm--fold-turn)
     ("root_replied" . rlm--fold-replied)
     ("root_failed" . rlm--fold-root-failed)

@@ -15,6 +15,7 @@
 (declare-function rlm-cancel "rlm-ask" (run))
 (declare-function rlm-attach "rlm-ask" (run))
 (declare-function rlm-trace "rlm-trace" (run))
+(declare-function rlm-confirm "rlm-ask" (run))
 (declare-function rlm-follow-up "rlm-again" (run))
 (declare-function rlm-answer-menu "rlm-transient" ())
 
@@ -32,7 +33,7 @@ Emacs asks for it at each redisplay, twenty times a second and more
 while an answer grows; looking up keys alone took a sixth of all time."
   (let ((from (and rlm--run
                    (list (rlm-run-next rlm--run) (rlm-run-state rlm--run) (rlm-run-link rlm--run)
-                         (rlm-run-activity rlm--run) (floor (rlm-run-elapsed rlm--run))
+                         (rlm-run-activity rlm--run) (rlm-run-queue rlm--run) (floor (rlm-run-elapsed rlm--run))
                          (rlm--client-state (rlm--client (rlm-run-socket rlm--run)))))))
     (unless (and rlm--header-known (equal from (car rlm--header-known)))
       (setq rlm--header-known (cons from (rlm--header-line))))
@@ -63,9 +64,25 @@ while an answer grows; looking up keys alone took a sixth of all time."
       (propertize (pcase (rlm-run-outcome run)
                     ("answered" "done") (other (or other "done")))
                   'face 'success))
-     (t (propertize (or (rlm-run-activity run)
+     ((rlm-run-asks run)
+      (propertize (concat "asks: " (rlm--run-question-text run)) 'face 'warning))
+     (t (propertize (or (rlm-run-queue run)
+                        (rlm-run-activity run)
                         (rlm--header-waiting run state))
                     'face 'mode-line-emphasis)))))
+
+(defun rlm--run-question-text (run)
+  "Return what RUN asks, as it waits for a yes."
+  (let* ((asks (rlm-run-asks run))
+         (estimate (plist-get asks :estimate))
+         (seconds (plist-get estimate :seconds))
+         (money (or (plist-get estimate :money) 0)))
+    (if (string-empty-p (or (plist-get asks :why) ""))
+        (concat (rlm--count (or (plist-get estimate :requests) 0) "request")
+                (when seconds (concat ", about " (rlm--duration seconds)))
+                (when (> money 0) (concat ", up to " (rlm--dollars money)))
+                "; go on?")
+      (rlm--one-line (plist-get asks :why) 200))))
 
 (defun rlm--header-waiting (run state)
   "Return what RUN in STATE waits for."
@@ -98,7 +115,30 @@ while an answer grows; looking up keys alone took a sixth of all time."
    (when (rlm-run-hosts run)
      (mapconcat #'identity (rlm-run-hosts run) " "))
    (rlm--header-tokens run)
-   (rlm--duration (rlm-run-elapsed run))))
+   (rlm--header-cost run)
+   (rlm--duration (rlm-run-elapsed run))
+   (when-let ((left (rlm--run-left run)))
+     (format "%s left" (rlm--duration left)))))
+
+(defun rlm--header-cost (run)
+  "Return what RUN has cost in money and energy, or nil."
+  (let ((parts (delq nil (list (when (> (rlm-run-money run) 0)
+                                 (rlm--dollars (rlm-run-money run)))
+                               (when (>= (rlm-run-energy run) 0.05)
+                                 (format "%.1f Wh" (rlm-run-energy run)))))))
+    (when parts
+      (string-join parts " "))))
+
+(defun rlm--dollars (money)
+  "Return MONEY, dollars, for a person."
+  (format (if (< money 0.1) "$%.4f" "$%.2f") money))
+
+(defun rlm--run-left (run)
+  "Return about how many seconds the pieces of RUN will still take, or nil."
+  (let ((told (- (rlm-run-pieces-done run) (rlm-run-pieces-cached run)))
+        (to-come (- (rlm-run-pieces run) (rlm-run-pieces-done run))))
+    (when (and (rlm-run-live-p run) (rlm-run-pieces-since run) (> told 2) (> to-come 0))
+      (* to-come (/ (- (float-time) (rlm-run-pieces-since run)) told)))))
 
 (defun rlm--header-tokens (run)
   "Return how many tokens RUN has sent and got, or nil."
@@ -118,7 +158,9 @@ while an answer grows; looking up keys alone took a sixth of all time."
   "Return texts that a mouse can press, for what can be done with RUN now."
   (mapcar (lambda (button)
             (rlm--header-button (car button) (cdr button)))
-          (append (cond ((rlm-run-live-p run) '(("[cancel]" . rlm-cancel)))
+          (append (when (rlm-run-asks run)
+                    '(("[answer it]" . rlm-confirm)))
+                  (cond ((rlm-run-live-p run) '(("[cancel]" . rlm-cancel)))
                         ((eq (rlm-run-state run) 'ended) '(("[ask on]" . rlm-follow-up))))
                   '(("[trace]" . rlm-trace) ("[more]" . rlm-answer-menu)))))
 
@@ -140,6 +182,8 @@ while an answer grows; looking up keys alone took a sixth of all time."
         ((or (eq (rlm-run-link run) 'lost)
              (eq (rlm-run-state run) 'interrupted))
          (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-attach] follows it again"))
+        ((rlm-run-asks run)
+         (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-confirm] answers"))
         ((rlm-run-live-p run)
          (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-cancel] cancels"))
         ((rlm-run-citations run)
@@ -148,6 +192,36 @@ while an answer grows; looking up keys alone took a sixth of all time."
                  (if (eq (key-binding (kbd "M-g n")) 'next-error)
                      "M-g n"
                    (substitute-command-keys "\\[next-error]"))))))
+
+(defconst rlm--queue-patience 3
+  "Seconds without a word from a model after which the hosts are asked why.")
+
+(defun rlm--queue-look (run)
+  "See what RUN waits for, if its model has not said a word for a while."
+  (let ((text (cdar (rlm-run-texts run)))
+        (socket (rlm-run-socket run)))
+    (if (and (equal (rlm-run-activity run) "thinking")
+             (or (null text) (rlm--text-closed text) (= 0 (rlm--text-length text)))
+             (> (- (float-time) (rlm-run-heard run)) rlm--queue-patience)
+             (rlm--client-live-p (rlm--client socket)))
+        (rlm-call "host/list" nil :socket socket
+                  :success (lambda (result)
+                             (setf (rlm-run-queue run) (rlm--queue-text result)))
+                  :failure #'ignore)
+      (setf (rlm-run-queue run) nil))))
+
+(defun rlm--queue-text (result)
+  "Return what RESULT, of host/list, says of the queue and who works."
+  (let ((queued (or (plist-get result :queued) 0))
+        (busy (seq-filter (lambda (host) (> (plist-get host :slots_used) 0))
+                          (plist-get result :hosts)))
+        (drain (plist-get result :drain)))
+    (cond ((> queued 0)
+           (concat (format "%d queued" queued)
+                   (when (and drain (> drain 1))
+                     (concat ", about " (rlm--duration drain)))))
+          (busy (format "waiting for %s" (mapconcat (lambda (host) (plist-get host :name))
+                                                    busy " "))))))
 
 (defvar rlm--ticker nil
   "Timer that lets the header lines count seconds while runs are going.")
@@ -165,6 +239,7 @@ while an answer grows; looking up keys alone took a sixth of all time."
         (when (rlm-run-live-p run)
           (setq going t)
           (when (get-buffer-window buffer t)
+            (rlm--queue-look run)
             (with-current-buffer buffer
               (force-mode-line-update))))))
     (unless going

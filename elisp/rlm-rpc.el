@@ -175,12 +175,17 @@ daemon listens."
        (setf (rlm--client-state client) 'idle
              (rlm--client-connection client) nil)
        (append (list :absent absent)
-               (rlm--problem (format "Cannot connect to rlmd at %s: %s."
-                                     (rlm--client-socket client)
-                                     (rlm--reason err))
-                             (if (string-match-p "too long" (rlm--reason err))
-                                 "A socket's name may have 107 bytes; see `rlm-socket'."
-                               "Is `rlm-socket' right?")))))))
+               (if (file-remote-p (rlm--client-socket client))
+                   (rlm--closed-at-once client)
+                 (rlm--refusal client err)))))))
+
+(defun rlm--refusal (client err)
+  "Return the error of CLIENT, whose connecting signalled ERR."
+  (rlm--problem (format "Cannot connect to rlmd at %s: %s."
+                        (rlm--client-socket client) (rlm--reason err))
+                (if (string-match-p "too long" (rlm--reason err))
+                    "A socket's name may have 107 bytes; see `rlm-socket'."
+                  "Is `rlm-socket' right?")))
 
 (defun rlm--check-owner (socket)
   "Signal an error if SOCKET is another user's, who would read our texts."

@@ -50,11 +50,17 @@ running, ended, failed, cancelled or interrupted, and before that
   (cancelled nil :documentation "Why it is to be cancelled once the daemon knows it.")
   (session-own nil :documentation "Non-nil if its session is for its answer buffer alone.")
   (created (float-time)) (ended nil)
+  (heard (float-time) :documentation "When its last fact or delta came.")
   ;; What the facts told.
   outcome strategy (turn 0) (turn-limit nil)
   (pieces 0) (pieces-done 0) (pieces-cached 0) (pieces-failed 0)
   (hosts nil :documentation "Names of hosts that have answered.")
   (tokens-sent 0) (tokens-got 0)
+  (money 0.0 :documentation "Dollars.")
+  (energy 0.0 :documentation "Watt-hours, as far as the hosts' watts are known.")
+  (pieces-since nil :documentation "When the first batch of sub-queries began.")
+  (asks nil :documentation "The fact by which it asks whether to go on, while it does.")
+  (queue nil :documentation "What the hosts said of their queue, while it waits for one.")
   (notes nil :documentation "Sentences for the person, last first.")
   (activity nil :documentation "What it is doing, a short string.")
   answer citations receipt why

@@ -27,6 +27,7 @@
 (autoload 'rlm-list-contexts "rlm-status" nil t)
 (autoload 'rlm-list-sessions "rlm-status" nil t)
 (autoload 'rlm-list-hosts "rlm-status" nil t)
+(autoload 'rlm-list-budget "rlm-status" nil t)
 (autoload 'rlm-doctor "rlm-doctor" nil t)
 (autoload 'rlm-manual "rlm-doctor" nil t)
 
@@ -134,6 +135,7 @@
     ("C" "contexts" rlm-list-contexts)
     ("S" "sessions" rlm-list-sessions)
     ("H" "hosts" rlm-list-hosts)
+    ("B" "the budget" rlm-list-budget)
     ("D" "whether all is well" rlm-doctor)
     ("?" "the manual" rlm-manual)]])
 
@@ -146,11 +148,12 @@
     ("=" "compare answers" rlm-compare)]
    ["Run"
     ("k" "cancel" rlm-cancel)
+    ("y" "answer what it asks" rlm-confirm)
     ("r" "follow again" rlm-attach)
     ("t" "watch it at work" rlm-trace)]
    ["Use"
     ("w" "copy" rlm-copy-answer)
-    ("y" "propose in the text's place" rlm-replace-source)
+    ("p" "propose in the text's place" rlm-replace-source)
     ("d" "discard" rlm-discard-answer)
     ("?" "the manual" rlm-manual)]])
 

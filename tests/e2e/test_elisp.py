@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,3 +161,34 @@ def test_package_lint_finds_nothing(emacs: Emacs) -> None:
     assert "rror" not in read.stdout or found, read.stdout
     unknown = re.compile(r"uninstallable in all released Emacs versions|[\"`]org-babel-[a-z-]+:rlm\b")
     assert not [line for line in found if not unknown.search(line)]
+
+
+INSTALL = r"""(progn
+  (package-initialize)
+  (package-install-file "{archive}")
+  (message "installed"))"""
+USE = r"""(progn
+  (package-initialize)
+  (unless (commandp 'rlm-query) (error "No command"))
+  (unless (autoloadp (symbol-function 'rlm-dispatch)) (error "No autoload"))
+  (require 'rlm)
+  (message "%s" (file-name-extension (symbol-file 'rlm-version))))"""
+
+
+def test_the_package_is_installed_from_a_file(tmp_path: Path) -> None:
+    """As package-install-file does it: commands are there before anything is loaded, and what is loaded is compiled."""
+    archive = tmp_path / "rlm-0.1.0.tar"
+    description = '(define-package "rlm" "0.1.0" "Ask questions of texts of any size" \'((emacs "28.1")))'
+    (tmp_path / "rlm-pkg.el").write_text(description, encoding="utf-8")
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.add(tmp_path / "rlm-pkg.el", "rlm-0.1.0/rlm-pkg.el")
+        for source in SOURCES:
+            tar.add(source, f"rlm-0.1.0/{source.name}")
+    home = f'(progn (require (quote package)) (setq package-user-dir "{tmp_path}/elpa" package-archives nil))'
+    emacs = Emacs("here")
+    installed = emacs.batch("--eval", home, "--eval", INSTALL.replace("{archive}", str(archive)))
+    assert installed.returncode == 0, installed.stdout
+    assert not re.search(r"rlm\S*\.el:\d+:\d+: (Warning|Error)", installed.stdout), installed.stdout
+    used = emacs.batch("--eval", home, "--eval", USE)
+    assert used.returncode == 0, used.stdout
+    assert used.stdout.splitlines()[-1] == "elc"
