@@ -256,7 +256,8 @@ async def start_worker(
         os.close(output)
         popen.wait()
         if isinstance(error, OSError | EOFError | TimeoutError | WorkerStartFailed):
-            raise WorkerStartFailed(str(error) or said or type(error).__name__) from error
+            told = str(error) if isinstance(error, WorkerStartFailed) else said or str(error)
+            raise WorkerStartFailed(told or type(error).__name__) from error
         raise
 
 

@@ -73,7 +73,7 @@ LAYERS = (
     ),
     Layer(
         "namespaces", replace(_ALONE, namespaces=True), _OUTSIDE,
-        "Where an ordinary user may make user namespaces, the worker makes its own in bubblewrap's place.",
+        "Cells can ask for names and sizes of files. Install bubblewrap, or let ordinary users make user namespaces.",
     ),
     Layer("limits", replace(_ALONE, limits=True), ("memory", "descriptors"), _BAD),
 )  # fmt: skip
