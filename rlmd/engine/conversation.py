@@ -33,6 +33,9 @@ _QUESTION_SHARE = 0.3
 #: Cells of one reply that are run; a model that writes more has not waited for any output.
 _MOST_CELLS = 6
 _MOST_NAMES = 24
+#: What the cell is called that binds ``history``; characters kept of any cell's output at least.
+_HISTORY = "history"
+_LEAST_OUTPUT = 500
 _EMPTY = "is empty; put the answer in it first."
 #: Share of the sub-queries below which the root is told how many are left.
 _SHORT_SHARE = 0.25
@@ -74,6 +77,8 @@ class Conversation:
         self._turn = 0
         self.guards = Guards()
         self._offered_map = self._wants_map = False
+        #: Compactions after which the REPL got the history.
+        self._bound = 0
         self._output_chars = min(
             run.parts.settings.repl.output_chars, int(self.root.window * _OUTPUT_SHARE * CHARS_PER_TOKEN)
         )
@@ -165,6 +170,8 @@ class Conversation:
             self._wants_map = True
             return None
         read_before = self._run.cells.count > 0
+        if cells:
+            await self._bind_history()
         ran = await self._run_cells(cells, read_before=read_before)
         if ran.conclusion is not None:
             return ran.conclusion
@@ -204,12 +211,21 @@ class Conversation:
             return cells[:-1], " Its last block was not run."
         return cells[:_MOST_CELLS], ""
 
+    async def _bind_history(self) -> None:
+        """After a compaction ``history`` in the REPL holds what the root sees shortened. A run that is taken up does so
+        where its journal did."""
+        begun = self._run.past.source(self._run.cells.count + 1)
+        due = self.history.compactions > self._bound if begun is None else begun.program == _HISTORY
+        if due:
+            self._bound = self.history.compactions
+            await self._run.cells.run(self.history.cell(), self._turn, program=_HISTORY, output_chars=_LEAST_OUTPUT)
+
     async def _run_cells(self, cells: tuple[Cell, ...], *, read_before: bool = True) -> _Ran:
         """Runs cells in order, up to a final or a failure; tells the root of each."""
         ran = _Ran()
         share = self._output_chars // max(1, len(cells))
         for index, cell in enumerate(cells):
-            report = await self._run.cells.run(cell.source, self._turn, output_chars=max(500, share))
+            report = await self._run.cells.run(cell.source, self._turn, output_chars=max(_LEAST_OUTPUT, share))
             ran.reports.append(report)
             if report.final is not None:
                 sources = [cell.source for cell in cells[: index + 1]]

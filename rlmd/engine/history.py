@@ -19,6 +19,10 @@ _ROOMY = 0.6
 #: Head and tail kept of an old output or reply: enough to know what it was about.
 _HEAD, _TAIL = 400, 200
 _LINE_CHARS = 160
+#: Characters of the whole conversation that are kept for the REPL, newest first: a cell's source may have 1.9 million.
+_WHOLE_CHARS = 800_000
+#: What a root is told of the turns that it sees shortened.
+_SHORTENED = "Earlier turns, shortened (whole in `history`, a list of messages with role and content):"
 
 
 @dataclass(slots=True)
@@ -43,16 +47,33 @@ class History:
         self._meter = meter
         self._exchanges: list[_Exchange] = []
         self._dropped: list[str] = []
+        self._whole: list[dict[str, str]] = []
         #: How often the history was rewritten; between two of these it only grew.
         self.compactions = 0
 
     def replied(self, turn: int, reply: str) -> None:
         self._exchanges.append(_Exchange(turn, reply))
+        self._whole.append({"role": "assistant", "content": reply})
 
     def told(self, text: str) -> None:
         """What the root is told after its last reply; several calls make one message."""
         last = self._exchanges[-1]
         last.told = text if last.told is None else last.told + "\n" + text
+        if self._whole[-1]["role"] == "user":
+            self._whole[-1]["content"] += "\n" + text
+        else:
+            self._whole.append({"role": "user", "content": text})
+
+    def cell(self) -> str:
+        """The cell that binds ``history`` to all that was said, whatever became of it here."""
+        kept: list[dict[str, str]] = []
+        room = _WHOLE_CHARS
+        for message in reversed(self._whole):
+            room -= len(message["content"])
+            if room < 0:
+                break
+            kept.append(message)
+        return f"history = {kept[::-1]!r}\n"
 
     def messages(self, budget: int, extra: str = "") -> tuple[Message, ...]:
         """The prompt, at most ``budget`` tokens by the meter's estimate.
@@ -86,7 +107,7 @@ class History:
     def _build(self, extra: str) -> tuple[Message, ...]:
         opening = self._opening
         if self._dropped:
-            opening += "\n\nEarlier turns, shortened:\n" + "\n".join(self._dropped)
+            opening += f"\n\n{_SHORTENED}\n" + "\n".join(self._dropped)
         messages = [Message("system", self._system), Message("user", opening)]
         for exchange in self._exchanges:
             messages.append(Message("assistant", exchange.reply))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,31 @@ async def test_an_8k_root_over_10_mb_never_exceeds_its_window(tmp_path: Path) ->
             for seen in fake.seen:
                 assert fake.tokens(seen) + int(seen.options["num_predict"]) <= 8192
             assert "What is the sum?" in fake.seen[-1].messages[1]["content"], "the question is never lost"
+
+
+async def test_history_in_the_repl_keeps_what_was_folded_away(tmp_path: Path) -> None:
+    """A root of 4K that has long lost its first turns from its prompt finds their outputs whole."""
+    async with FakeOllama(["root"]) as fake:
+        settings = settings_for(("box", fake), roles=RoleSettings(root=("box/root",)), window=4096)
+        async with House(tmp_path, settings) as house:
+            await house.load("lines", LINES)
+            talk = "I look at the next of them. " * 20
+            turns = [talk + cell(f"print(context[{600 * n}:{600 * n + 600}]); print('mark {n}')") for n in range(9)]
+            said = cell(
+                "outputs = [one['content'] for one in history if one['role'] == 'user' and 'mark ' in one['content']]\n"
+                "result = [n for n in range(9) if any(\n"
+                "    f'mark {n}' in one and context[600 * n:600 * n + 600].strip() in one for one in outputs)]"
+            )
+            fake.script("root", [*turns, said, "FINAL_VAR(result)"])
+            record = await house.ask("Which marks?", "lines", strategy="rlm")
+            found = json.loads(await house.answer(record) or "")
+            last = "".join(str(message["content"]) for message in fake.seen[-1].messages)
+            shown = [n for n in range(9) if f"mark {n}\n[end" in last]
+            assert 0 not in shown, "it was folded away"
+            assert set(found) | set(shown) == set(range(9)), "what is not in the prompt is in the REPL, whole"
+            assert "`history`" in last
+            programs = {fact.program for fact in of_type(await house.facts(record), "cell_started")}
+            assert programs == {None, "history"}
 
 
 async def test_output_and_replies_stream_and_close(house: House, fake: FakeOllama) -> None:

@@ -79,7 +79,7 @@ def test_dropped_turns_leave_a_line() -> None:
         made.replied(number, f"reply {number} " * 30)
         made.told(f"output {number} " * 60)
         messages = made.messages(2500)
-    assert "Earlier turns, shortened:" in messages[1].content
+    assert "Earlier turns, shortened (whole in `history`" in messages[1].content
     assert "Turn 5" in messages[1].content
     assert "reply 59" in contents(messages)
 
