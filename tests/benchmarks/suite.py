@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 
 from tests.benchmarks.besieged import latencies
+from tests.benchmarks.peer import WHOLE
 from tests.harness import ROOT, Client, Daemon, Folders, Host, config_of, load_path, load_text, new_run, rss_bytes
 
 #: Hosts, slots of each, and seconds of a sub-query: the shape that the issue names.
@@ -374,6 +375,70 @@ def best_makespan(count: int, shape: list[tuple[int, float]]) -> float:
     return last
 
 
+async def whole_run() -> list[Row]:
+    """Six turns over 40 MB and one batch of 200, by the same script: what a run takes, and what it leaves on disk. Ours
+    begins with the file, a peer's with the text in its memory."""
+    async with servers(1, HOSTS * SLOTS, LATENCY) as urls, daemon_over(urls, HOSTS * SLOTS) as (daemon, client):
+        path = daemon.folders.home / "large.txt"
+        path.write_text((("a line of eighty characters" * 3)[:79] + "\n") * (CONTEXT_CHARS // 80), encoding="utf-8")
+        await script(urls[0], *(f"```repl\n{cell}\n```" for cell in WHOLE), "FINAL_VAR(result)")
+        runs = daemon.folders.state / "rlmd" / "runs"
+        used, began = cpu_of_all(daemon), time.perf_counter()
+        await load_path(client, "large", path)
+        assert await answer_of(client, "How many?", "large") == "200"
+        seconds, used = time.perf_counter() - began, cpu_of_all(daemon) - used
+        journal = sum(file.stat().st_size for file in runs.rglob("*") if file.is_file())
+        ours = {"seconds": seconds, "cpu": used, "journal": float(journal), **await sent(urls[0])}
+    theirs = {name: found for name in PEERS if (found := await whole_peer(name)) is not None}
+
+    def row(what: str, unit: str, figure: str, per: float) -> Row:
+        others = {name: found[figure] * per for name, found in theirs.items() if found[figure]}
+        return Row(f"whole run, 40 MB, 6 turns: {what}", ours[figure] * per, unit, peers=others)
+
+    return [
+        row("wall", "ms", "seconds", 1e3),
+        row("CPU of all processes", "ms", "cpu", 1e3),
+        row("prompts of the root", "kB", "root", 1e-3),
+        row("sub-queries", "", "subs", 1),
+        row("journal", "kB", "journal", 1e-3),
+    ]
+
+
+async def sent(url: str) -> dict[str, float]:
+    """What a server was sent: characters of the root's prompts, and sub-queries."""
+    async with aiohttp.ClientSession() as session, session.get(url + "/fake/seen") as answer:
+        told = await answer.json()
+    subs = sum(one["model"].startswith("sub") for one in told["seen"])
+    return {"root": float(told["chars"].get("root:latest", 0)), "subs": float(subs)}
+
+
+async def whole_peer(name: str) -> dict[str, float] | None:
+    python = await asyncio.to_thread(peers_python)
+    if python is None:
+        return None
+    async with servers(1, HOSTS * SLOTS, LATENCY) as urls:
+        process = await asyncio.create_subprocess_exec(
+            str(python), str(Path(__file__).parent / "peer.py"), name, "whole", urls[0], str(CONTEXT_CHARS),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        told, complaint = await process.communicate()
+        if process.returncode:
+            print(f"{name} whole: {complaint.decode(errors='replace').splitlines()[-1:]}", file=sys.stderr)
+            return None
+        figures: dict[str, float] = json.loads(told.splitlines()[-1])
+        return figures | await sent(urls[0])
+
+
+def cpu_of_all(daemon: Daemon) -> float:
+    """Of the daemon, its living processes, and those that have ended."""
+    ticks = 0
+    for pid in (daemon.pid, *(one.pid for one in daemon.look())):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11 : 15 if pid == daemon.pid else 13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 async def besieged() -> list[Row]:
     """``daemon/status`` while every attack of the tests runs in cells, four at once; the floor is the idle daemon."""
     rows = []
@@ -397,6 +462,7 @@ async def every() -> AsyncIterator[Row]:
         lambda: batch(200),
         lambda: batch(5000),
         makespan,
+        whole_run,
         besieged,
     ]
     for measure in measurements:

@@ -47,6 +47,11 @@ async def test_the_table(capfd: pytest.CaptureFixture[str]) -> None:
     deaf = row_of(rows, "do not read")
     assert deaf.floor is not None
     assert deaf.ours < DEAF * deaf.floor
+    for what in ("wall", "CPU of all processes", "journal"):
+        row = row_of(rows, f"6 turns: {what}")
+        assert row.peers, "the peers are part of the full tier: pip must reach a package index"
+        for name, theirs in row.peers.items():
+            assert row.ours < theirs, f"{row.what}: {row.ours:.1f} {row.unit}, {name} {theirs:.1f}"
     for what in ("end of first cell", "one by one", "200 × 50 ms"):
         row = row_of(rows, what)
         assert set(row.peers) == set(PEERS), "the peers are part of the full tier: pip must reach a package index"

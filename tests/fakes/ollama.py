@@ -311,6 +311,10 @@ class FakeOllama(FakeServer):
             "aborted": self.aborted,
             "answered": self.outcomes("answered"),
             "loads": self.loads,
+            "chars": {
+                model: sum(seen.chars for seen in self.seen if seen.model == model)
+                for model in {seen.model for seen in self.seen}
+            },
             "seen": [
                 {"model": seen.model, "prompt": seen.prompt, "messages": len(seen.messages), "outcome": seen.outcome}
                 for seen in self.seen

@@ -57,6 +57,11 @@ class Seen:
         return str(self.messages[-1]["content"]) if self.messages else ""
 
     @property
+    def chars(self) -> int:
+        """Of all its messages."""
+        return sum(len(str(message["content"])) for message in self.messages)
+
+    @property
     def options(self) -> dict[str, Any]:
         return self.body.get("options") or {}
 
