@@ -113,6 +113,15 @@ class LimitSettings(Section):
     consecutive_errors: int = Field(5, ge=1, description="Cells in a row that end in an error")
 
 
+class ConfirmSettings(Section):
+    """What a run may take before somebody is asked: it waits until `rlmctl run confirm`, or your answer on the
+    terminal. What the cache holds does not count."""
+
+    seconds: float = Field(900.0, gt=0, description="Time that it has taken and would take; `inf`: never asks")
+    money: float = Field(1.0, ge=0, description="Dollars that it has spent and would spend")
+    sub_queries: int = Field(1000, ge=0, description="Completions that its cells have asked for and would ask for")
+
+
 class ReplSettings(Section):
     """The caged processes that run the cells."""
 
@@ -240,6 +249,7 @@ class Settings(Section):
     hosts: dict[str, HostSettings] = Field(default_factory=dict)
     roles: RoleSettings = RoleSettings()
     limits: LimitSettings = LimitSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
     repl: ReplSettings = ReplSettings()
     cache: CacheSettings = CacheSettings()
     converters: dict[str, ConverterSettings] = Field(default_factory=dict)

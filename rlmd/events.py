@@ -22,10 +22,12 @@ PREVIEW_CHARS = 200
 STRATEGIES = ("auto", "direct", "rlm", "map", "quote")
 #: One of these, the name of a program, or what the engine calls runs that answer no question: execute, open.
 Strategy = str
-RunState = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
+RunState = Literal["queued", "running", "asking", "ended", "failed", "cancelled", "interrupted"]
 #: Why a run ended: by itself, by a limit with the best answer so far, or without any answer.
 Outcome = Literal["answered", "partial", "none", "failed", "cancelled"]
 CompletionSource = Literal["model", "cache", "flight"]
+#: Who says whether a run may take long: somebody who is asked, or the request itself.
+Confirm = Literal["ask", "accept", "refuse"]
 
 
 class Model(BaseModel):
@@ -186,6 +188,19 @@ class Limits(Model):
     depth: int = 0
 
 
+class Estimate(Model):
+    """What lies before a run, none of it being in the cache: ``requests`` with ``chars`` code points together.
+
+    ``seconds`` is None as long as no host that may take them was measured; dollars and watt-hours.
+    """
+
+    requests: int
+    chars: int
+    seconds: float | None = None
+    money: float = 0.0
+    energy: float = 0.0
+
+
 class Fact(Model):
     """What all facts share; ``time`` is seconds since the epoch, UTC."""
 
@@ -234,6 +249,30 @@ class StrategyChosen(Fact):
     type: Literal["strategy_chosen"] = "strategy_chosen"
     strategy: Strategy
     why: str
+
+
+class Estimated(Fact):
+    """What comes next would take this. With ``asks`` the run waits as ``asking`` for ``run/confirm``; ``why`` is the
+    question in words. ``alternatives`` are strategies that may be chosen instead. ``cell``: which asks so much, if one
+    does.
+    """
+
+    type: Literal["estimated"] = "estimated"
+    what: Literal["direct", "map", "sub_queries", "turns"]
+    estimate: Estimate
+    asks: bool
+    why: str = ""
+    alternatives: tuple[Strategy, ...] = ()
+    cell: int = 0
+
+
+class Confirmed(Fact):
+    """The answer to the last question: the run goes on, by another strategy if one is named, or is concluded."""
+
+    type: Literal["confirmed"] = "confirmed"
+    accepted: bool
+    strategy: Strategy | None = None
+    why: str = ""
 
 
 class SessionStarted(Fact):
@@ -473,11 +512,15 @@ class RunEnded(Fact):
     error: ErrorRecord | None = None
     citations: tuple[Citation, ...] = ()
     receipt: Receipt
+    #: The last one that was followed.
+    strategy: Strategy | None = None
 
 
 AnyFact = Annotated[
     RunStarted
     | StrategyChosen
+    | Estimated
+    | Confirmed
     | SessionStarted
     | TurnStarted
     | RootReplied

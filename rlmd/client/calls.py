@@ -22,6 +22,7 @@ from rlmd.wire.methods import (
     CacheResult,
     CancelParams,
     CommitParams,
+    ConfirmParams,
     ContextInfo,
     ContextInfoResult,
     ContextListResult,
@@ -126,6 +127,8 @@ class Calls:
     async def call(self, method: Literal["run/detach"], params: RunIdParams) -> Done: ...
     @overload
     async def call(self, method: Literal["run/cancel"], params: CancelParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/confirm"], params: ConfirmParams) -> RunInfo: ...
     @overload
     async def call(self, method: Literal["run/list"], params: RunListParams) -> RunListResult: ...
     @overload

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     UNANSWERED = 3
     NOT_FOUND = 4
     NO_DAEMON = 5
+    ASKING = 6
     CANCELLED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
     TERMINATED = 128 + signal.SIGTERM
@@ -30,6 +31,7 @@ MEANING = {
     Exit.UNANSWERED: "the run ended with a part of an answer, or with none, or was interrupted",
     Exit.NOT_FOUND: "no such context, document, run, session, host or file",
     Exit.NO_DAEMON: "no daemon runs, and none could be started",
+    Exit.ASKING: "the run would take long and waits for a yes: rlmctl run confirm RUN",
     Exit.CANCELLED: "cancelled (Ctrl-C)",
     Exit.BROKEN_PIPE: "whoever read the output went away",
     Exit.TERMINATED: "rlmctl itself was ended; a run goes on",

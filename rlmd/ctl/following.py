@@ -9,12 +9,13 @@ from typing import Literal
 
 from rlmd.client import Client, Follower
 from rlmd.ctl.answer import print_answer
+from rlmd.ctl.confirming import Confirming
 from rlmd.ctl.exits import Exit, exit_of_run
 from rlmd.ctl.interrupts import Interrupts
 from rlmd.ctl.live import Display
 from rlmd.ctl.terminal import Output
 from rlmd.errors import RlmdError
-from rlmd.events import Delta, Note, RunEnded
+from rlmd.events import Confirmed, Delta, Estimated, Note, RunEnded
 from rlmd.wire.methods import CancelParams, RunIdParams
 
 Form = Literal["text", "json", "events"]
@@ -49,6 +50,7 @@ class _Watcher:
         #: What to do about the error that it ended with.
         self.hint = ""
         self._left: Exit | None = None
+        self._confirming = Confirming(client, run.run_id, self._show, self._detach)
         self._detached = self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -68,6 +70,7 @@ class _Watcher:
             async with self._display.shown():
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._task
+        await self._confirming.close()
         if self._cancelling is not None:
             await self._cancelling
         if self._detached:  # said below the display, which erases itself and all that was said meanwhile
@@ -82,6 +85,10 @@ class _Watcher:
             self._display.apply(event)
             if self._form == "events" and not isinstance(event, Delta):
                 self._output.json_line(event)
+            if isinstance(event, Estimated) and event.asks and not self._asks(event):
+                return
+            if isinstance(event, Confirmed):
+                self._confirming.settled()
             if isinstance(event, Note):
                 self.notes.append(event.text)
             if isinstance(event, RunEnded):
@@ -91,10 +98,31 @@ class _Watcher:
         if self._paused:  # and to ask the daemon for it would start it again
             self._left = Exit.UNANSWERED
 
-    def _ask(self, question: str | None) -> None:
+    def _asks(self, question: Estimated) -> bool:
+        """Asks the person; False where there is nobody to ask, so that it ends here while the run waits."""
+        info = self._run.info
+        if info is not None and question.seq <= info.last_seq and (info.asks is None or info.asks.seq != question.seq):
+            return True  # one of the past
+        if self._output.live and self._confirming.ask(question):
+            return True
+        say = f"{question.why[:1].upper()}{question.why[1:]}"
+        self._output.remark(f"{say}. The run waits for a yes: rlmctl run confirm {self._run.run_id}", None)
+        self._output.remark("Or ask with --yes, which asks nobody.", None)
+        self._left = Exit.ASKING
+        return False
+
+    def _show(self, question: str | None) -> None:
         self._display.question = question
         if question is None:
             self._display.line_typed()
+
+    def _ask(self, question: str | None) -> None:
+        """What Ctrl-C asks goes before what the run asks."""
+        if question is not None:
+            self._confirming.hush()
+        self._show(question)
+        if question is None:
+            self._confirming.again()
         if question and not self._output.live:
             self._output.remark(question)
 

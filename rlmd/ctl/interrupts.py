@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
+
+from rlmd.ctl.terminal_line import TerminalLine
 
 QUESTION = "Ctrl-C again cancels · d Enter detaches (the run goes on) · Enter keeps waiting"
 
@@ -42,7 +43,7 @@ class Interrupts:
         self._cancel = cancel
         self._terminate = terminate
         self._count = 0
-        self._terminal: int | None = None
+        self._line = TerminalLine(self.answered)
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -56,19 +57,19 @@ class Interrupts:
         finally:
             for number in handlers:
                 loop.remove_signal_handler(number)
-            self._stop_listening()
+            self._line.stop()
 
     def interrupted(self) -> None:
         step = self._steps[min(self._count, len(self._steps) - 1)]
         self._count += 1
         if step is self._cancel:
-            self._stop_listening()
+            self._line.stop()
             self._ask("cancelling · Ctrl-C again leaves at once")
         step()
 
     def answered(self, line: str) -> None:
         """The person's answer to the question."""
-        self._stop_listening()
+        self._line.stop()
         self._ask(None)
         if line.strip().lower() in ("d", "detach"):
             self._detach()
@@ -77,26 +78,4 @@ class Interrupts:
 
     def _offer(self) -> None:
         self._ask(QUESTION)
-        # Standard input may be the text that was asked about: the person is at the controlling terminal.
-        with contextlib.suppress(OSError):
-            self._terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-            asyncio.get_running_loop().add_reader(self._terminal, self._read)
-
-    def _read(self) -> None:
-        assert self._terminal is not None
-        try:
-            line = os.read(self._terminal, 1024)
-        except BlockingIOError:
-            return
-        except OSError:
-            line = b""
-        if line:
-            self.answered(line.decode(errors="replace"))
-        else:
-            self._stop_listening()  # the terminal hung up: wait for the run without asking anybody
-
-    def _stop_listening(self) -> None:
-        if self._terminal is not None:
-            asyncio.get_running_loop().remove_reader(self._terminal)
-            os.close(self._terminal)
-            self._terminal = None
+        self._line.listen()

@@ -17,7 +17,9 @@ from rlmd.events import (
     CellStarted,
     ChildEnded,
     ChildStarted,
+    Confirmed,
     Delta,
+    Estimated,
     FinalRefused,
     LimitHit,
     Note,
@@ -89,14 +91,23 @@ class Progress:
                 return replace(self, step=f"searched {count(event.chars, 'character')}", tail="")
             case CellEnded():
                 return replace(self, step=event.error or "the cell has ended", tail="")
+            case Delta():
+                return self._with_delta(event)
+            case _:
+                return self._told(event)
+
+    def _told(self, event: Event) -> Progress:
+        match event:
             case FinalRefused() | LimitHit() | RunInterrupted() | RunResumed():
                 return replace(self, step=event.why, tail="")
+            case Estimated(asks=True):
+                return replace(self, step=f"waits for a yes: {event.why}", tail="")
+            case Confirmed():
+                return replace(self, step="goes on" if event.accepted else "it was refused", tail="")
             case CancelRequested():
                 return replace(self, step="cancelling", tail="")
             case Note():
                 return replace(self, step=event.text, tail="")
-            case Delta():
-                return self._with_delta(event)
             case _:
                 return self
 

@@ -24,7 +24,7 @@ _CODES: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"
 #: Methods that are commands of the same name; in a path they are neither.
 _METHOD = re.compile(
     r"(?<![\w/.~-])(context|run|session|host|daemon)"
-    r"/(load|list|info|peek|search|drop|show|reset|cancel|attach|export|delete|add|remove|status|doctor)(?![\w/.-]*/)\b"
+    r"/(load|list|info|peek|search|drop|show|reset|cancel|attach|confirm|continue|export|delete|add|remove|status|doctor)(?![\w/.-]*/)\b"
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 #: ESC and the other C0 controls become their pictures; C1 controls, lone surrogates and the signs that turn the

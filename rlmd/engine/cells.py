@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlmd.engine.child_asking import AskChild, ChildAsking
+from rlmd.engine.confirming import Confirming, Forecast
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Claim, Purse
 from rlmd.engine.parts import Parts, PinnedContext
@@ -36,6 +37,7 @@ from rlmd.events import (
     PREVIEW_CHARS,
     BatchStarted,
     ErrorRecord,
+    Estimate,
     LimitHit,
     Searched,
     SubQueryFailed,
@@ -74,9 +76,16 @@ class Asking:
     #: None where cells may ask as they like: those of a person, and of programs.
     small: SmallQueries | None = None
     past: Past = field(default_factory=Past)
+    #: None where nobody is asked, however long it takes.
+    confirming: Confirming | None = None
 
     def candidates(self) -> tuple[Candidate, ...]:
         return self.parts.pool.candidates("sub", private=self.private(), narrowed_to=self.sub)
+
+    def expect(self, requests: int, chars: int) -> Estimate:
+        """What so many sub-queries with so many characters together would take."""
+        found = self.parts.pool.expect("sub", requests, chars, private=self.private(), narrowed_to=self.sub)
+        return Estimate(requests=requests, chars=chars, seconds=found.seconds, money=found.money, energy=found.energy)
 
 
 class RunCellHost:
@@ -97,6 +106,8 @@ class RunCellHost:
         self._occurrences: Counter[str] = Counter()
         self._typed = TypedAsking(asking.parts.threads)
         self._children = ChildAsking(cell, asking.children, asking.purse, asking.past, recorder)
+        confirming = asking.confirming
+        self._forecast = None if confirming is None else Forecast(cell, confirming, asking.expect)
         self.passages: list[SearchPassage] = []
         self.asked = 0
         self.failures: Counter[str] = Counter()
@@ -105,6 +116,8 @@ class RunCellHost:
 
     def batch_started(self, batch: int, total: int) -> None:
         self._batches[batch] = total
+        if self._forecast is not None:
+            self._forecast.batch(total)
         self._recorder.add(BatchStarted, cell=self._cell, batch=batch, total=total)
 
     def output(self, text: str) -> None:
@@ -153,6 +166,9 @@ class RunCellHost:
         known = self._asking.past.sub_query(self._cell, digest, self._occurrences[digest])
         if known is not None:
             return await self._as_it_was(known)
+        if self._forecast is not None:
+            request = self._request(prompt, query, self._asking.seen[digest], batch)
+            await self._forecast.before(len(prompt), lambda: self._asking.parts.pool.holds(request))
         try:
             reply, _ = await self._ask_anew(replace(query, prompt=prompt), digest, batch, slot)
         except RlmdError as error:
@@ -170,6 +186,7 @@ class RunCellHost:
     async def _ask_anew(self, query: SubQuery, digest: str, batch: int, slot: int) -> tuple[str, PooledCompletion]:
         """Through purse and pool; the reply, or why there is none, is journalled before anybody has it."""
         prompt = query.prompt
+        sample = self._asking.seen[digest]
         lone = self._batches.get(batch, 1) == 1 and query.schema is None
         stream = f"cell-{self._cell}/sub-{batch}" if lone else None
         which = {
@@ -184,7 +201,7 @@ class RunCellHost:
             "stream": stream,
         }
         try:
-            done = await self._complete(prompt, query, self._asking.seen[digest], batch, stream)
+            done = await self._complete(query, sample, batch, stream)
         except RlmdError as error:
             told = _for_a_cell(error, self._asking.piece_chars)
             self._recorder.add(
@@ -208,6 +225,8 @@ class RunCellHost:
     async def _as_it_was(self, end: SubQueryEnd) -> SubQueryReply | SubQueryFailure:
         """A reply out of the journal: asked once, it is not asked again."""
         self._spent(end)
+        if self._forecast is not None:
+            self._forecast.answered()
         if isinstance(end, SubQueryReplied):
             return SubQueryReply(await self._asking.past.text(end.reply))
         return SubQueryFailure(kind=end.error.kind, message=end.told or end.error.message)
@@ -227,35 +246,38 @@ class RunCellHost:
         if spent:
             self._asking.purse.restore({"sub_queries": 1, "tokens": tokens})
 
-    async def _complete(
-        self, prompt: str, query: SubQuery, sample: int, batch: int, stream: str | None
-    ) -> PooledCompletion:
-        """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
+    def _request(self, prompt: str, query: SubQuery, sample: int, batch: int) -> CompletionRequest:
         asking = self._asking
         candidates = asking.candidates()
         first = candidates[0] if candidates else None
         temperature = first.temperature if first else 0.0
+        return CompletionRequest(
+            role="sub",
+            messages=(Message("user", prompt),),
+            sampling=Sampling(temperature=temperature, max_tokens=first.max_tokens if first else 1024),
+            run_id=asking.run_id,
+            candidates=asking.sub,
+            model=query.model,
+            private=asking.private(),
+            ephemeral=asking.ephemeral,
+            contexts=asking.held,
+            sample=sample if temperature > 0 else 1,
+            fresh=asking.fresh,
+            batch=self._batches.get(batch, 1) > 1,
+            schema=query.schema,
+        )
+
+    async def _complete(self, query: SubQuery, sample: int, batch: int, stream: str | None) -> PooledCompletion:
+        """One sub-query through purse and pool. A reply cut at its token limit is no answer."""
+        asking, prompt = self._asking, query.prompt
+        request = self._request(prompt, query, sample, batch)
         small = self._claim_small(prompt)
-        max_tokens = first.max_tokens if first else 1024
-        claim = await self._claim(tokens_of(prompt) + max_tokens)
+        claim = await self._claim(tokens_of(prompt) + request.sampling.max_tokens)
         spent, tokens = True, None
         try:
+            # It may have become private while the claim was waited for.
             done = await asking.parts.pool.complete(
-                CompletionRequest(
-                    role="sub",
-                    messages=(Message("user", prompt),),
-                    sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
-                    run_id=asking.run_id,
-                    candidates=asking.sub,
-                    model=query.model,
-                    private=asking.private(),
-                    ephemeral=asking.ephemeral,
-                    contexts=asking.held,
-                    sample=sample if temperature > 0 else 1,
-                    fresh=asking.fresh,
-                    batch=self._batches.get(batch, 1) > 1,
-                    schema=query.schema,
-                ),
+                replace(request, private=asking.private()),
                 None if stream is None else lambda offset, text: self._recorder.delta(stream, offset, text),
             )
             spent = done.record.source == "model"

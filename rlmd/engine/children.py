@@ -130,7 +130,17 @@ class Children:
         )
         session = Session(None, parts.now(), level=parent.session.level + 1, ephemeral=started.ephemeral)
         session.log.apply(started)
-        return Run(request, contexts, session, recorder, purse, parts, egress=False, tree=parent.tree)
+        return Run(
+            request,
+            contexts,
+            session,
+            recorder,
+            purse,
+            parts,
+            egress=False,
+            tree=parent.tree,
+            confirming=parent.confirming,
+        )
 
     def _taken_up(self, parent: Run, question: str, facts: Sequence[AnyFact], contexts: Sequence[PinnedContext]) -> Run:
         """A child that an earlier daemon could not end goes on with its parent; one that it did is as it was."""
@@ -149,7 +159,18 @@ class Children:
             purse.restore({"turns": receipt.turns, "sub_queries": receipt.sub_queries - receipt.sub_queries_cached})
         else:
             session.log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))
-        return Run(request, contexts, session, recorder, purse, parts, egress=False, past=past, tree=parent.tree)
+        return Run(
+            request,
+            contexts,
+            session,
+            recorder,
+            purse,
+            parts,
+            egress=False,
+            past=past,
+            tree=parent.tree,
+            confirming=parent.confirming,
+        )
 
     def _recorder(self, parent: Run, child_id: str) -> Recorder:
         parts, folder = parent.parts, self._archive.folder(child_id)

@@ -12,6 +12,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
+from rlmd.engine.confirming import in_words
 from rlmd.engine.finals import Accepted, Refused, judge, unread
 from rlmd.engine.guards import Guards
 from rlmd.engine.history import History, elide
@@ -120,6 +121,7 @@ class Conversation:
         """
         while not self._wants_map:
             self._run.check_time()
+            await self._run.confirming.time_passed()
             if self.guards.endless:
                 raise _endless(self.guards.repeats)
             self._run.purse.claim("turns")
@@ -342,7 +344,10 @@ class Conversation:
         pieces = self._run.pieces
         if not 0 < pieces + 2 <= self._run.purse.left("sub_queries"):
             return ""
-        return _filled(PROMPTS.offer_map, pieces=f"{pieces:,}")
+        run = self._run
+        expected = run.asking.expect(pieces + 1, sum(one.pin.chars for one in run.contexts))
+        takes = f" (about {in_words(expected.seconds)})" if expected.seconds is not None else ""
+        return _filled(PROMPTS.offer_map, pieces=f"{pieces:,}", takes=takes)
 
     def _session_lines(self) -> str:
         """What a continued session brings along."""

@@ -15,7 +15,7 @@ from rlmd.engine.prompts import PROMPTS, direct_prompt
 from rlmd.engine.root import Root, RootReply
 from rlmd.engine.tokens import tokens_of
 from rlmd.errors import CompletionCut, PromptTooLong
-from rlmd.events import FinalRefused
+from rlmd.events import Estimate, FinalRefused
 from rlmd.providers.base import Message
 
 if TYPE_CHECKING:
@@ -40,7 +40,14 @@ async def answer_directly(run: Run) -> Conclusion:
     text, question = await _whole_text(run), run.request.question
     if run.answer_type is not None:
         question += "\n\n" + run.answer_type.asked
+    if not run.past.last_turn:
+        await run.confirming.look("direct", _estimate(run, len(text)))
     return await ask_root(run, direct_prompt(text, question), "answered directly")
+
+
+def _estimate(run: Run, chars: int) -> Estimate:
+    found = run.parts.pool.expect("root", 1, chars, private=run.private, narrowed_to=run.request.root)
+    return Estimate(requests=1, chars=chars, seconds=found.seconds, money=found.money, energy=found.energy)
 
 
 async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:

@@ -35,13 +35,17 @@ class Purse:
     def __init__(self, limits: Limits, clock: Callable[[], float], above: Purse | None = None) -> None:
         self.limits = limits
         self._clock = clock
-        self._started = clock()
         self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0, "tokens": 0}
         self._errors = 0
         self._chain: tuple[Purse, ...] = (self, *(above._chain if above is not None else ()))
+        #: Since when the tree's time stands still, and how long it has stood still before; the first one's.
+        self._paused: float | None = None
+        self._idle = 0.0
         #: The whole tree's: claims that may yet be given back, in part or whole.
         self._first = self._chain[-1]
+        self._started = self._time()
         self._open = 0
+        self._asked = 0
         self._settled = asyncio.Event()
 
     def below(self) -> Purse:
@@ -52,7 +56,22 @@ class Purse:
 
     def begin(self, spent: float = 0.0) -> None:
         """The run's time counts from now, it may have waited for its session; ``spent`` seconds are gone already."""
-        self._started = self._clock() - spent
+        self._started = self._time() - spent
+
+    def pause(self) -> None:
+        """The time of the whole tree stands still: somebody is asked."""
+        self._first._paused = self._first._clock()
+
+    def go_on(self) -> None:
+        """The time of the whole tree goes on."""
+        first = self._first
+        if first._paused is not None:
+            first._idle += first._clock() - first._paused
+            first._paused = None
+
+    def _time(self) -> float:
+        first = self._first
+        return (first._clock() if first._paused is None else first._paused) - first._idle
 
     def restore(self, counts: Mapping[Claimed, int]) -> None:
         """Takes what was spent before the run was taken up again, and so was allowed."""
@@ -77,12 +96,14 @@ class Purse:
         self._check(wanted)
         self._take(wanted)
         self._first._open += 1
+        self._first._asked += wanted.get("sub_queries", 0)
         return Claim(self, wanted)
 
     def settle(self, claimed: Mapping[Claimed, int], used: Mapping[Claimed, int]) -> None:
         """Gives back what an open claim did not use."""
         assert self._first._open > 0
         self._first._open -= 1
+        self._first._asked -= claimed.get("sub_queries", 0)
         changes: dict[Claimed, int] = {what: used.get(what, 0) - count for what, count in claimed.items()}
         self._take(changes)
         self._first._settled.set()
@@ -90,6 +111,11 @@ class Purse:
 
     def used(self, what: Claimed) -> int:
         return self._used[what]
+
+    @property
+    def sub_queries_sent(self) -> int:
+        """Those that a model has answered, for child runs too; what is under way may yet come out of the cache."""
+        return max(0, self._used["sub_queries"] - self._first._asked)
 
     def left(self, what: Claimed) -> int:
         """What this run may still take, its parents' purses included; very many where nothing limits it."""
@@ -115,7 +141,7 @@ class Purse:
 
     @property
     def seconds_used(self) -> float:
-        return self._clock() - self._started
+        return self._time() - self._started
 
     @property
     def seconds_left(self) -> float:

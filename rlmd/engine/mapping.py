@@ -24,6 +24,7 @@ async def run_map(run: Run) -> Conclusion | None:
         )
     check_question(run, run.sub_facts.piece_chars)
     run.asking.small = None
+    run.confirming.tell("map", run.asking.expect(run.pieces + 1, sum(one.pin.chars for one in run.contexts)))
     source = map_cell(run.request.question, run.sub_facts.piece_chars)
     report = await run.cells.run(
         source, 0, program="map", output_chars=run.parts.settings.repl.output_chars, seconds=run.purse.limits.seconds

@@ -15,7 +15,7 @@ from rlmd.contexts import Collected
 from rlmd.engine.programs.own import OwnPrograms
 from rlmd.engine.sessionlog import SessionLog
 from rlmd.events import Pin, Span
-from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
+from rlmd.pool import Candidate, CompletionRequest, Expected, PooledCompletion
 from rlmd.repl import CellHost, CellReport, ChildQuery, ContextSource
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class PoolPart(Protocol):
     ) -> tuple[Candidate, ...]: ...
     async def find_default_host(self) -> object: ...
     async def forget(self, context: str) -> None: ...
+    async def holds(self, request: CompletionRequest) -> bool: ...
+    def expect(
+        self, role: Role, requests: int, chars: int, *, private: bool, narrowed_to: tuple[str, ...] | None
+    ) -> Expected: ...
     def make_private(self, runs: Set[str]) -> None: ...
     async def complete(
         self, request: CompletionRequest, on_delta: Callable[[int, str], None] | None = None

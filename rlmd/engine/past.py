@@ -26,7 +26,9 @@ from rlmd.events import (
     CellStarted,
     ChildEnded,
     ChildStarted,
+    Confirmed,
     ErrorRecord,
+    Estimated,
     FinalRefused,
     LimitHit,
     Note,
@@ -67,9 +69,10 @@ _PLACES: Mapping[type, tuple[str, tuple[str, ...]]] = {
     FinalRefused: ("refused", ("turn",)),
     LimitHit: ("limit", ("limit",)),
     Note: ("note", ("text",)),
+    Estimated: ("estimated", ("what", "cell")),
 }
 #: Told each time that they happen.
-_NEVER_KNOWN = (RunStarted, SessionStarted, RunInterrupted, RunResumed, RunEnded, CancelRequested)
+_NEVER_KNOWN = (RunStarted, SessionStarted, RunInterrupted, RunResumed, RunEnded, CancelRequested, Confirmed)
 _STOPPED = "cancelled"
 
 
@@ -101,6 +104,7 @@ class Past:
         self._searches: dict[int, list[Searched]] = defaultdict(list)
         self._refused: dict[int, str] = {}
         self._limits: dict[str, LimitHit] = {}
+        self._confirmed: deque[Confirmed] = deque()
         self._lost: dict[int, str] = {}
         self._untold: list[str] = []
         self._told: dict[Place, deque[AnyFact]] = defaultdict(deque)
@@ -130,6 +134,8 @@ class Past:
                 self._limits[fact.limit] = fact
             case CancelRequested():
                 self.cancelled = fact
+            case Confirmed():
+                self._confirmed.append(fact)
             case _:
                 self._note_cell(fact)
         if self._is_over(fact):
@@ -152,7 +158,8 @@ class Past:
 
     def _is_over(self, fact: AnyFact) -> bool:
         """Whether it need not be told again. The beginning of what is begun anew is."""
-        return not isinstance(fact, (*_NEVER_KNOWN, TurnStarted, CellStarted))
+        asks = isinstance(fact, Estimated) and fact.asks
+        return not asks and not isinstance(fact, (*_NEVER_KNOWN, TurnStarted, CellStarted))
 
     # ── what was told ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,6 +196,10 @@ class Past:
             return self._lost.get(turn, "")
         untold, self._untold = "\n".join(self._untold), []
         return untold
+
+    def confirmation(self) -> Confirmed | None:
+        """The answer to a question that the run asks again; each is given once."""
+        return self._confirmed.popleft() if self._confirmed else None
 
     def limit(self, name: str) -> LimitReached | None:
         """The limit, if it was reached."""
@@ -255,10 +266,12 @@ def stopped(end: RootFailed | CellEnded) -> bool:
 
 
 def _seconds(facts: Sequence[AnyFact]) -> float:
-    """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact."""
+    """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact; without
+    the time that somebody was asked."""
     total, began, last = 0.0, None, 0.0
     for fact in facts:
-        if isinstance(fact, RunStarted | RunResumed):
+        if isinstance(fact, RunStarted | RunResumed) or (isinstance(fact, Estimated) and fact.asks):
+            last = fact.time if isinstance(fact, Estimated) else last
             total += last - began if began is not None else 0.0
             began = None
         elif began is None:

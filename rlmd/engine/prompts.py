@@ -146,7 +146,8 @@ not, look for something else.",
     offer_map="""\
 If writing code does not work, reply with the one word
 MAP
-and the question is asked of each of the $pieces pieces of the text, and what they say is combined into the answer.""",
+and the question is asked of each of the $pieces pieces of the text$takes, and what they say is combined into the \
+answer.""",
     mistyped="$why\n\nAnswer the question again.",
     made_typed="""\
 $text

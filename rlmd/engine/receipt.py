@@ -97,6 +97,11 @@ class Tally:
             case LimitHit():
                 self.limit = self.limit or fact.limit
 
+    @property
+    def money(self) -> float:
+        """Dollars spent."""
+        return sum(use.money for use in self.uses.values())
+
     def _add(self, child: Receipt) -> None:
         """What a child cost, its own children included."""
         self.children += child.children
@@ -167,7 +172,7 @@ def receipt(
             )
             for (role, host, model), use in tally.uses.items()
         ),
-        money=sum(use.money for use in tally.uses.values()),
+        money=tally.money,
         energy=sum(use.energy for use in tally.uses.values()),
         wall_seconds=wall_seconds,
         limit=tally.limit,

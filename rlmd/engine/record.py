@@ -13,7 +13,9 @@ from rlmd.errors import InternalError
 from rlmd.events import (
     AnyFact,
     Citation,
+    Confirmed,
     ErrorRecord,
+    Estimated,
     Outcome,
     Pin,
     Receipt,
@@ -70,10 +72,12 @@ class RunRecord:
     receipt: Receipt | None = None
     parent: str | None = None
     ephemeral: bool = False
+    #: What it asks about, while it does.
+    asks: Estimated | None = None
 
     @property
     def active(self) -> bool:
-        return self.state in ("queued", "running")
+        return self.state in ("queued", "running", "asking")
 
     @classmethod
     def begin(cls, fact: RunStarted) -> RunRecord:
@@ -101,6 +105,10 @@ class RunRecord:
                 return replace(self, last_seq=fact.seq, strategy=fact.strategy)
             case TurnStarted():
                 return replace(self, last_seq=fact.seq, turns=max(self.turns, fact.turn))
+            case Estimated(asks=True):
+                return replace(self, last_seq=fact.seq, state="asking", asks=fact)
+            case Confirmed():
+                return replace(self, last_seq=fact.seq, state="running", asks=None)
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
             case RunInterrupted():
@@ -111,6 +119,7 @@ class RunRecord:
                     ended=fact.time,
                     why=fact.why,
                     resumable=fact.resumable,
+                    asks=None,
                 )
             case RunResumed():
                 return replace(self, last_seq=fact.seq, state="running", ended=None, why=None, resumable=False)
@@ -119,9 +128,11 @@ class RunRecord:
                     self,
                     last_seq=fact.seq,
                     state=_STATE_OF_OUTCOME[fact.outcome],
+                    strategy=fact.strategy or self.strategy,
                     outcome=fact.outcome,
                     ended=fact.time,
                     why=fact.why,
+                    asks=None,
                     error=fact.error,
                     answer=fact.answer,
                     citations=fact.citations,

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlmd.config import LimitSettings
 from rlmd.errors import InternalError
-from rlmd.events import AnyFact, Delta, Limits, Strategy
+from rlmd.events import AnyFact, Confirm, Delta, Limits, Strategy
 
 IfBusy = Literal["queue", "fresh", "refuse"]
 
@@ -57,6 +57,8 @@ class RunRequest:
     schema: str | None = None
     #: The open run that this one belongs to: its purse pays, and when it ends this one does.
     within: str | None = None
+    #: Who says whether it may take long.
+    confirm: Confirm = "ask"
 
     @property
     def digest(self) -> str:
@@ -86,6 +88,7 @@ class ExecuteRequest:
             if_busy=self.if_busy,
             limits=self.limits,
             within=self.within,
+            confirm="accept",  # who runs code of his own knows what it does
         )
 
 
@@ -98,7 +101,9 @@ class OpenRequest:
     limits: LimitRequest = LimitRequest()
 
     def as_run(self) -> RunRequest:
-        return RunRequest(run_id=self.run_id, question=self.title, contexts=(), strategy="open", limits=self.limits)
+        return RunRequest(
+            run_id=self.run_id, question=self.title, contexts=(), strategy="open", limits=self.limits, confirm="accept"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,8 @@ class QueryRequest:
 
 
 #: Fields that requests did not have at first.
-_LATER = ("schema", "within")
-_LATER_LIMITS = ("tokens", "depth")
+_LATER = (("schema", None), ("within", None), ("confirm", "ask"))
+_LATER_LIMITS = (("tokens", None), ("depth", None))
 _REQUEST = TypeAdapter(RunRequest)
 
 
@@ -134,8 +139,8 @@ def _digest(request: RunRequest) -> str:
     fields = asdict(request)
     # A request that does not use what came later has the digest that it always had.
     for group, later in ((fields, _LATER), (fields["limits"], _LATER_LIMITS)):
-        for name in later:
-            if group[name] is None:
+        for name, default in later:
+            if group[name] == default:
                 del group[name]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

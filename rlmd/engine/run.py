@@ -18,6 +18,7 @@ from rlmd.engine import strategies
 from rlmd.engine.cells import Asking, error_record, hit_limit
 from rlmd.engine.citations import Finder
 from rlmd.engine.conclusion import Conclusion
+from rlmd.engine.confirming import Confirming
 from rlmd.engine.conversation import Conversation
 from rlmd.engine.limits import Purse, time_is_over
 from rlmd.engine.openruns import OpenRun
@@ -61,6 +62,7 @@ class Run:
     tree: The run at whose asking this one runs, by default itself: the pool shares its slots among those, and takes
         private work of one away from others' hosts at once.
     within: The open run that this one belongs to.
+    confirming: The tree's, by default its own.
     past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
     """
 
@@ -77,6 +79,7 @@ class Run:
         past: Past | None = None,
         tree: str | None = None,
         within: Run | None = None,
+        confirming: Confirming | None = None,
     ) -> None:
         self.past = past or Past()
         self.request = request
@@ -97,6 +100,7 @@ class Run:
         self.stopping: Literal["cancelled", "interrupted"] | None = None
         self._why = ""
         self._deadline: asyncio.Timeout | None = None
+        self.confirming = confirming or Confirming(recorder, purse, parts.settings.confirm, self.past, request.confirm)
         self.asking = Asking(
             run_id=self.tree,
             parts=parts,
@@ -111,6 +115,7 @@ class Run:
             limit=self.past.limit("sub_queries"),
             past=self.past,
             held=recorder.record.held,
+            confirming=self.confirming,
         )
         self.cells = RunCells(self)
         self.answer_type = AnswerType(request.schema) if request.schema is not None else None
@@ -168,6 +173,7 @@ class Run:
                     conclusion = await self._concluded()
                     await self._end(conclusion)
                 finally:
+                    self._no_deadline()
                     await self._give_back()
         except RlmdError as error:
             await self._end(self._failed(error))
@@ -190,6 +196,7 @@ class Run:
             # What is of the past takes no time: the deadline is set when the run goes on.
             async with asyncio.timeout(None) as deadline:
                 self._deadline = deadline
+                self.confirming.follow(self)
                 if not self.past.any:
                     self.goes_on()
                 return await strategies.answer(self)
@@ -200,7 +207,13 @@ class Run:
                 raise
             return await self._at_limit(time_is_over(self.purse.limits))
 
+    def _no_deadline(self) -> None:
+        """What comes after a limit is bounded by itself."""
+        self.confirming.forget(self)
+        self._deadline = None
+
     async def _at_limit(self, limit: LimitReached) -> Conclusion:
+        self._no_deadline()
         if self.asking.limit is not limit:
             hit_limit(self.recorder, limit)
         return await strategies.conclude(self, limit)
@@ -226,9 +239,14 @@ class Run:
         return await self.parts.children.ask(self, child_id, query)
 
     def goes_on(self) -> None:
-        """From here on the run does what it never did: its time counts."""
-        if self._deadline is not None and self._deadline.when() is None:
+        """From here on the run does what it never did: its time counts, except while somebody is asked."""
+        if self._deadline is not None and self._deadline.when() is None and not self.confirming.asking:
             self._deadline.reschedule(asyncio.get_running_loop().time() + max(0.0, self.purse.seconds_left))
+
+    def hold_time(self) -> None:
+        """Somebody is asked, for as long as it takes."""
+        if self._deadline is not None and self._deadline.when() is not None:
+            self._deadline.reschedule(None)
 
     def check_time(self) -> None:
         """Raises ``LimitReached`` when the time of a run that goes on is over."""
@@ -287,6 +305,7 @@ class Run:
             error=error_record(conclusion.error) if conclusion.error else None,
             citations=citations,
             receipt=made,
+            strategy=self.recorder.record.strategy,
         )
 
     async def _cite(self, conclusion: Conclusion, finder: Finder) -> tuple[Citation, ...]:

@@ -106,6 +106,8 @@ class RunCells:
 
     async def _as_it_was(self, begun: CellStarted, ended: CellEnded) -> CellReport:
         """A cell out of the journal. It is not run again here: what it made is in the session, or told as lost."""
+        if (answer := self._run.confirming.as_it_was(ended.error if ended.interrupted else None)) is not None:
+            raise answer
         if stopped(ended):
             raise time_is_over(self._run.purse.limits)
         if begun.left is not None:

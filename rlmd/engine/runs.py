@@ -40,6 +40,7 @@ from rlmd.events import (
     CellEnded,
     Note,
     RunEnded,
+    Strategy,
 )
 
 log = structlog.get_logger(__name__)
@@ -219,6 +220,24 @@ class Engine(Lookups):
             live.task.cancel()
             live.recorder.add(CancelRequested, why=why)
         return await self.wait(run_id, egress=egress)
+
+    async def confirm(
+        self, run_id: str, *, accepted: bool, strategy: Strategy | None = None, egress: bool = False
+    ) -> RunRecord:
+        """Answers what a run asks: it goes on, by another strategy if one is named, or is concluded with what it has.
+
+        Raises:
+            Conflict: It does not ask, or is part of another run, which does.
+            InvalidParams: That strategy cannot be chosen.
+        """
+        record = self._find(run_id, egress=egress)
+        if record.parent is not None:
+            raise Conflict(f"Run {run_id} is part of run {record.parent}.", hint=f"Answer {record.parent}.")
+        live = self._going.of(run_id)
+        if live is None or record.asks is None:
+            raise Conflict(f"Run {run_id} does not ask anything.", hint="run/show says how it stands.")
+        live.run.confirming.decide(accepted=accepted, strategy=strategy, why="asked by the client")
+        return self._going.current(live.recorder.record)
 
     async def delete_run(self, run_id: str, *, egress: bool = False) -> None:
         """Takes a run off the disk, with all that is kept of it. Raises ``NotFound``, ``Busy`` while it goes on."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
+from rlmd.engine.confirming import Redirected
 from rlmd.engine.conversation import LEAST_WINDOW, Conversation
 from rlmd.engine.direct import answer_directly, fits
 from rlmd.engine.mapping import run_map
@@ -48,15 +49,27 @@ async def choose(run: Run) -> tuple[Strategy, str]:
 
 async def answer(run: Run) -> Conclusion:
     """Follows the strategy that was asked for, or the one that ``auto`` chooses; each choice is a fact."""
+    strategy: Strategy
     if run.request.strategy != "auto":
-        run.chosen(run.request.strategy, "asked for")
-        return await FOLLOW.get(run.request.strategy, programmed)(run)
-    strategy, why = run.past.strategy() or await choose(run)
-    run.chosen(strategy, why)
+        strategy, why = run.request.strategy, "asked for"
+    else:
+        strategy, why = run.past.strategy() or await choose(run)
+    while True:
+        run.chosen(strategy, why)
+        try:
+            return await _follow(run, strategy)
+        except Redirected as chosen:
+            strategy, why = chosen.strategy, "chosen instead of what would have taken long"
+            run.confirming.redirect_taken()
+
+
+async def _follow(run: Run, strategy: Strategy) -> Conclusion:
+    """The strategy, with those that may be chosen instead where it turns out to take long."""
+    run.confirming.alternatives = _INSTEAD.get(strategy, ())
     try:
-        return await FOLLOW[strategy](run)
+        return await FOLLOW.get(strategy, programmed)(run)
     except (PromptTooLong, PromptTruncated) as error:
-        if strategy != "direct":
+        if strategy != "direct" or run.request.strategy != "auto":
             raise
         run.chosen("rlm", f"it did not fit after all: {error.message}")
         return await converse(run)
@@ -135,6 +148,8 @@ async def stay_open(run: Run) -> Conclusion:
     """What a client asks one by one."""
     return await run.open.stay_open(run)
 
+
+_INSTEAD: dict[Strategy, tuple[Strategy, ...]] = {"direct": ("rlm", "map", "quote"), "map": ("rlm", "quote")}
 
 FOLLOW: dict[Strategy, Callable[[Run], Awaitable[Conclusion]]] = {
     "direct": answer_directly,

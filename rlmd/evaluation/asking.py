@@ -159,6 +159,7 @@ class Asker:
             sub=(self.sub,) if self.sub else None,
             limits=self.limits,
             fresh=True,
+            confirm="accept",  # whoever evaluates was told how long it takes
             on_disconnect="cancel",
         )
         error = await self._followed(params)

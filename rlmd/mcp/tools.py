@@ -235,7 +235,13 @@ async def rlm_ask(desk: Desk, given: RlmAsk, caller: Caller) -> str:
     async def start(within: str) -> str:
         run_id = str(uuid.uuid4())
         params = RunParams(
-            run_id=run_id, question=given.question, contexts=names, strategy=given.strategy, within=within, attach=False
+            run_id=run_id,
+            question=given.question,
+            contexts=names,
+            strategy=given.strategy,
+            within=within,
+            confirm="refuse",  # the agent's person is not at hand; the agent is told what it would have taken
+            attach=False,
         )
         async with desk.cancelling(run_id):
             await desk.client.call("run/start", params)

@@ -2,6 +2,7 @@
 
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.dispatcher import Deadlines
+from rlmd.pool.estimating import Expected
 from rlmd.pool.host import settings_for, trusted_by_lookup
 from rlmd.pool.hosts import HostStatus
 from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
@@ -10,6 +11,7 @@ __all__ = [
     "Candidate",
     "CompletionRequest",
     "Deadlines",
+    "Expected",
     "HostStatus",
     "Pool",
     "PoolStatistics",

@@ -281,6 +281,10 @@ class Hosts:
             raise NotFound(f"Host {name} offers no model {str(model)[:100]!r}.", hint=f"Its models: {', '.join(mine)}.")
         return host, wanted
 
+    def watts(self) -> dict[str, float | None]:
+        """What each draws while it works."""
+        return {name: host.settings.watts for name, host in self._hosts.items()}
+
     def learned(self) -> dict[str, Learned]:
         """What is worth remembering of each, those that are not here now included."""
         slots = self._scheduler.hosts()

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from rlmd.config import HostSettings, Settings
-from rlmd.errors import Draining
+from rlmd.errors import Draining, RlmdError
 from rlmd.events import CompletionRecord, CompletionSource
 from rlmd.pool.actions import Statistics, Work
 from rlmd.pool.budget import Account, Budget
@@ -26,6 +26,7 @@ from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCach
 from rlmd.pool.calibration import Calibration
 from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced
 from rlmd.pool.dispatcher import Deadlines, Dispatcher
+from rlmd.pool.estimating import Expected, expected
 from rlmd.pool.flight import Flight
 from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
 from rlmd.pool.ledger import Ledger
@@ -110,7 +111,8 @@ class Pool:
         zone = ZoneInfo(settings.budget.time_zone) if settings.budget.time_zone else None
         self._budget = Budget(settings.budget, time.time, zone)
         self._ledger = Ledger(ledger_file, self._budget)
-        self._scheduler = Scheduler(self._budget, settings.budget.overflow_after)
+        self._overflow_after = settings.budget.overflow_after
+        self._scheduler = Scheduler(self._budget, self._overflow_after)
         self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines(), self._ledger)
         self._hosts = Hosts(
             settings,
@@ -201,6 +203,39 @@ class Pool:
         self._joined += 1
         flight.runs.add(request.run_id)
         return _as(await flight.wait(on_delta), "flight")
+
+    async def holds(self, request: CompletionRequest) -> bool:
+        """Whether it would be answered without asking any host, or refused as it is."""
+        try:
+            keys = self._keys(self._choose(request), request)
+        except RlmdError:
+            return True
+        if request.fresh:
+            return False
+        return await self._cache.get(list(dict.fromkeys(keys))) is not None
+
+    def expect(
+        self, role: Role, requests: int, chars: int, *, private: bool, narrowed_to: tuple[str, ...] | None
+    ) -> Expected:
+        """What so many requests with so many characters together would take, none of them being in the cache.
+
+        Raises:
+            NotFound: ``narrowed_to`` names none of the role's candidates.
+        """
+        choices = self._hosts.choices(role)
+        if narrowed_to is not None and choices:
+            choices = narrowed(choices, narrowed_to, role)
+        now = asyncio.get_running_loop().time()
+        return expected(
+            [choice for choice in choices if not private or choice.candidate.trust == "mine"],
+            self._scheduler.hosts(),
+            self._hosts.watts(),
+            requests=requests,
+            chars=chars,
+            ahead=self._scheduler.waiting_units,
+            overflow_after=self._overflow_after,
+            now=now,
+        )
 
     def _choose(self, request: CompletionRequest) -> list[Choice]:
         choices = self._hosts.choices(request.role)

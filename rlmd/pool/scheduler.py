@@ -374,6 +374,11 @@ class Scheduler:
     def hosts(self) -> dict[str, Slots]:
         return self._hosts
 
+    @property
+    def waiting_units(self) -> int:
+        """How much waits for a slot."""
+        return self._waiting.units
+
     def statistics(self, now: float | None = None) -> Statistics:
         """``now`` only for ``drain``."""
         queued_for = dict.fromkeys(self._hosts, 0)

@@ -26,7 +26,7 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(6, "no terminal")
 
-    monkeypatch.setattr("rlmd.ctl.interrupts.os.open", refuse)
+    monkeypatch.setattr("rlmd.ctl.terminal_line.os.open", refuse)
 
 
 def test_offer_cancel_leave() -> None:

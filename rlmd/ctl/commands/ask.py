@@ -85,6 +85,9 @@ def ask(
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask every sub-query anew, not from the cache.")] = False,
     private: options.Private = False,
     ephemeral: options.Ephemeral = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="However long it takes, ask nobody; its limits and the budget hold.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
     events: Annotated[bool, typer.Option("--events", help="Print each fact as a line of JSON as it comes.")] = False,
@@ -137,6 +140,7 @@ def ask(
             limits=limits,
             fresh=fresh,
             schema=wanted,
+            confirm="accept" if yes else "ask",
             attach=not detach,
         )
         return await (_start_detached if detach else _start_and_follow)(client, output, params, form)

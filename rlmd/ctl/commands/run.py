@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Questions asked so far, and those at work.", no_args_is_help=True, rich_markup_mode=None)
 
-State = Literal["queued", "running", "ended", "failed", "cancelled", "interrupted"]
+State = Literal["queued", "running", "asking", "ended", "failed", "cancelled", "interrupted"]
 Events = Annotated[bool, typer.Option("--events", help="Print its facts as lines of JSON.")]
 
 
@@ -78,8 +78,11 @@ def show(run: options.RunId, json: options.Json = False, events: Events = False)
             output.remark(shown(result.run.question.text or result.run.question.preview or ""), "bold")
             contexts = ", ".join(f"{pin.context} (revision {pin.revision})" for pin in result.run.contexts)
             output.remark(f"{result.run.run_id} · {_state(result.run)} · {result.run.strategy} · {shown(contexts)}")
+            if result.run.asks is not None:
+                output.remark(f"Waits for a yes: {shown(result.run.asks.why)}", "yellow")
+                output.remark(f"rlmctl run confirm {result.run.run_id[:8]} [accept|refuse]")
             print_answer(output, result)
-        going = result.run.state in ("queued", "running")
+        going = result.run.state in ("queued", "running", "asking")
         return Exit.DONE if going else exit_of_run(result.run.state, result.run.outcome)
 
     with_daemon(work)
@@ -102,6 +105,31 @@ def cancel(
             run_id = await options.resolve_run(client, one)
             ended = await client.call("run/cancel", CancelParams(run_id=run_id, why="rlmctl run cancel"))
             output.json_line(ended) if json else output.remark(f"{run_id[:8]} is {_state(ended)}", None)
+
+    with_daemon(work)
+
+
+@app.command()
+def confirm(
+    run: options.RunId,
+    choice: Annotated[
+        Literal["accept", "refuse"],
+        typer.Argument(metavar="[accept|refuse]", help="refuse ends it with what it has found."),
+    ] = "accept",
+    strategy: Annotated[
+        Literal["direct", "rlm", "map", "quote"] | None,
+        typer.Option(help="Go about it so instead; the question names what can be chosen."),
+    ] = None,
+) -> None:
+    """Answer a run that waits (as asking) because it would take long."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import ConfirmParams
+
+        run_id = await options.resolve_run(client, run)
+        params = ConfirmParams(run_id=run_id, choice=choice, strategy=strategy)
+        answered = await client.call("run/confirm", params)
+        output.remark(f"{run_id[:8]} is {_state(answered)}", None)
 
     with_daemon(work)
 

@@ -32,6 +32,7 @@ class RunHandlers:
             "run/attach": self.attach,
             "run/detach": self.detach,
             "run/cancel": self.cancel,
+            "run/confirm": self.confirm,
             "run/list": self.list,
             "run/show": self.show,
             "run/fetch": self.fetch,
@@ -50,6 +51,12 @@ class RunHandlers:
 
     async def cancel(self, client: Connection, params: m.CancelParams) -> m.RunInfo:
         return run_info(await self._engine.cancel(params.run_id, params.why, egress=client.egress))
+
+    async def confirm(self, client: Connection, params: m.ConfirmParams) -> m.RunInfo:
+        accepted = params.choice == "accept"
+        return run_info(
+            await self._engine.confirm(params.run_id, accepted=accepted, strategy=params.strategy, egress=client.egress)
+        )
 
     async def _begin(self, client: Connection, params: m.RunParams) -> RunRecord:
         record = await self._engine.start_run(_request(params), egress=client.egress)
@@ -198,6 +205,7 @@ def _request(params: m.RunParams) -> RunRequest:
         fresh=params.fresh,
         schema=_checked(params.answer_schema),
         within=params.within,
+        confirm=params.confirm,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlmd.events import AnyFact, Citation, Outcome, Pin, Receipt, RunState, Strategy, Text
+from rlmd.events import AnyFact, Citation, Confirm, Estimated, Outcome, Pin, Receipt, RunState, Strategy, Text
 from rlmd.wire.methods.base import Done, Method, Params, Result
 
 #: What one ``run/fetch`` brings at most: writing more as JSON would block the daemon (6 ms a million characters).
@@ -50,6 +50,10 @@ class RunParams(Params):
         None, alias="schema", description="A JSON Schema: the answer is to be JSON that fits it, and is then that alone"
     )
     within: str | None = Field(None, description="An open run: its purse pays, and when it ends this one does")
+    confirm: Confirm = Field(
+        "ask",
+        description="Who says whether it may take long (`[confirm]` in the config): `ask` waits for `run/confirm`",
+    )
     attach: bool = True
     on_disconnect: Literal["continue", "cancel"] = "continue"
 
@@ -87,7 +91,8 @@ class QueryResult(Result):
 
 
 class RunInfo(Result):
-    """``parent``: the run whose cell asked this one; a list of runs leaves such out."""
+    """``parent``: the run whose cell asked this one; a list of runs leaves such out. ``asks``: what it waits for a yes
+    to, while its state is ``asking``."""
 
     run_id: str
     question: Text
@@ -105,6 +110,7 @@ class RunInfo(Result):
     parent: str | None = None
     ephemeral: bool = Field(False, description="It read ephemeral text: it is in memory alone, gone with the daemon")
     why: str | None = None
+    asks: Estimated | None = None
 
 
 class RunResult(Result):
@@ -131,6 +137,15 @@ class AttachParams(Params):
 class CancelParams(Params):
     run_id: str
     why: str = Field("asked by the client", max_length=500)
+
+
+class ConfirmParams(Params):
+    """The answer to what a run asks. ``refuse`` concludes it with what it has; ``strategy``, one of the question's
+    ``alternatives``, is followed instead."""
+
+    run_id: str
+    choice: Literal["accept", "refuse"] = "accept"
+    strategy: Strategy | None = None
 
 
 class RunListParams(Params):
@@ -195,6 +210,7 @@ METHODS = (
     Method("run/attach", AttachParams, RunInfo, "Follows a run from a sequence number."),
     Method("run/detach", RunIdParams, Done, "Stops following; the run goes on."),
     Method("run/cancel", CancelParams, RunInfo, "Cancels a run; answered when it has ended."),
+    Method("run/confirm", ConfirmParams, RunInfo, "Answers a run that waits as `asking`, because it would take long."),
     Method("run/list", RunListParams, RunListResult, "Lists runs, newest first."),
     Method("run/show", RunIdParams, RunResult, "Shows a run with answer, citations and receipt."),
     Method("run/export", ExportParams, ExportResult, "Gives a run in another form, such as a page for a browser."),
