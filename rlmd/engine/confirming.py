@@ -80,7 +80,7 @@ class Confirming:
 
     def over(self, estimate: Estimate) -> str:
         """Why somebody is to be asked, in words; empty where nobody is."""
-        if self._open:
+        if self._open or self._purse.seconds_left <= 0:  # then its limit ends it
             return ""
         seconds = self._purse.seconds_used + (estimate.seconds or 0.0)
         asked = self._purse.sub_queries_sent + estimate.requests

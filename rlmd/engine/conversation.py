@@ -121,7 +121,8 @@ class Conversation:
         """
         while not self._wants_map:
             self._run.check_time()
-            await self._run.confirming.time_passed()
+            if self._run.going:
+                await self._run.confirming.time_passed()
             if self.guards.endless:
                 raise _endless(self.guards.repeats)
             self._run.purse.claim("turns")

@@ -250,8 +250,13 @@ class Run:
 
     def check_time(self) -> None:
         """Raises ``LimitReached`` when the time of a run that goes on is over."""
-        if self._deadline is None or self._deadline.when() is not None:
+        if self.going:
             self.purse.check_time()
+
+    @property
+    def going(self) -> bool:
+        """Whether it has begun to do what it never did."""
+        return self._deadline is None or self._deadline.when() is not None
 
     async def wake(self) -> None:
         """Brings the names of the session back, if it had any, before anyone is told of them."""
