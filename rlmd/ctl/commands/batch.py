@@ -47,6 +47,9 @@ def batch(
     limit: options.Limit = None,
     parallel: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Questions asked at a time.")] = 8,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask every sub-query anew, not from the cache.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask also what takes long; without it such a question has no answer.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask many questions; results come as lines of JSON, in the order of the questions."""
@@ -73,6 +76,7 @@ def batch(
                 limits=question.limits or limits,
                 schema=question.answer_schema,
                 fresh=fresh,
+                confirm="accept" if yes else "refuse",
             )
 
         failed = 0
