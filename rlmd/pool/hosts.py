@@ -38,7 +38,7 @@ DEFAULT_ABSENT_SECONDS = 15.0
 PROBE_FIRST, PROBE_LAST = 1.0, 60.0
 #: Seconds between questions to a host that answers.
 REFRESH = 300.0
-#: How long to wait for hosts that must first say which models they have.
+#: How long to wait for hosts that must first say which models they have, and of what digest.
 START_SECONDS = 1.5
 
 Role = Literal["root", "sub"]
@@ -95,6 +95,7 @@ class Hosts:
         self._probing: dict[str, asyncio.Task[None]] = {}
         self._foreign = Foreign(scheduler, self.tell_scheduler)
         self._sleep = Sleep(scheduler, self.tell_scheduler, environment)
+        self._patient_until = 0.0
         #: Configured hosts that cannot be used as configured, and why.
         self._unusable: dict[str, str] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -106,6 +107,7 @@ class Hosts:
         """Asks every host what it is; ``group`` owns the asking. Waits, unless told not to, for hosts whose models are
         not configured, and not long."""
         self._group = group
+        self._patient_until = _now() + START_SECONDS
         for name, settings in self._settings.hosts.items():
             try:
                 self._add(Host(name, settings, self._environment))
@@ -116,6 +118,16 @@ class Hosts:
             await self.find_default()
         else:
             group.create_task(self.find_default(), name="look for a host on this machine")
+
+    async def introduced(self) -> None:
+        """Waits, at the pool's start and not long, for hosts that have not been asked yet what they are: a model's
+        digest is part of what its replies are kept under."""
+        unknown = [host for host in self._hosts.values() if not host.asked.is_set()]
+        if unknown and (left := self._patient_until - _now()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    for host in unknown:
+                        await host.asked.wait()
 
     async def close(self) -> None:
         for host in self._hosts.values():
@@ -365,7 +377,7 @@ class Hosts:
             failed=slots.failed,
             models=models,
             roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
-            last_error=host.trouble,
+            last_error=host.wake_error if state == "asleep" else host.trouble,
             foreign=host.foreign,
             resident=host.resident or ((slots.resident,) if slots.resident else ()),
             meter=host.meter,

@@ -193,6 +193,7 @@ class Pool:
             PromptTooLong: it fits no candidate's window; ``tokens`` and ``window`` in the details.
             CompletionError: every host that could answer refused or cut this request.
         """
+        await self._hosts.introduced()
         choices = self._choose(request)
         keys = self._keys(choices, request)
         flight = self._flights.get(name := _flight_name(request, keys))

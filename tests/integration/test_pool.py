@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from rlmd.config import BudgetSettings, HostSettings, ModelSettings, RoleSettings, Settings, Trust
-from rlmd.errors import CompletionCut, Conflict, Draining, HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
+from rlmd.errors import (
+    CompletionCut,
+    Conflict,
+    Draining,
+    HostFailed,
+    NoHost,
+    NotFound,
+    PromptTooLong,
+    PromptTruncated,
+    RlmdError,
+)
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
@@ -222,6 +232,40 @@ async def test_silence_is_ended_by_the_deadline_and_a_length_cut_is_not_cached(t
             sampling = Sampling(max_tokens=1024)
             assert (await pool.complete(ask("long", sampling=sampling))).completion.finish == "length"
             assert (await pool.complete(ask("long", sampling=sampling))).record.source == "model"
+
+
+FAULTS = ("cut", "reset", "error_line", "garbage")
+
+
+@pytest.mark.parametrize("server", ["ollama", "llama.cpp", "vllm", "deepseek"])
+async def test_nothing_that_was_broken_off_is_kept(server: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        fake: FakeOllama | FakeOpenAI
+        fake = FakeOllama(["sub"], slots=4) if server == "ollama" else FakeOpenAI(dialect=server, slots=4)
+        await stack.enter_async_context(fake)
+        kind: Any = "ollama" if server == "ollama" else "openai"
+        settings = HostSettings(url=fake.url, provider=kind, slots=4, models={"sub": ModelSettings()})
+        pool = await stack.enter_async_context(pool_of({"gpu": settings}, tmp_path / "cache"))
+        for fault in FAULTS:
+            # the first attempt breaks off, as does what follows it; then an answer comes, and it alone is kept
+            fake.script("sub", [Scripted("half of it", fault=fault, after=5), Scripted("whole")])  # type: ignore[arg-type]
+            got = await pool.complete(ask(fault))
+            assert (got.completion.text, got.record.attempts) == ("whole", 2)
+            again = await pool.complete(ask(fault))
+            assert (again.completion.text, again.record.source) == ("whole", "cache")
+
+
+async def test_a_prompt_cut_to_half_of_the_window_is_never_kept(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"], honours_truncate=False, bytes_per_token=1.0) as fake:
+        models = {"sub": ModelSettings(window=2048)}
+        settings = HostSettings(url=fake.url, provider="ollama", models=models)
+        async with pool_of({"gpu": settings}, tmp_path / "cache") as pool:
+            with pytest.raises(PromptTruncated):
+                await pool.complete(ask("7" * 3700, sampling=Sampling(max_tokens=16)))
+            fake.bytes_per_token = 4.0  # and now it fits
+            asked = len(fake.seen)
+            assert (await pool.complete(ask("7" * 3700, sampling=Sampling(max_tokens=16)))).record.source == "model"
+            assert len(fake.seen) > asked
 
 
 async def test_cut_everywhere_is_an_error_never_an_answer(tmp_path: Path) -> None:
