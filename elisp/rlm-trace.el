@@ -118,9 +118,9 @@
 
 (defun rlm--trace-searched (fact)
   "Show searched FACT."
-  (rlm--trace-add 'line (format "searched %s, %d passages"
+  (rlm--trace-add 'line (format "searched %s, %s"
                                 (rlm--count (plist-get fact :chars) "character")
-                                (length (plist-get fact :hits)))
+                                (rlm--count (length (plist-get fact :hits)) "passage"))
                   :parent rlm--trace-cell))
 
 (defun rlm--trace-child-started (fact)

@@ -169,8 +169,14 @@ What is on its way is not left on the disk; the same text is not sent again."
         (rlm-test-with-notes "text\n"
           (setq-local rlm-socket one)
           (let ((first (rlm-test-ask "One?")))
+            (rlm-test-complete first)
             (setq-local rlm-socket other)
-            (let ((second (rlm-test-ask "Other?")))
+            (let* (second
+                   (calls (rlm-test-calls (lambda ()
+                                            (setq second (rlm-test-ask "Other?"))
+                                            (rlm-test-complete second)))))
+              ;; Not asked in vain of a text that only the one has.
+              (should (= 1 (seq-count (lambda (call) (equal "run/start" (car call))) calls)))
               (should (string-match-p "From the one\\." (rlm-test-complete first)))
               (should (string-match-p "From the other\\." (rlm-test-complete second)))
               (with-current-buffer first
