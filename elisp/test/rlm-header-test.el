@@ -65,6 +65,26 @@
       (should-not (string-match-p "asks" (rlm--header-line)))
       (should-error (rlm-confirm run) :type 'user-error))))
 
+(ert-deftest rlm-header-the-daemon-asks-and-is-answered ()
+  "A run of more sub-queries than may be asked unasked waits; y lets it go on, n ends it."
+  (pcase-dolist (`(,key ,outcome) '((?y "answered") (?n "none")))
+    (rlm-test-with-home
+      (rlm-test-model-server :rules '((".*" . "yes")))
+      (write-region "\n[confirm]\nsub_queries = 2\n" nil
+                    (expand-file-name "rlmd/config.toml" (getenv "XDG_CONFIG_HOME")) t 'silent)
+      (rlm-test-daemon)
+      (rlm-test-with-notes (apply #'concat (make-list 8000 "a line of text that is long enough to be cut\n\n"))
+        (let* ((rlm-strategy "map")
+               (buffer (rlm-test-ask "Any?"))
+               (run (rlm-test-run-of buffer)))
+          (rlm-test-await (rlm-run-asks run))
+          (should (equal "asking" (rlm-test-state run)))
+          (cl-letf (((symbol-function 'read-char-choice) (lambda (&rest _) key)))
+            (with-current-buffer buffer
+              (call-interactively (key-binding (kbd "C-c C-y")))))
+          (rlm-test-complete buffer)
+          (should (equal outcome (rlm-run-outcome run))))))))
+
 (ert-deftest rlm-header-an-estimate-that-does-not-ask-asks-nothing ()
   "It is told, and the run goes on; a question without words is put into words."
   (rlm-test-with-answer
