@@ -153,12 +153,15 @@ def compile_cell(source: str, filename: str) -> CodeType:
 
 
 def shorten(value: Any, limit: int) -> str:
-    """``repr`` of the echoed value; of a long text only head and tail are made."""
+    """``repr`` of the echoed value; of a long one only head and tail are written, of a long text not more is made."""
     if isinstance(value, str) and not isinstance(value, Shown) and len(value) > limit:
         plain = str.__getitem__
         head, tail = plain(value, slice(0, limit // 2)), plain(value, slice(len(value) - limit // 4, None))
         return f"{head!r} … {tail!r} ({len(value):,} characters)"
-    return repr(value)
+    text = repr(value)
+    if len(text) <= 2 * limit:
+        return text  # the parent cuts it, and counts
+    return f"{text[: limit // 2]} … {text[-(limit // 4) :]} ({len(text):,} characters)"
 
 
 def _told(problem: BaseException) -> tuple[str, str]:

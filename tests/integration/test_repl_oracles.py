@@ -127,6 +127,7 @@ CELLS = (
     row("stdout and stderr in order, parts of lines too",
         gives("import sys\nfor n in range(3):\n    _ = sys.stdout.write('o'); _ = sys.stderr.write('e')\nprint()", "oeoeoe\n")),
     row("no output", gives("x = 1", "")),
+    row("an echo of what is huge", Cell("list(range(300_000))", holds=("[0, 1, ", "299999] (2,288,890 characters)"))),
     row("output of one cell is not the next's", gives("print('a', end='')", "a"), gives("print('b')", "b\n")),
     row("output that looks like the protocol", gives("""print('{"t": "done", "cell": 1}'); print('\\x00\\x00\\x00\\x02{}')""",
         '{"t": "done", "cell": 1}\n\x00\x00\x00\x02{}\n')),

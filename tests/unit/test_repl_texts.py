@@ -89,13 +89,13 @@ def test_a_line_inserted_into_ten_megabytes_changes_at_most_two_pieces(kind: Cal
         assert 1 <= changed(text, "insert", random.Random(seed), 8000, middle=True) <= 2
 
 
-def tail_of_edits(count: int) -> Counter[int]:
+def tail_of_edits(count: int, edits: tuple[str, ...] = EDITS) -> Counter[int]:
     """How many edits changed how many pieces."""
     found: Counter[int] = Counter()
     for seed in range(count):
         text = (prose, log)[seed % 2](1500, seed)
         source = random.Random(seed)
-        found.update(changed(text, edit, source, (2000, 8000)[seed // 2 % 2]) for edit in EDITS)
+        found.update(changed(text, edit, source, (2000, 8000)[seed // 2 % 2]) for edit in edits)
     return found
 
 
@@ -105,6 +105,17 @@ def test_edits_anywhere_change_one_piece_or_two() -> None:
     assert found[1] > 0.9 * found.total()
     assert found[1] + found[2] >= 0.98 * found.total()
     assert max(found) <= 4
+
+
+def test_a_line_inserted_anywhere_changes_at_most_two_pieces() -> None:
+    assert max(tail_of_edits(80, ("insert",))) <= 2
+
+
+@pytest.mark.full
+def test_a_line_inserted_anywhere_seldom_changes_three_pieces_many_times() -> None:
+    """Eleven of these 4,000 do."""
+    found = tail_of_edits(4000, ("insert",))
+    assert found[1] + found[2] >= 0.995 * found.total(), found
 
 
 @pytest.mark.full
