@@ -181,14 +181,14 @@ class Load:
         salt = uuid.uuid4().hex[:6]
         await script(self.urls[0], ROOT_REPLY.format(count=count, body=body, salt=salt))
         run = {"run_id": str(uuid.uuid4()), "question": f"All {salt}", "contexts": [context], "strategy": "rlm"}
-        await self.client.call("run/ask", {**run, "limits": {"sub_queries": 100_000}}, timeout=900)
+        await self.client.call("run/ask", {**run, "confirm": "accept", "limits": {"sub_queries": 100_000}}, timeout=900)
         if count == 5000:
             self.big_run = run["run_id"]
 
     async def manifest(self) -> None:
         await script(self.urls[0], ROOT_REPLY.format(count=100_000, body="'y'", salt="many"))
         run = {"run_id": str(uuid.uuid4()), "question": "Many", "contexts": ["note"], "strategy": "rlm"}
-        await self.client.call("run/start", {**run, "limits": {"sub_queries": 100_000}})
+        await self.client.call("run/start", {**run, "confirm": "accept", "limits": {"sub_queries": 100_000}})
         await self.client.until(lambda: len(self.client.facts(run["run_id"], "subquery_replied")) > 100, timeout=300)
         await self.client.call("run/cancel", {"run_id": run["run_id"], "why": "enough"})
 

@@ -170,7 +170,7 @@ async def daemon_over(urls: list[str], slots: int) -> AsyncIterator[tuple[Daemon
 
 async def answer_of(client: Client, question: str, context: str, **more: Any) -> str:
     limits = {"sub_queries": 1_000_000}
-    run = new_run(question, context, strategy="rlm", limits=limits, **more)
+    run = new_run(question, context, strategy="rlm", limits=limits, confirm="accept", **more)
     asked = await client.call("run/ask", {**run, "attach": False}, timeout=900)
     assert asked["run"]["outcome"] == "answered", asked
     text: str = asked["answer"]
