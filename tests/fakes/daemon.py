@@ -1,6 +1,7 @@
 """A daemon that does what a test tells it to: both framings, scripted answers, and every kind of misbehaviour.
 
-It shares no code with rlmd's own wire, so that client and wire do not agree on the same mistake.
+It shares no code with rlmd's own wire but the messages, whose defaults stand for what was not sent; so client and wire
+do not agree on the same mistake in framing or order.
 """
 
 from __future__ import annotations
