@@ -147,6 +147,7 @@ async def test_a_question_that_takes_long_is_fetched_later(model: FakeOllama, fo
         assert "at last" in await tools.call("rlm_result", id=run_id)
 
 
+@pytest.mark.full
 async def test_a_killed_client_leaves_nothing_running(model: FakeOllama, folders: Folders, daemon: Daemon) -> None:
     """Mid-call: the daemon hangs up upstream, whatever was being asked."""
     model.answer = lambda _: Scripted("never", fault="hang")
