@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
@@ -14,6 +15,10 @@ from tests.harness import Client, Daemon, Folders, all_end, marked
 settings.register_profile("seeded", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
 settings.register_profile("shrink", derandomize=True, deadline=None)
 settings.load_profile("seeded")
+
+
+# Started in the background of a script, the tests would hand down an ignored SIGINT, and nothing would heed Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
