@@ -147,11 +147,15 @@ async def test_a_question_that_takes_long_is_fetched_later(model: FakeOllama, fo
         assert "at last" in await tools.call("rlm_result", id=run_id)
 
 
-@pytest.mark.full
-async def test_a_killed_client_leaves_nothing_running(model: FakeOllama, folders: Folders, daemon: Daemon) -> None:
-    """Mid-call: the daemon hangs up upstream, whatever was being asked."""
+async def test_a_killed_client_leaves_nothing_running(
+    model: FakeOllama, folders: Folders, start_daemon: StartDaemon
+) -> None:
+    """Mid-call: the daemon hangs up upstream, whatever was being asked. One model has both roles: a host is not asked
+    for two at once."""
+    host = Host("m40", model.url, slots=4, models={"sub": 8192})
+    folders.write_config(config_of([host], root=("m40/sub",), sub=("m40/sub",)))
+    await start_daemon()
     model.answer = lambda _: Scripted("never", fault="hang")
-    model.script("root", [Scripted("never", fault="hang")])
     async with tools_of(folders) as tools:
         await tools.call("load_context", name="a", content="text " * 20_000)
         asked = [
