@@ -91,6 +91,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
                 return ended.out
 
             await ctl("rpc")
+            await ctl("program", "list")
             await ctl("context", "load", str(text), "--name", "text")
             await ctl("context", "load", "-", "--name", "big", stdin=big)
             await ctl("context", "update", "text", "--json")
@@ -110,6 +111,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             digest = next(fact["output"]["digest"] for fact in facts if fact["type"] == "cell_ended")
             assert (await ctl("run", "fetch", cell, digest)).startswith("yyy")
             await ctl("run", "export", cell)
+            await ctl("run", "confirm", cell, status=1)  # it asked nothing
             await ctl("budget", "allow", cell, "--json")
             await ctl("session", "list")
             await ctl("session", "show", "s")
@@ -128,6 +130,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             model.hanging = False
             await ctl("host", "add", "again", model.url)
             await ctl("host", "list")
+            await ctl("host", "calibrate", "again")
             await ctl("host", "pause", "again", "--json")
             await ctl("host", "resume", "again", "--json")
             await ctl("host", "remove", "again", "--json")
