@@ -113,13 +113,11 @@ async def test_a_session_keeps_its_names(house: House, fake: FakeOllama) -> None
 
 async def test_a_session_is_held_by_one_run(house: House, fake: FakeOllama) -> None:
     """Another run waits, is refused, or takes a fresh session, as it asked."""
-    fake.answer = lambda prompt: Scripted("slow", latency=60)
-    fake.script(
-        "root", [cell("x = llm_query('wait')"), cell("y = 2") + "\nFINAL_VAR(y)", cell("y = 3") + "\nFINAL_VAR(y)"]
-    )
+    replies = [cell(f"y = {n}") + "\nFINAL_VAR(y)" for n in (2, 3)]
+    fake.script("root", [Scripted("never", latency=3600), *replies])
     holder = RunRequest(run_id=new_id(), question="a", contexts=("lines",), strategy="rlm", session="one")
     await house.engine.start_run(holder)
-    await fake.until(lambda: len(fake.prompts("sub")) == 1)
+    await fake.until(lambda: len(fake.prompts("root")) == 1)
     with pytest.raises(Busy):
         await house.ask("b", "lines", strategy="rlm", session="one", if_busy="refuse")
     with pytest.raises(Busy):

@@ -344,7 +344,8 @@ def test_a_run_goes_on_after(manager: UserManager, slow_model: str, how: str) ->
     """A stop drains, and the next connection resumes; after a crash systemd starts the daemon, which resumes."""
     manager.ask("context/load", name="boiler", source={"kind": "inline", "text": "The boiler stands in the cellar."})
     run_id = str(uuid.uuid4())
-    run = {"run_id": run_id, "question": "where?", "contexts": ["boiler"], "strategy": "direct", "attach": False}
+    question = f"where, after a {how}?"  # what the other one was told is in the cache
+    run = {"run_id": run_id, "question": question, "contexts": ["boiler"], "strategy": "direct", "attach": False}
     assert manager.ask("run/start", **run)["result"]["state"] == "running"
     wait_for(lambda: requests_at(slow_model) == 1, manager.log)
     before = manager.show("rlmd.service", "MainPID")
