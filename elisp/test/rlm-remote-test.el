@@ -116,26 +116,6 @@ What is on its way is not left on the disk; the same text is not sent again."
           (rlm-test-await (eq 'lost (rlm-run-link run)))
           (should (string-match-p "398 399 400 and that is all" (rlm-test-complete buffer))))))))
 
-(ert-deftest rlm-remote-nobody-there-says-what-to-do ()
-  "No daemon there, no such host, no such way: an error with its reason, nothing left over."
-  (rlm-test-with-home
-    (rlm-test-ssh)
-    (unwind-protect
-        (progn
-          (let ((rlm-socket (concat "/ssh:box:" rlm-test-folder "/none.sock")))
-            (should (string-match-p "No rlmd listens at .*rlmd\\.socket"
-                                    (cadr (should-error (rlm-call-sync "daemon/status" nil :timeout rlm-test-patience)
-                                                        :type 'user-error)))))
-          (let ((rlm-socket "/ssh:nowhere.invalid:/s"))
-            (should (string-match-p "ssh cannot reach nowhere\\.invalid: .*BatchMode"
-                                    (cadr (should-error (rlm-call-sync "daemon/status" nil :timeout rlm-test-patience)
-                                                        :type 'user-error)))))
-          (dolist (socket '("/sudo:root@box:/s" "/ssh:one|ssh:two:/s"))
-            (let ((rlm-socket socket))
-              (should-error (rlm-call-sync "daemon/status" nil) :type 'user-error))))
-      (rlm-test-tunnels-close))
-    (rlm-test-await (null (directory-files (getenv "XDG_RUNTIME_DIR") nil "\\`rlm-")))))
-
 (ert-deftest rlm-remote-a-tramp-buffer ()
   "The text of a file on another machine is asked of the daemon here."
   (rlm-test-with-daemon (:scripts '(("root" . ("> the NEEDLE lies\nIt lies."))))
