@@ -28,7 +28,6 @@ from tests import trixie
 from tests.benchmarks.suite import machine
 from tests.harness import ROOT, Folders, Host, config_of
 
-DEBIAN = "http://deb.debian.org/debian"
 #: Package and the release it is taken from: gptel came after Debian 13, its needs are in it.
 GPTEL = (("elpa-gptel", "sid"), ("elpa-transient", "trixie"), ("elpa-compat", "trixie"))
 #: One reply of 1 MB in 20,000 pieces, and one that a slow model tells.
@@ -64,22 +63,33 @@ def gptel_folders() -> list[Path]:
         try:
             for package, release in GPTEL:
                 unpack(package, release, target)
-        except OSError as error:
+        except (OSError, subprocess.CalledProcessError) as error:
             print(f"gptel cannot be had: {error}", file=sys.stderr)
             return []
         (target / "ready").touch()
     return sorted((target / "usr/share/emacs/site-lisp/elpa-src").iterdir())
 
 
+def debian() -> str:
+    """The archive that this machine's apt takes packages from."""
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    found = next((uri for uri in told if uri.rstrip("/").endswith("/debian")), None)
+    if found is None:
+        raise FileNotFoundError("apt knows no archive of Debian")
+    return found.rstrip("/")
+
+
 def unpack(package: str, release: str, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(f"{DEBIAN}/dists/{release}/main/binary-all/Packages.xz") as answer:
+    mirror = debian()
+    with urllib.request.urlopen(f"{mirror}/dists/{release}/main/binary-all/Packages.xz") as answer:
         index = lzma.decompress(answer.read()).decode()
     found = re.search(rf"^Package: {package}\n(?:.+\n)*?Filename: (\S+)", index, re.MULTILINE)
     if not found:
         raise FileNotFoundError(f"{package} is not in {release}")
     archive = target / f"{package}.deb"
-    urllib.request.urlretrieve(f"{DEBIAN}/{found[1]}", archive)
+    urllib.request.urlretrieve(f"{mirror}/{found[1]}", archive)
     subprocess.run(["dpkg", "-x", archive, target], check=True)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from tests.fakes.httpd import HttpServer, Reply, Request
+from tests.peers.built import folder
 
 #: Headers that change nothing for a client, or speak of one connection.
 KEPT_HEADERS = ("content-type", "keep-alive", "retry-after")
@@ -46,7 +47,9 @@ async def recorded(upstream: str, file: Path) -> AsyncIterator[str]:
 
     async with _serving(handle) as url:
         yield url
-    file.write_text(json.dumps(exchanges, indent=1) + "\n", encoding="utf-8")
+    # Servers name a model by its file: where that lies is this machine's matter.
+    told = json.dumps(exchanges, indent=1).replace(str(folder()), "/peers")
+    file.write_text(told + "\n", encoding="utf-8")
 
 
 @contextlib.asynccontextmanager
