@@ -34,7 +34,6 @@ import asyncio
 import hashlib
 import json
 import re
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -343,12 +342,7 @@ async def _main(options: argparse.Namespace) -> None:
     if options.script:
         with open(options.script, encoding="utf-8") as file:
             fake.read_script(json.load(file))
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    async with fake:
-        print(f"listening on {fake.url}", flush=True)
-        await stop.wait()
+    await fake.serve()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -294,12 +293,7 @@ async def _main(options: argparse.Namespace) -> None:
         with open(options.script, encoding="utf-8") as file:
             for model, entries in json.load(file).get("scripts", {}).items():
                 fake.script(model, [one if isinstance(one, str) else Scripted(**one) for one in entries])
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    async with fake:
-        print(f"listening on {fake.url}", flush=True)
-        await stop.wait()
+    await fake.serve()
 
 
 if __name__ == "__main__":

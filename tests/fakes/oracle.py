@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import hashlib
 import re
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -389,12 +388,7 @@ async def _main(options: argparse.Namespace) -> None:
                 oracle.add(item)
     fake = FakeOllama(["root", "sub"], slots=options.slots, port=options.port)
     oracle.speak_in(fake)
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    async with fake:
-        print(f"listening on {fake.url}", flush=True)
-        await stop.wait()
+    await fake.serve()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -105,6 +106,15 @@ class FakeServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.http.stop()
+
+    async def serve(self) -> None:
+        """As a program: tells where it listens, and serves until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with self:
+            print(f"listening on {self.url}", flush=True)
+            await stop.wait()
 
     def script(self, model: str, entries: Iterable[Entry]) -> None:
         """Replies of ``model``, one a request, in the order in which the requests get a slot."""
