@@ -6,6 +6,7 @@ short and hold neither the key nor a stretch of the prompt.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import time
@@ -26,8 +27,12 @@ from rlmd.errors import (
 
 #: Longest part of a server's sentence that is shown.
 SHOWN_CHARS = 200
-#: A run of this many characters that also stands in the prompt makes the server's sentence unshowable.
+#: So many characters in a row that also stand in the prompt make the server's sentence unshowable.
 SHARED_CHARS = 16
+#: The same for a key, of which a sentence that was cut may show the beginning.
+SHARED_OF_SECRET = 8
+#: Characters of a prompt with which words are compared (5 ms); beside a longer prompt none are shown.
+COMPARED_CHARS = 100_000
 #: A server that asks for a longer pause is taken at this, so that a wrong clock does not close a host for a day.
 MAX_RETRY_AFTER = 3600.0
 
@@ -108,6 +113,9 @@ _UNPAID = (
     # Z.ai's codes for accounts that are locked, in arrears, or past their plan: https://docs.z.ai/api-reference/api-code
     r"|(^| )(111[0-3]|1121|1309)( |$)"
 )
+_BETWEEN = re.compile(r"[\W_]+")
+#: Characters as JSON, Python and their kin write them.
+_ESCAPED = re.compile(r"\\(?:(?P<code>u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|.)")
 #: Anthropic says it with a 400: https://docs.anthropic.com/en/api/errors
 _UNPAID_400 = r"credit balance is too low|spend(ing)?[_ ]limit|reached your specified (API )?usage limits"
 _NO_MODEL = (
@@ -205,18 +213,54 @@ def _numbers(said: str, numbers: Mapping[str, int]) -> tuple[int | None, int | N
 
 
 def showable(text: str, *, secrets: tuple[str, ...] = (), prompt: tuple[str, ...] = ()) -> str:
-    """The server's words on one short line, or nothing when they repeat a secret or part of the prompt."""
+    """The server's words on one short line, or nothing when they repeat part of a secret or of the prompt, in whatever
+    form: on one line, in capitals, or escaped as JSON, Python and HTML do it."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: SHOWN_CHARS * 4]).split())
     if len(line) > SHOWN_CHARS:
         line = line[: SHOWN_CHARS - 1] + "…"
-    if any(secret and secret in line for secret in secrets):
+    if sum(map(len, prompt)) > COMPARED_CHARS:
         return ""
-    runs = {line[start : start + SHARED_CHARS] for start in range(max(0, len(line) - SHARED_CHARS + 1))}
-    if any(run in part for part in prompt for run in runs):
+    said = _bare(_unescaped(line.removesuffix("…")))
+    if any(_share(said, _bare(secret), SHARED_OF_SECRET) for secret in secrets):
         return ""
-    if any(len(part) < SHARED_CHARS and len(part) > 3 and part in line for part in prompt):
-        return ""
+    for part in map(_bare, prompt):
+        if _share(said, part, SHARED_CHARS) or (3 < len(part) < SHARED_CHARS and part in said):
+            return ""
     return line.rstrip(".")
+
+
+def _unescaped(line: str) -> str:
+    """A text that a server quotes in JSON within JSON is escaped twice, or more often."""
+    for _ in range(4):
+        before, line = line, _ESCAPED.sub(_meant, html.unescape(line))
+        if line == before:
+            break
+    return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # escaped halves of a character
+
+
+def _meant(escape: re.Match[str]) -> str:
+    if escape["code"]:
+        return chr(int(escape["code"][1:], 16))
+    return " " if escape[0][1] in "nrtfbv" else escape[0][1]
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone: what stands between them, and their case, change when a text is repeated."""
+    return _BETWEEN.sub("", text.casefold())
+
+
+def _share(line: str, text: str, least: int) -> bool:
+    """Whether so many characters in a row stand in both; of a shorter line whether it stands in the text whole. A few
+    looks at the text: each such stretch holds one of every ``least // 2`` characters of the line whole."""
+    if len(line) < least:
+        return bool(line) and line in text
+    step = least // 2
+    return any(
+        line[start : start + least] in text
+        for at in range(0, len(line) - step + 1, step)
+        if line[at : at + step] in text
+        for start in range(max(0, at - step + 1), min(at, len(line) - least) + 1)
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import inspect
+import json
+import re
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +14,8 @@ import aiohttp
 import aiohttp.http_exceptions
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from rlmd.errors import (
@@ -23,7 +28,7 @@ from rlmd.errors import (
     RlmdError,
 )
 from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
-from rlmd.providers.failures import classify, refusal_of, retry_after, showable
+from rlmd.providers.failures import COMPARED_CHARS, classify, refusal_of, retry_after, showable
 from rlmd.providers.http import Http, encoded, translated
 
 
@@ -160,6 +165,51 @@ def test_a_servers_words_are_shown_only_without_key_and_prompt() -> None:
     assert showable("cannot parse: name is Ada Lovelace and", prompt=(prompt,)) == ""
     assert showable("could not tokenise PIN 4711-22", prompt=("4711-22",)) == ""
     assert len(showable("x" * 10_000)) <= 200
+    harmless = "the model is not loaded; its name is wrong"
+    assert showable(harmless, secrets=(key,), prompt=(prompt,)) == harmless
+
+
+#: A prompt of short lines in two scripts, with an astral sign: servers repeat such things in many forms.
+ECHOED = "Имя тайного агента — Ксантиппа 🦓\nsafe: 4711\nkey: 9\nZebra one & <two>"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        ECHOED,
+        ECHOED.replace("\n", " "),
+        ECHOED.upper(),
+        repr(ECHOED),
+        json.dumps(ECHOED),
+        json.dumps(json.dumps({"input": ECHOED})),
+        json.dumps([{"loc": ["body"], "input": ECHOED}]),
+        ascii(ECHOED),
+        html.escape(ECHOED),
+        json.dumps(html.escape(ECHOED)),
+        "safe:\t4711   key: 9  ZEBRA one",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "x" * 40 + ": "])
+def test_a_prompt_is_not_shown_in_whatever_form_a_server_repeats_it(echo: str, before: str) -> None:
+    assert showable(before + echo, prompt=("Read this.", f"Some words before.\n{ECHOED}\nAnd after.")) == ""
+
+
+def test_beside_a_very_long_prompt_no_words_of_a_server_are_shown() -> None:
+    assert showable("out of memory", prompt=("a" * (COMPARED_CHARS + 1),)) == ""
+
+
+@pytest.mark.parametrize("filler", range(120, 220, 7))
+def test_a_key_that_is_cut_at_the_end_of_the_line_is_not_shown(filler: int) -> None:
+    key = "sk-ant-" + "0123456789abcdefghij" * 3
+    shown = showable(f"{'x' * filler} {key} is not valid", secrets=(key,))
+    assert not any(key[start : start + 12] in shown for start in range(len(key) - 11)), shown
+
+
+@given(st.text(max_size=300))
+def test_any_words_of_a_server_are_shown_or_not(words: str) -> None:
+    letters = re.sub(r"[\W_]", "", words.casefold())
+    assert showable(words, secrets=("key",), prompt=(words,)) == "" or len(letters) < 4
+    assert isinstance(showable(words + "\\ud800 \\U0010FFFF \\Uffffffff \\x &#x110000;", prompt=("prompt",)), str)
 
 
 # ── URLs, keys, bodies ──────────────────────────────────────────────────────────────────────────────────────────
