@@ -1,13 +1,18 @@
 """Logging: one structlog set-up for the process. JSON lines for the journal, columns for a terminal.
 
 What is logged are sizes, ids, digests, names of types: never prompt text, context text or keys. Exceptions are
-logged by ``wire.dispatch.incident`` without their text; the processors here have no way to render one.
+logged by ``wire.dispatch.incident`` without their text; the processors here have no way to render one, and what nobody
+caught, which Python would write to the same stream with its text, is told by type and place.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+import traceback
+import warnings
+from types import TracebackType
 from typing import TextIO
 
 import structlog
@@ -32,6 +37,30 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     )
     # Libraries: their warnings may hold addresses and bodies, so only their level and name are kept.
     logging.basicConfig(level=logging.WARNING, handlers=[_Reduced()], force=True)
+    sys.excepthook = _uncaught
+    sys.unraisablehook = lambda unraisable: _uncaught(
+        unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback
+    )
+    threading.excepthook = lambda thrown: _uncaught(thrown.exc_type, thrown.exc_value, thrown.exc_traceback)
+    warnings.showwarning = _warned
+
+
+def _uncaught(kind: type[BaseException], _: BaseException | None, trace: TracebackType | None) -> None:
+    """An exception that nobody caught: its text may be a prompt's, and so may that of the ones that led to it."""
+    places = [f"{place.filename.rpartition('rlmd/')[2]}:{place.lineno}" for place in traceback.extract_tb(trace)]
+    structlog.get_logger(__name__).critical("uncaught", exception=kind.__name__, places=places[-12:])
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    place = f"{filename.rpartition('rlmd/')[2]}:{lineno}"
+    structlog.get_logger(__name__).warning("python warning", category=category.__name__, place=place)
 
 
 def _for_terminal() -> list[Processor]:
