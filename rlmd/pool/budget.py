@@ -67,10 +67,10 @@ class Budget:
         #: Why nothing at all may be spent.
         self.blocked = ""
 
-    @property
-    def limited(self) -> bool:
-        """Whether a price that nobody knows could break a limit."""
-        return any(limit is not None for limit in self._limits.values())
+    def needs_price(self, tree: str) -> bool:
+        """Whether a price that nobody knows could break a limit, or be paid without anybody having been asked."""
+        limited = any(limit is not None for limit in self._limits.values())
+        return limited or bool(self.blocked) or (self._asks and tree not in self._allowed)
 
     def restore(self, entries: Iterable[Entry], next_number: int) -> None:
         """What earlier daemons spent; all settled."""

@@ -178,6 +178,7 @@ class Dispatcher:
             if ticket is not None:
                 await self._turns.take()
                 running.completion = await self._stream(running, ticket)
+                _check_answers(running.completion, running.dispatch.target.host)
                 ending = Ending("whole")
                 await self._turns.take()  # cancelled here it is whole all the same
         except RlmdError as error:
@@ -304,6 +305,16 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = None
         self.do(self._scheduler.tick(asyncio.get_running_loop().time()))
+
+
+def _check_answers(completion: Completion, host: str) -> None:
+    """Raises ``CompletionCut`` for a reply that ended while the model still thought: nothing of it is an answer."""
+    if completion.finish == "stop" and completion.thinking.strip() and not completion.text.strip():
+        raise CompletionCut(
+            f"Host {host} ended the reply while the model still thought: it holds no answer.",
+            hint="Ask for less thinking, or take another model.",
+            no_answer=True,
+        )
 
 
 def _overrun(host: str, tokens: int) -> CompletionCut:

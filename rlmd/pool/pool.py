@@ -245,7 +245,7 @@ class Pool:
         if request.model is not None and choices:
             choices = narrowed(choices, (request.model,), request.role)
         choices = permitted(choices, request.role, private=request.private)
-        if self._budget.limited:
+        if self._budget.needs_price(request.run_id):
             choices = priced(choices, request.role)
         size = byte_count(request.messages)
         return fitting(choices, request.messages, size, request.sampling.max_tokens, self._rates)

@@ -41,8 +41,8 @@ def ending_of(error: RlmdError) -> Ending:
         verdict = "refused"
     elif isinstance(error, HostRefused) and is_final_for_host(error):
         verdict = "barred"
-    elif isinstance(error, CompletionCut) and window is not None:
-        verdict = "unfit"  # the window ran out: only a larger one helps
+    elif isinstance(error, CompletionCut) and (window is not None or error.details.get("no_answer")):
+        verdict = "unfit"  # the window ran out, which only a larger one helps; or the model would do so again
     elif isinstance(error, CompletionCut) and error.details.get("overrun"):
         verdict = "barred"  # it would do so again, and each time for money
     return Ending(verdict, window=window)

@@ -149,6 +149,21 @@ async def test_a_cloud_model_of_unknown_price_is_not_used_where_there_is_a_budge
             assert (await pool.complete(ask("q"))).record.money == 0
 
 
+async def test_a_cloud_model_of_unknown_price_is_not_used_before_a_run_may_spend(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"]) as fake:
+        host = HostSettings(url=fake.url, provider="ollama", trust="cloud")
+        async with spending({"cloud": host}, BudgetSettings(ask=True), tmp_path / "ledger") as pool:
+            pool.allow_spending("allowed")
+            with pytest.raises(NoHost, match="nobody knows what a candidate for sub costs"):
+                await pool.complete(ask("q"))
+            assert not fake.seen
+            assert (await pool.complete(ask("q", run="allowed"))).completion.text
+        (tmp_path / "ledger").write_bytes(b"this is no database" * 500)
+        async with spending({"cloud": host}, BudgetSettings(), tmp_path / "ledger") as pool:
+            with pytest.raises(NoHost):
+                await pool.complete(ask("another"))
+
+
 async def test_a_cancelled_request_costs_what_was_reserved(tmp_path: Path) -> None:
     async with FakeOllama(["sub"]) as fake:
         fake.answer = lambda _: Scripted("x", fault="hang")

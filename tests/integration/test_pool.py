@@ -255,6 +255,22 @@ async def test_nothing_that_was_broken_off_is_kept(server: str, tmp_path: Path) 
             assert (again.completion.text, again.record.source) == ("whole", "cache")
 
 
+@pytest.mark.parametrize("reply", [Scripted("<think>never closed"), Scripted("", thinking="on and on")])
+async def test_a_reply_that_ends_while_the_model_thinks_is_no_answer(reply: Scripted, tmp_path: Path) -> None:
+    """Another model is asked; the same one is not, as it would do so again."""
+    async with FakeOllama(["thinks"]) as one, FakeOllama(["answers"]) as two:
+        one.answer = lambda _: reply
+        async with pool_of({"one": host(one)}, tmp_path) as pool:
+            with pytest.raises(CompletionCut, match="still thought"):
+                await pool.complete(ask("q"))
+            assert len(one.seen) == 1
+            assert pool.statistics().cache_entries == 0
+        async with pool_of({"one": host(one), "two": host(two)}, tmp_path) as pool:
+            got = await asyncio.gather(*(pool.complete(ask(f"q{number}")) for number in range(6)))
+            assert {done.record.host for done in got} == {"two"}
+            assert {status.name: status.state for status in pool.hosts()}["one"] in ("ok", "busy")
+
+
 async def test_a_prompt_cut_to_half_of_the_window_is_never_kept(tmp_path: Path) -> None:
     async with FakeOllama(["sub"], honours_truncate=False, bytes_per_token=1.0) as fake:
         models = {"sub": ModelSettings(window=2048)}
