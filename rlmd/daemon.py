@@ -21,10 +21,13 @@ import structlog
 from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
-from rlmd.contexts import ContextStore, Converters, Retention
+from rlmd.contexts import ContextStore
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
+from rlmd.logs import set_log_level
+from rlmd.ownprocess import has_terminal
 from rlmd.pool import Pool
+from rlmd.reloading import Reload, converters_of, retention_of
 from rlmd.repl import WorkerGroups, Workers
 from rlmd.systemd import ServiceManager, inherited_listener
 from rlmd.wire.connection import Connection
@@ -53,12 +56,12 @@ log = structlog.get_logger(__name__)
 
 
 async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> None:
-    """Serves until SIGTERM, SIGINT or SIGHUP, or until standard input ends if asked so.
+    """Serves until SIGTERM or SIGINT, or until standard input ends if asked so, or its terminal is closed.
 
     Raises ``AlreadyRunning``, ``ConfigInvalid``.
     """
     began = time.monotonic()
-    stop = _stop_signal()
+    stop, hung_up = _signals()
     if until_eof:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     manager = ServiceManager()
@@ -75,8 +78,8 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             paths.cache,
             paths.spool,
             settings.privacy.private,
-            _converters(settings),
-            Retention(settings.retention.implicit_days, settings.retention.revisions),
+            converters_of(settings),
+            retention_of(settings),
         )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
         pool = Pool(
@@ -101,10 +104,11 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
         await engine.start()
         stack.push_async_callback(_step, "engine", engine.close, 5.0)
         parts = Parts(paths, Current(settings), contexts, pool, workers, engine, threads)
-        server = Server(listener, Dispatcher(_handlers(parts)))
+        reload = Reload(parts, manager, set_log_level)
+        server = Server(listener, Dispatcher(_handlers(parts, reload)))
         await server.start()
-        watchdog = asyncio.create_task(manager.feed_watchdog(), name="watchdog")
-        stack.callback(watchdog.cancel)
+        for name, work in (("watchdog", manager.feed_watchdog()), ("SIGHUP", _reload_when(hung_up, reload))):
+            stack.callback(asyncio.create_task(work, name=name).cancel)
         _settle()
         manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
@@ -130,12 +134,21 @@ def _settle() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set when we shall stop, and when we shall read the settings anew. SIGHUP means the former to a daemon in the
+    foreground of a terminal, which was closed, and the latter to any other."""
+    stop, hung_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return stop
+    loop.add_signal_handler(signal.SIGHUP, (stop if has_terminal() else hung_up).set)
+    return stop, hung_up
+
+
+async def _reload_when(hung_up: asyncio.Event, reload: Reload) -> None:
+    while await hung_up.wait():
+        hung_up.clear()
+        await reload.asked_by_signal()
 
 
 async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float) -> None:
@@ -148,10 +161,6 @@ async def _step(name: str, work: Callable[[], Awaitable[object]], seconds: float
         log.error("stopping failed", step=name, exception=type(error).__name__)
     else:
         log.info("stopping", step=name, seconds=round(time.monotonic() - began, 3))
-
-
-def _converters(settings: Settings) -> Converters:
-    return Converters({name: (one.suffixes, one.command) for name, one in settings.converters.items()})
 
 
 def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) -> Workers:
@@ -167,7 +176,7 @@ def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) ->
     )
 
 
-def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
+def _handlers(parts: Parts, reload: Reload) -> dict[str, Handler[Connection]]:
     return {
         **GreetingHandlers(parts.paths).table(),
         **ContextHandlers(parts.contexts, parts.engine).table(),
@@ -176,5 +185,5 @@ def _handlers(parts: Parts) -> dict[str, Handler[Connection]]:
         **ProgramHandlers(parts).table(),
         **HostHandlers(parts).table(),
         **MoneyHandlers(parts).table(),
-        **DaemonHandlers(parts).table(),
+        **DaemonHandlers(parts, reload).table(),
     }

@@ -1,4 +1,5 @@
-"""Logging: one structlog set-up for the process. JSON lines for the journal, columns for a terminal.
+"""Logging: one structlog set-up for the process. Entries with fields for systemd's journal, columns for a terminal,
+JSON lines for anything else.
 
 What is logged are sizes, ids, digests, names of types: never prompt text, context text or keys. Exceptions are
 logged by ``wire.dispatch.incident`` without their text; the processors here have no way to render one, and what nobody
@@ -8,6 +9,7 @@ caught, which Python would write to the same stream with its text, is told by ty
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -16,10 +18,12 @@ from types import TracebackType
 from typing import TextIO
 
 import structlog
+from structlog.processors import CallsiteParameter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 #: The journal reads a priority from the beginning of a line, sd-daemon(3).
 _PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+_PLACES = (CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME)
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
@@ -31,10 +35,10 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         _drop_exceptions,
     ]
     structlog.configure(
-        processors=[*common, *(_for_terminal() if out.isatty() else _for_journal())],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        processors=[*common, *_rendering(out)],
         logger_factory=structlog.WriteLoggerFactory(file=out),
     )
+    set_log_level(level)
     # Libraries: their warnings may hold addresses and bodies, so only their level and name are kept.
     logging.basicConfig(level=logging.WARNING, handlers=[_Reduced()], force=True)
     sys.excepthook = _uncaught
@@ -63,11 +67,29 @@ def _warned(
     structlog.get_logger(__name__).warning("python warning", category=category.__name__, place=place)
 
 
+def set_log_level(level: str) -> None:
+    """Another least that is logged, at any time."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
+
+
+def _rendering(out: TextIO) -> list[Processor]:
+    if out.isatty():
+        return _for_terminal()
+    # systemd tells by this variable which stream leads to the journal; a library is loaded for it only
+    if out is sys.stderr and "JOURNAL_STREAM" in os.environ:
+        from rlmd.systemd_journal import Journal, leads_to_journal
+
+        if leads_to_journal():
+            return [structlog.processors.CallsiteParameterAdder(_PLACES), Journal(_PRIORITY), *_as_lines()]
+    return _as_lines()
+
+
 def _for_terminal() -> list[Processor]:
     return [structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
 
 
-def _for_journal() -> list[Processor]:
+def _as_lines() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.EventRenamer("message"),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import MutableMapping
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 
 _FIRST_DESCRIPTOR = 3
 
@@ -54,6 +56,15 @@ class ServiceManager:
                 sender.sendto(message.encode(), self._address)
             except OSError:
                 return
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Tells that settings are being taken, and that they are; the time is what ``Type=notify-reload`` asks for."""
+        self.tell(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        try:
+            yield
+        finally:
+            self.tell(READY=1)
 
     async def feed_watchdog(self) -> None:
         """Pings at a third of the manager's patience, from the event loop: a loop that is blocked must not ping."""

@@ -61,6 +61,7 @@ from rlmd.wire.methods import (
     ProgramListResult,
     QueryParams,
     QueryResult,
+    ReloadResult,
     Result,
     RunIdParams,
     RunInfo,
@@ -177,6 +178,8 @@ class Calls:
     async def call(self, method: Literal["rpc.discover"], params: Nothing = ...) -> DiscoverResult: ...
     @overload
     async def call(self, method: Literal["daemon/gc"], params: GcParams) -> GcResult: ...
+    @overload
+    async def call(self, method: Literal["daemon/reload"], params: Nothing = ...) -> ReloadResult: ...
     @overload
     async def call(self, method: Literal["daemon/doctor"], params: Nothing = ...) -> DoctorResult: ...
     async def call(self, method: str, params: Params | None = None) -> Result:

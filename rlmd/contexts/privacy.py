@@ -17,9 +17,13 @@ class PrivacyRules:
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self.use(patterns)
+
+    def use(self, patterns: Sequence[str]) -> None:
+        """Other patterns from now on."""
         home = os.path.expanduser("~")
         lines = [home + pattern[1:] if pattern.startswith("~/") else pattern for pattern in patterns]
-        self._spec = GitIgnoreSpec.from_lines(lines, backend="simple") if lines else None
+        self._spec: GitIgnoreSpec | None = GitIgnoreSpec.from_lines(lines, backend="simple") if lines else None
 
     def cover(self, paths: Iterable[str | None]) -> bool:
         """Whether one of these is private; what is no absolute path is not."""

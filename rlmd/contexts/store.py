@@ -94,11 +94,9 @@ class ContextStore(Reading):
             uploads = Uploads(folder / "uploads", _UPLOAD_SECONDS)
             opened.callback(uploads.close)
             uploads.sweep()
-            for row in list(vaults.rows.values()):  # a rule may be newer than what it covers
-                if not row.info.private and rules.cover(row.info.sources):
-                    await vaults.of(row).set_private(row, True)
             store = cls(vaults, rules, uploads, retention or Retention(), threads)
             store._spool_folder, store._converters = spool_folder, converters or Converters()
+            await store._mark_ruled()
             store._opened = opened.pop_all()
         return store
 
@@ -116,6 +114,19 @@ class ContextStore(Reading):
         self._uploads = uploads
         self._retention = retention
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    async def use(self, private: Sequence[str], converters: Converters, retention: Retention) -> None:
+        """Other rules from now on. What a new rule covers is private when this returns; what no rule covers any more
+        stays private until somebody says otherwise."""
+        self._rules.use(private)
+        self._converters, self._retention = converters, retention
+        await self._mark_ruled()
+
+    async def _mark_ruled(self) -> None:
+        """A rule may be newer than what it covers."""
+        for row in list(self._vaults.rows.values()):
+            if not row.info.private and self._rules.cover(row.info.sources):
+                await self._vaults.of(row).set_private(row, True)
 
     async def close(self) -> None:
         """Waits for what is being committed, ends the helpers, lets go of the folder."""

@@ -19,8 +19,8 @@ from rlmd.config import Paths
 from rlmd.ctl.shared import shared
 from rlmd.errors import Conflict, RlmdError, SourceUnreadable
 
-#: The line of the unit that says what is started, for an install in the usual place.
-_PROGRAM = "ExecStart=%h/.local/share/rlmd/venv/bin/rlmd\n"
+#: Programs that the unit names, for an install in the usual place, and the modules that they are.
+_PROGRAMS = {"%h/.local/share/rlmd/venv/bin/rlmd": "rlmd", "%h/.local/share/rlmd/venv/bin/rlmctl": "rlmd.ctl.main"}
 
 
 class Installed(BaseModel):
@@ -77,9 +77,12 @@ def _units(homes: Homes) -> Iterator[tuple[Path, bytes]]:
     for file in sorted(shared("systemd").glob("rlmd.*")):
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".service":
-            if _PROGRAM not in text:
-                raise Conflict("The unit that came with this rlmd says nothing of what is started.")
-            text = text.replace(_PROGRAM, f"ExecStart={_quoted(sys.executable)} -P -m rlmd\n")
+            for program, module in _PROGRAMS.items():
+                if f"={program}" not in text:
+                    raise Conflict(f"The unit that came with this rlmd does not start {program}.")
+                # the space or line end after it tells rlmd from rlmctl
+                for end in (" ", "\n"):
+                    text = text.replace(f"={program}{end}", f"={_quoted(sys.executable)} -P -m {module}{end}")
         yield folder / file.name, text.encode()
 
 

@@ -56,6 +56,10 @@ class Going:
         self._threads = parts.threads
         self.live: dict[str, Live] = {}
 
+    def use(self, parts: Parts) -> None:
+        """Runs that begin or are taken up from now on get these."""
+        self._parts = parts
+
     def of(self, run_id: str) -> Live | None:
         """A run that has not ended, a child or not."""
         return self.live.get(run_id) or self._children.get(run_id)
@@ -139,6 +143,7 @@ class Going:
         live = Live(run, recorder, task)
         self._archive.records[recorder.run_id] = recorder.record
         self.live[recorder.run_id] = live
+        log.info("run begun", run_id=recorder.run_id, strategy=run.request.strategy)
         task.add_done_callback(lambda done: self._over(live, done))
         return live
 
@@ -184,6 +189,8 @@ class Going:
             why = error.message if isinstance(error, RlmdError) else "the last fact could not be written"
             log.error("run ended without its last fact", run_id=record.run_id, error=type(error).__name__)
             record = replace(record, state="failed", why=why, ended=self._parts.now())
+        told = {"outcome": record.outcome or record.state, "turns": record.turns, "sub_queries": record.sub_queries}
+        log.info("run ended", run_id=record.run_id, seconds=round(self._parts.now() - record.created, 3), **told)
         self._archive.records[record.run_id] = record.slim()
         del self.live[record.run_id]
         live.recorder.feed.end()

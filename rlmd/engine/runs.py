@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -146,6 +146,12 @@ class Engine(Lookups):
                 except (RlmdError, OSError) as error:
                     log.warning("run not taken up", run_id=record.run_id, error=type(error).__name__)
         self._sweeper = asyncio.create_task(self._sweep(), name="unused sessions")
+
+    def use(self, settings: Settings) -> None:
+        """Other settings for runs that begin from now on; those that go on keep theirs to their end."""
+        self._parts = replace(self._parts, settings=settings)
+        self._going.use(self._parts)
+        self._parts.workers.deepen(settings.limits.depth)
 
     async def drain(self) -> None:
         """Refuses new runs and interrupts running ones; each has its last fact when this returns."""

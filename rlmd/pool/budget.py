@@ -55,8 +55,7 @@ class Budget:
     """
 
     def __init__(self, settings: BudgetSettings, clock: Callable[[], float], zone: tzinfo | None = None) -> None:
-        self._limits = {"run": settings.run, "day": settings.day, "month": settings.month}
-        self._asks = settings.ask
+        self.use(settings)
         self._clock = clock
         self._zone = zone
         self._open: dict[int, Entry] = {}
@@ -66,6 +65,11 @@ class Budget:
         self._allowed: set[str] = set()
         #: Why nothing at all may be spent.
         self.blocked = ""
+
+    def use(self, settings: BudgetSettings) -> None:
+        """Other limits from now on; what is spent and reserved stays counted."""
+        self._limits = {"run": settings.run, "day": settings.day, "month": settings.month}
+        self._asks = settings.ask
 
     def needs_price(self, tree: str) -> bool:
         """Whether a price that nobody knows could break a limit, or be paid without anybody having been asked."""

@@ -137,6 +137,11 @@ class Dispatcher:
         while tasks := [one.task for one in self._running.values() if one.task and one.dispatch.target.host == host]:
             await asyncio.wait(tasks)
 
+    async def finished(self, host: str) -> None:
+        """Waits for what is in flight at a host now, and for nothing that comes after."""
+        if tasks := [one.task for one in self._running.values() if one.task and one.dispatch.target.host == host]:
+            await asyncio.wait(tasks)
+
     def make_private(self, runs: Set[str]) -> None:
         """What these runs have asked goes to trusted hosts only from now on."""
         asked = [number for number, ticket in self._tickets.items() if not runs.isdisjoint(ticket.runs())]
@@ -238,7 +243,11 @@ class Dispatcher:
         ending = ending_of(error)
         if running.first_token is None and cost_nothing(error):
             running.spent = 0
-        log.info("attempt_failed", host=target.host, model=target.model, error=error.kind, verdict=ending.verdict)
+        run = ticket.work.run if ticket is not None else None
+        log.info(
+            "attempt_failed", run_id=run, host=target.host, model=target.model, error=error.kind,
+            verdict=ending.verdict,
+        )  # fmt: skip
         return ending
 
     def _ended(self, running: Running, ending: Ending) -> None:

@@ -42,7 +42,7 @@ class Eligibility:
         self._hosts = hosts
         self._outlook = outlook
         self._purse = purse
-        self._overflow_after = overflow_after
+        self.overflow_after = overflow_after
         #: Whether a cloud host was free and left alone, because hosts of mine do the work soon enough.
         self.withheld = False
 
@@ -94,7 +94,7 @@ class Eligibility:
             for target in key.targets
             if not self._is_cloud(target) and target.host not in key.avoided and self.room(key, target) == "now"
         ]
-        return self._outlook.drain_of(local, key.private, now) >= self._overflow_after
+        return self._outlook.drain_of(local, key.private, now) >= self.overflow_after
 
     def _fit_elsewhere(self, key: Key, host: Slots, now: float) -> Iterator[bool]:
         for target in key.targets:

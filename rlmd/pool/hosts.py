@@ -109,15 +109,56 @@ class Hosts:
         self._group = group
         self._patient_until = _now() + START_SECONDS
         for name, settings in self._settings.hosts.items():
-            try:
-                self._add(Host(name, settings, self._environment))
-            except ConfigInvalid as error:  # a key that is not set must not take the other hosts along
-                log.error("host_unusable", host=name, error=error.message)
-                self._unusable[name] = error.message
+            if (host := self._made(name, settings)) is not None:
+                self._add(host)
         if wait:
             await self.find_default()
         else:
             group.create_task(self.find_default(), name="look for a host on this machine")
+
+    async def use(self, settings: Settings, finished: Callable[[str], Awaitable[None]]) -> None:
+        """Takes hosts and roles as they are now. What is in flight at a host that changed ends where it began, unless
+        its model or trust is gone; at one that is no longer there it is aborted and goes elsewhere.
+
+        Args:
+            settings: All of them.
+            finished: Waits for what is in flight at a host now.
+        """
+        self._settings = settings
+        for name in [name for name in self._hosts if name not in settings.hosts and name != self._default]:
+            await self.remove(name)
+        for name, one in settings.hosts.items():
+            known = self._hosts.get(name)
+            if known is None or name == self._default or _differ(known.settings, one):
+                await self._renew(name, one, finished)
+        for host in self._hosts.values():  # a role may name models that the settings of their host do not
+            self.tell_scheduler(host)
+
+    async def _renew(self, name: str, settings: HostSettings, finished: Callable[[str], Awaitable[None]]) -> None:
+        host, before = self._made(name, settings), self._hosts.get(name)
+        if host is None:
+            if before is not None:
+                await self.remove(name)
+            return
+        if self._default is not None and name != self._default:  # it was found only because none was configured
+            await self.remove(self._default)
+        self._default = None
+        if before is not None:
+            host.paused = before.paused
+            self._leave(name)
+            assert self._group is not None, "settings change while the pool runs"
+            self._group.create_task(_close_after(finished(name), before), name=f"former {name}")
+        self._add(host)
+
+    def _made(self, name: str, settings: HostSettings) -> Host | None:
+        """None where its key cannot be had: that must not take the other hosts along."""
+        self._unusable.pop(name, None)
+        try:
+            return Host(name, settings, self._environment)
+        except ConfigInvalid as error:
+            log.error("host_unusable", host=name, error=error.message)
+            self._unusable[name] = error.message
+            return None
 
     async def introduced(self) -> None:
         """Waits, at the pool's start and not long, for hosts that have not been asked yet what they are: a model's
@@ -190,15 +231,19 @@ class Hosts:
         host = self._hosts.pop(name, None)
         if host is None:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
-        if (task := self._probing.pop(name, None)) is not None:
-            task.cancel()
-        self._sleep.forget(name)
-        self._foreign.forget(name)
+        self._leave(name)
         if name == self._default:
             self._default = None
         self._role_choices.clear()
         self._do(self._scheduler.host_removed(name, _now()))
         await host.close()
+
+    def _leave(self, name: str) -> None:
+        """Ends what looks after a host."""
+        if (task := self._probing.pop(name, None)) is not None:
+            task.cancel()
+        self._sleep.forget(name)
+        self._foreign.forget(name)
 
     async def find_default(self) -> None:
         """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a
@@ -385,6 +430,18 @@ class Hosts:
 
     def _serves(self, host: str, role: Role) -> bool:
         return any(choice.candidate.host == host for choice in self.choices(role))
+
+
+async def _close_after(finished: Awaitable[None], host: Host) -> None:
+    try:
+        await finished
+    finally:
+        await host.close()
+
+
+def _differ(one: HostSettings, other: HostSettings) -> bool:
+    """Slots that nobody set are measured, whatever number stands there."""
+    return one != other or ("slots" in one.model_fields_set) != ("slots" in other.model_fields_set)
 
 
 async def _listens(url: str) -> bool:

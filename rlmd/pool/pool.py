@@ -145,6 +145,13 @@ class Pool:
         await begun.wait()
         await self._hosts.start(self._running(), wait=wait)
 
+    async def use(self, settings: Settings) -> None:
+        """Takes hosts, roles and budget as they are now, but for the budget's time zone."""
+        self._budget.use(settings.budget)
+        self._overflow_after = settings.budget.overflow_after
+        await self._hosts.use(settings, self._dispatcher.finished)
+        self._dispatcher.do(self._scheduler.overflow_after(self._overflow_after, asyncio.get_running_loop().time()))
+
     async def forget(self, context: str) -> None:
         """Erases the cached replies to prompts that may have held a context's text."""
         await self._cache.forget(context)

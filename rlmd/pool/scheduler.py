@@ -55,7 +55,6 @@ class Scheduler:
 
     def __init__(self, purse: Purse | None = None, overflow_after: float = math.inf) -> None:
         self._purse = purse
-        self._overflow_after = overflow_after
         self._hosts: dict[str, Slots] = {}
         self._requests: dict[int, Request] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -138,6 +137,11 @@ class Scheduler:
             self._recall(actions)
             self._drop_if_removed(host)
         return self._advance(actions, now)
+
+    def overflow_after(self, seconds: float, now: float) -> list[Action]:
+        """Cloud hosts help from another drain time on; see ``Eligibility``."""
+        self._may.overflow_after = seconds
+        return self._advance([], now)
 
     def tick(self, now: float) -> list[Action]:
         return self._advance([], now)
@@ -268,7 +272,7 @@ class Scheduler:
             self._expire(now, actions, wake)
             wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
             if self._may.withheld:
-                wake.append(now + self._overflow_after)
+                wake.append(now + self._may.overflow_after)
         if later := [time for time in wake if now < time < math.inf]:
             actions.append(WakeAt(min(later)))
         self._forget_idle_runs()

@@ -288,7 +288,10 @@ class FakeOpenAI(FakeServer):
 
 async def _main(options: argparse.Namespace) -> None:
     models = options.model or ["root", "sub"]
-    fake = FakeOpenAI(models, dialect=options.dialect, slots=options.slots, latency=options.latency, port=options.port)
+    fake = FakeOpenAI(
+        models, dialect=options.dialect, slots=options.slots, latency=options.latency, port=options.port,
+        api_key=options.api_key,
+    )  # fmt: skip
     if options.script:
         with open(options.script, encoding="utf-8") as file:
             for model, entries in json.load(file).get("scripts", {}).items():
@@ -303,5 +306,6 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before a reply's first piece")
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="openai")
     parser.add_argument("--model", action="append", help="a model's name; again for more (default: root, sub)")
+    parser.add_argument("--api-key", help="refuse requests that do not bring it")
     parser.add_argument("--script", help="JSON file with scripts")
     asyncio.run(_main(parser.parse_args()))

@@ -1,13 +1,16 @@
-"""One REPL session in each cage, and a way to run cells in it."""
+"""One REPL session in each cage, and a way to run cells in it; a user manager of systemd."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from rlmd.repl import CellReport, ReplSession, Workers
 from tests.repl import CAGES, Host, Run
+from tests.user_manager import UserManager
 
 
 @pytest.fixture(params=sorted(CAGES))
@@ -28,3 +31,17 @@ def run(session: ReplSession, host: Host) -> Run:
         return await session.run_cell(source, host, seconds=seconds, output_chars=output_chars, **more)
 
     return run_cell
+
+
+@pytest.fixture(scope="module")
+def manager() -> Iterator[UserManager]:
+    # /tmp and not pytest's folder: that one is closed to other users.
+    with tempfile.TemporaryDirectory(prefix="rlmd-") as work:
+        made = UserManager(Path(work))
+        try:
+            made.wait_up()
+            made.systemctl("daemon-reload")
+            made.systemctl("enable", "--now", "rlmd.socket")
+            yield made
+        finally:
+            made.end()

@@ -78,7 +78,9 @@ async def test_nothing_is_done_without_a_yes(folders: Folders, environment: dict
 async def test_units_and_manual_are_clean_and_completion_works(folders: Folders, environment: dict[str, str]) -> None:
     await rlmctl(environment, "install", "--yes")
     units = folders.home / ".config/systemd/user"
-    assert f'ExecStart="{sys.executable}" -P -m rlmd\n' in (units / "rlmd.service").read_text()
+    service = (units / "rlmd.service").read_text()
+    assert f'ExecStart="{sys.executable}" -P -m rlmd\n' in service
+    assert f'ExecReload="{sys.executable}" -P -m rlmd.ctl.main daemon reload\n' in service
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--user", units / "rlmd.socket", units / "rlmd.service"],
         env=environment, capture_output=True, text=True, check=False,

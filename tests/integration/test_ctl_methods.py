@@ -139,6 +139,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             await ctl("cache", "clear", "--json")
             await ctl("status")
             await ctl("gc")
+            await ctl("daemon", "reload")
             await ctl("doctor", "--json")
             known = {one["name"] for one in (await client.call("rpc.discover"))["methods"]}
     assert known - tap.called == set()

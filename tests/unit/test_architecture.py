@@ -59,7 +59,8 @@ BELOW: dict[str, frozenset[str]] = {
     "contexts.converter_child": frozenset({"repl.cage"}),
     "pool": VOCABULARY | {"providers"},
     "engine": VOCABULARY | {"providers", "pool", "repl", "contexts"},
-    "wire": VOCABULARY | {"ownprocess", "tomltext", "providers", "pool", "repl", "contexts", "engine"},
+    "changed": VOCABULARY,
+    "wire": VOCABULARY | {"changed", "ownprocess", "tomltext", "providers", "pool", "repl", "contexts", "engine"},
     "wire.methods": CLIENTS,
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
@@ -68,12 +69,16 @@ BELOW: dict[str, frozenset[str]] = {
     "ctl.commands.mcp": CLIENTS | {"client", "ctl", "mcp"},
     # How a text is handed over and what is said of a run's progress is one thing for all clients.
     "mcp": CLIENTS | {"client", "ctl.sources", "ctl.progress", "ctl.terminal"},
-    "logs": VOCABULARY,
+    "systemd_journal": VOCABULARY,
+    "logs": VOCABULARY | {"systemd_journal"},
     "tomltext": frozenset(),
     "ownprocess": frozenset(),
     "claim": VOCABULARY,
     "systemd": VOCABULARY,
-    "daemon": VOCABULARY | {"logs", "claim", "systemd"} | {"providers", "pool", "repl", "contexts", "engine", "wire"},
+    "reloading": VOCABULARY | {"changed", "systemd", "contexts", "wire"},
+    "daemon": VOCABULARY
+    | {"logs", "claim", "systemd", "ownprocess", "reloading"}
+    | {"providers", "pool", "repl", "contexts", "engine", "wire"},
     "__main__": VOCABULARY | {"logs", "ownprocess", "daemon"},
 }
 

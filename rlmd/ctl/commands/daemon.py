@@ -104,6 +104,25 @@ def start() -> None:
 
 
 @app.command()
+def reload(json: options.Json = False) -> None:
+    """Take the settings as their files have them now; runs go on with those that they began with."""
+
+    async def work(client: Client, output: Output) -> None:
+        result = await client.call("daemon/reload")
+        if json:
+            output.model(result)
+            return
+        for name in result.applied:
+            output.print(f"{name}: in use")
+        for name in result.restart:
+            output.print(f"{name}: needs a restart (rlmctl daemon stop; the next command starts it)")
+        if not result.applied and not result.restart:
+            output.remark("Nothing has changed.", None)
+
+    with_daemon(work, start=False)
+
+
+@app.command()
 def stop(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when it has ended.")] = True,
 ) -> None:

@@ -1,11 +1,11 @@
-"""``daemon/status`` and ``daemon/doctor``: what the daemon is and does, and what to mend."""
+"""``daemon/*``: what the daemon is and does, what to mend, what to throw away, and other settings."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from rlmd import __version__
 from rlmd.errors import NotAllowed
@@ -15,18 +15,26 @@ from rlmd.wire.handlers.doctor import Doctor
 from rlmd.wire.handlers.hosts import host_info
 from rlmd.wire.handlers.parts import Parts
 from rlmd.wire.handlers.usage import Usage
-from rlmd.wire.methods import DoctorResult, GcParams, GcResult, Nothing, StatusResult
+from rlmd.wire.methods import DoctorResult, GcParams, GcResult, Nothing, ReloadResult, StatusResult
 
 
 class DaemonHandlers:
-    def __init__(self, parts: Parts) -> None:
+    """``reload`` takes the settings as their files have them now."""
+
+    def __init__(self, parts: Parts, reload: Callable[[], Awaitable[ReloadResult]]) -> None:
         self._parts = parts
+        self._reload = reload
         self._doctor = Doctor(parts)
         self._usage = Usage(parts.paths, parts.threads)
         self._started = time.monotonic()
 
     def table(self) -> Mapping[str, Handler[Connection]]:
-        return {"daemon/status": self.status, "daemon/doctor": self.doctor, "daemon/gc": self.gc}
+        return {
+            "daemon/status": self.status,
+            "daemon/doctor": self.doctor,
+            "daemon/gc": self.gc,
+            "daemon/reload": self.reload,
+        }
 
     async def status(self, client: Connection, _: Nothing) -> StatusResult:
         """Counts are of what this client may know of."""
@@ -64,6 +72,11 @@ class DaemonHandlers:
         found = await self._parts.engine.collect(dry_run=params.dry_run)
         total = sum(one.bytes for one in found)
         return GcResult.model_validate({"collected": found, "bytes": total}, from_attributes=True)
+
+    async def reload(self, client: Connection, _: Nothing) -> ReloadResult:
+        if client.egress:
+            raise NotAllowed("This client may not change settings.", hint="Use rlmctl daemon reload.")
+        return await self._reload()
 
     async def doctor(self, _: Connection, __: Nothing) -> DoctorResult:
         checks = await self._doctor.examine()

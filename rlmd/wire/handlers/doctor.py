@@ -10,6 +10,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from rlmd.changed import changed, waits
 from rlmd.config import check_settings
 from rlmd.errors import RlmdError
 from rlmd.ownprocess import swapped_to
@@ -42,11 +43,14 @@ class Doctor:
         files = ", ".join(map(str, self._parts.paths.config_files)) or "no file; everything has its default"
         if problems:
             return [Check(name="config", ok=False, message=str(problem), hint=problem.hint) for problem in problems]
-        if settings != self._parts.current.settings:
-            hint = "Restart the daemon to use them: systemctl --user restart rlmd"
-            return [
-                Check(name="config", ok=False, message="The files have changed since the daemon started.", hint=hint)
-            ]
+        if settings is not None and (differ := changed(self._parts.current.settings, settings)):
+            message = f"The files have other values than those in use: {', '.join(differ[:5])}."
+            hint = (
+                "rlmctl daemon stop; the next command starts it anew"
+                if any(map(waits, differ))
+                else "rlmctl daemon reload"
+            )
+            return [Check(name="config", ok=False, message=message, hint=hint)]
         return [Check(name="config", ok=True, message=files)]
 
     async def _socket(self) -> list[Check]:

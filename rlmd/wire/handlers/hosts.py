@@ -28,8 +28,6 @@ from rlmd.wire.handlers.parts import Parts
 class HostHandlers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        #: One change at a time: of two that add one name, the second must find the first.
-        self._changing = asyncio.Lock()
 
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
@@ -83,16 +81,16 @@ class HostHandlers:
             api_key_env=params.api_key_env,
             api_key_file=params.api_key_file,
         )
-        async with self._changing:
+        async with self._parts.current.changing:
             file, status = await self._keep(params.name, settings)
         return m.HostAddResult(host=host_info(status), file=str(file), notes=tuple(_notes(status, facts, address)))
 
     async def remove(self, client: Connection, params: m.NameParams) -> m.Done:
         _refuse_egress(client)
-        async with self._changing:
+        async with self._parts.current.changing:
             self._check_removable(params.name)
             self._file(params.name).unlink()
-            self._parts.current.reload(self._parts.paths)
+            self._parts.current.take_hosts(self._parts.paths)
             await self._parts.pool.remove_host(params.name)
         return m.Done()
 
@@ -106,7 +104,7 @@ class HostHandlers:
         except BaseException:
             file.unlink(missing_ok=True)
             raise
-        self._parts.current.reload(self._parts.paths)
+        self._parts.current.take_hosts(self._parts.paths)
         return file, status
 
     def _check_removable(self, name: str) -> None:
@@ -118,7 +116,7 @@ class HostHandlers:
         if not self._file(name).is_file():
             files = ", ".join(map(str, self._parts.paths.config_files))
             raise Conflict(
-                f"Host {name} was not added by host/add.", hint=f"Take it out of {files}, and restart the daemon."
+                f"Host {name} was not added by host/add.", hint=f"Take it out of {files}, then `rlmctl daemon reload`."
             )
         for role, candidates in (("root", settings.roles.root), ("sub", settings.roles.sub)):
             if any(candidate.partition("/")[0] == name for candidate in candidates):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -13,13 +14,15 @@ from rlmd.repl import Workers
 
 
 class Current:
-    """The settings in use: those of the start, with the hosts that were added and removed since."""
+    """The settings in use: those of the start or the last reload, with the hosts that were added and removed since."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: One change at a time: of two that add one name, the second must find the first.
+        self.changing = asyncio.Lock()
 
-    def reload(self, paths: Paths) -> None:
-        """Takes the hosts from the files as they are now; other changes wait for a restart."""
+    def take_hosts(self, paths: Paths) -> None:
+        """Takes the hosts from the files as they are now; other changes wait for a reload."""
         settings, _ = check_settings(paths)
         if settings is not None:
             self.settings = self.settings.model_copy(update={"hosts": settings.hosts})

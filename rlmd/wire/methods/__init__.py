@@ -57,6 +57,7 @@ from rlmd.wire.methods.daemon import (
     DoctorResult,
     GcParams,
     GcResult,
+    ReloadResult,
     StatusResult,
 )
 from rlmd.wire.methods.greeting import (
@@ -200,6 +201,7 @@ __all__ = [
     "ProgramListResult",
     "QueryParams",
     "QueryResult",
+    "ReloadResult",
     "Result",
     "RunGap",
     "RunIdParams",

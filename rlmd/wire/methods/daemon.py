@@ -67,8 +67,18 @@ class GcResult(Result):
     bytes: int
 
 
+class ReloadResult(Result):
+    """Names of settings, such as ``limits.turns``; of a host, ``hosts.m40``."""
+
+    applied: tuple[str, ...] = Field(
+        description="What differs and is used from now on; a run that goes on keeps its own"
+    )
+    restart: tuple[str, ...] = Field(description="What differs and waits for a restart of the daemon")
+
+
 METHODS = (
     Method("daemon/status", Nothing, StatusResult, "What the daemon is and does."),
     Method("daemon/gc", GcParams, GcResult, "Removes what has expired, or says what would be."),
+    Method("daemon/reload", Nothing, ReloadResult, "Takes the settings as their files have them now."),
     Method("daemon/doctor", Nothing, DoctorResult, "Tries each part and says what to mend."),
 )
