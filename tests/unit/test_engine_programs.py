@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Sequence
 
 import pytest
 
 from rlmd.engine.programs import map_cell, quote_cell
-from rlmd.engine.programs.map import answer_by_map, packed, says_nothing
+from rlmd.engine.programs.map import answer_by_map, grouped, packed, says_nothing
 from rlmd.engine.programs.quote import QUOTE_CHARS, best_stretch, choose, key_words, sentences_of, stem
 from rlmd.repl.cutting import chunks
 
@@ -85,6 +86,49 @@ def test_map_asks_an_edited_text_of_its_changed_piece_alone() -> None:
     answer_by_map("Q", ["".join(lines)], 2000, chunks, ask)
     answer_by_map("Q", ["".join([*lines[:1500], "One more line.\n", *lines[1500:]])], 2000, chunks, ask)
     assert len(set(ask.batches[1]) - set(ask.batches[0])) <= 2 < len(ask.batches[0])
+
+
+def edited_notes(seed: int) -> tuple[list[str], list[str]]:
+    """Small documents of uneven sizes; the same with a line in the middle of the middle one."""
+    rng = random.Random(seed)
+    notes = [
+        "".join(f"{rng.randrange(10**9)} words of note {n}, line {k}.\n" for k in range(rng.randrange(3, 40)))
+        for n in range(600)
+    ]
+    lines = notes[300].splitlines(keepends=True)
+    lines.insert(len(lines) // 2, "One more line.\n")
+    return notes, [*notes[:300], "".join(lines), *notes[301:]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_line_in_one_of_many_documents_leaves_the_others_prompts(seed: int) -> None:
+    """Filled from the left, prompts of all documents behind it may change; and what is combined of their findings."""
+    notes, edited = edited_notes(seed)
+
+    def said(prompt: str) -> str:
+        """Of every prompt something of its own, of a length of its own."""
+        rng = random.Random(prompt)
+        return "NOTHING" if rng.random() < 0.2 else f"{rng.random()} " * rng.randrange(5, 60)
+
+    ask = Asked(said)
+    answer_by_map("Q", notes, 8000, chunks, ask)
+    before = {prompt for batch in ask.batches for prompt in batch}
+    ask.batches.clear()
+    answer_by_map("Q", edited, 8000, chunks, ask)
+    after = [prompt for batch in ask.batches for prompt in batch]
+    assert len(after) > 80
+    assert sum(prompt not in before for prompt in after) <= 0.05 * len(after)
+
+
+@pytest.mark.parametrize("size", [100, 1000, 9000])
+def test_groups_are_whole_and_fit_and_are_not_many(size: int) -> None:
+    rng = random.Random(size)
+    pieces = ["x" * rng.randrange(1, rng.choice((20, size // 3, size)) + 1) for _ in range(400)]
+    groups = grouped(pieces, size)
+    assert [piece for group in groups for piece in group] == pieces
+    assert all(len("\n\n".join(group)) <= size for group in groups)
+    assert len(groups) < 2.5 * (sum(map(len, pieces)) / size + 1)
+    assert (grouped([], size), grouped(["x" * size], size)) == ([], [["x" * size]])
 
 
 def test_small_documents_share_a_prompt() -> None:

@@ -6,8 +6,11 @@ holds the piece and the question and nothing of where it stands, so that an edit
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
+from zlib import crc32
 
 NOTHING = "NOTHING"
 PIECE = """{text}
@@ -53,14 +56,16 @@ def answer_by_map(question: str, documents: Sequence[str], piece_chars: int, chu
 
 def combined(question: str, findings: list[str], piece_chars: int, ask: Ask) -> list[str]:
     """Fewer findings: as many together as one prompt holds. Where combining fails they stand side by side."""
-    groups = packed((finding[:piece_chars] for finding in findings), piece_chars)
+    groups = grouped([finding[:piece_chars] for finding in findings], piece_chars)
     if len(groups) == len(findings):  # two do not fit together: shorten, so that this comes to an end
         half = piece_chars // 2 - 2
-        groups = packed((finding[:half] for finding in findings), piece_chars)
-    replies = ask([COMBINE.format(text=group, question=question) for group in groups])
+        groups = grouped([finding[:half] for finding in findings], piece_chars)
+    several = {index: joined(group) for index, group in enumerate(groups) if len(group) > 1}
+    replies = ask([COMBINE.format(text=text, question=question) for text in several.values()])
     if not any(replies):
         return ["\n\n".join(findings)]
-    return [str(reply).strip() or group if reply else group for reply, group in zip(replies, groups, strict=True)]
+    told = {index: str(reply).strip() for index, reply in zip(several, replies, strict=True) if reply}
+    return [told.get(index) or joined(group) for index, group in enumerate(groups)]
 
 
 def texts_of(documents: Sequence[str], piece_chars: int, chunks: Chunks) -> list[str]:
@@ -74,19 +79,40 @@ def texts_of(documents: Sequence[str], piece_chars: int, chunks: Chunks) -> list
     return [*packed(whole, piece_chars), *parts]
 
 
-def packed(pieces: Iterable[str], size: int) -> list[str]:
+def packed(pieces: Sequence[str], size: int) -> list[str]:
     """Neighbours joined as long as they fit, so that a thousand small files are not a thousand prompts."""
-    texts: list[list[str]] = []
-    room = 0
-    for piece in pieces:
-        if texts and len(piece) + 2 <= room:
-            texts[-1].append(piece)
-            room -= len(piece) + 2
-        else:
-            texts.append([piece])
-            room = size - len(piece)
+    return [joined(group) for group in grouped(pieces, size)]
+
+
+def joined(group: Sequence[str]) -> str:
     # A piece alone is handed on as it is: it knows its place, which a copy would not.
-    return [text[0] if len(text) == 1 else "\n\n".join(text) for text in texts]
+    return group[0] if len(group) == 1 else "\n\n".join(group)
+
+
+def grouped(pieces: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Neighbours that fit into ``size`` characters together, none of which may be longer.
+
+    As ``chunks`` cuts a text: a border's rank is a checksum of the piece behind it, and borders are taken by rank
+    where what lies around them is too long. So a change of one piece changes the group around it; filled from the
+    left, groups fall out of step, and a line in one of many files could change the prompts of all files behind it.
+    """
+    ends = [0, *accumulate(len(piece) + 2 for piece in pieces)]
+    ranked = sorted((crc32(piece.encode("utf-8", "surrogatepass")), at) for at, piece in enumerate(pieces) if at)
+    borders = [0, len(pieces)] if pieces else [0]
+    for least in (size // 4, 0):
+        for index, (rank, at) in enumerate(ranked):
+            where = bisect_left(borders, at)
+            before, after = borders[where - 1], borders[where]
+            if at == after or ends[after] - ends[before] - 2 <= size:
+                continue
+            if min(ends[at] - ends[before], ends[after] - ends[at]) < least:
+                continue
+            if index + 1 < len(ranked) and ranked[index + 1][0] == rank:  # of equal ones the farthest that still fits
+                following = ranked[index + 1][1]
+                if following < after and ends[following] - ends[before] - 2 <= size:
+                    continue
+            insort(borders, at)
+    return [pieces[start:end] for start, end in pairwise(borders)]
 
 
 def says_nothing(reply: str) -> bool:
