@@ -77,6 +77,9 @@ class Host:
         #: The scheduler's seconds a unit by model, from earlier days.
         self.pace: Mapping[str, float] = {}
         self.calibrated: dict[str, Calibration] = {}
+        #: By model, from earlier days: digests of the weights, and tokens up to which it reads well.
+        self.digests: dict[str, str] = {}
+        self.useful: dict[str, int] = {}
         #: Requests of others that its server worked on when it was last asked.
         self.foreign = 0
         #: It is being calibrated.
@@ -114,6 +117,7 @@ class Host:
             if self._provider is None:
                 self._provider = await self._made_provider()
             self.facts = await self._provider.probe()
+            self._learn_digests(self.facts)
             self.ready = True
         except ConfigInvalid as failure:
             self.last_error = failure.message
@@ -131,6 +135,13 @@ class Host:
         finally:
             self._offered.clear()
             self.asked.set()
+
+    def _learn_digests(self, facts: ServerFacts) -> None:
+        """Other weights read otherwise than those that were evaluated."""
+        for model in facts.models:
+            if model.digest is not None and model.digest != self.digests.get(model.name, model.digest):
+                self.useful.pop(model.name, None)
+        self.digests |= {model.name: model.digest for model in facts.models if model.digest is not None}
 
     async def _made_provider(self) -> Provider:
         """Raises ``ConfigInvalid`` when a command that is to print the key prints none."""
@@ -219,11 +230,11 @@ class Host:
                 window = self._fixed.setdefault(name, window)
             settings = ModelSettings(window=window)
         window = min(settings.window, self._learned.get(name, settings.window))
-        digest = served.digest if served else None
+        digest = served.digest if served else self._digest_of_old(name)
         return OfferedModel(
             name=name,
             window=window,
-            useful_window=min(window, settings.useful_window or window // 2),
+            useful_window=min(window, settings.useful_window or self.useful.get(name) or window // 2),
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             trust=self._trust(served),
@@ -232,6 +243,10 @@ class Host:
             price=self._price(name, settings, served),
             overcharge=self._overcharges.get(name, 1.0),
         )
+
+    def _digest_of_old(self, name: str) -> str | None:
+        """Until the server has said what it serves."""
+        return None if self.facts is not None else self.digests.get(name) or self.digests.get(f"{name}:latest")
 
     def _price(self, name: str, settings: ModelSettings, served: ServedModel | None) -> Price | None:
         known = price_of(self.settings.url, name, settings.price, datetime.now(UTC).date())

@@ -352,6 +352,8 @@ class Hosts:
                 host.meter.prompt_speed,
                 host.meter.first_token,
                 host.calibrated,
+                host.digests,
+                host.useful,
             )
             for name, host in self._hosts.items()
         }
@@ -364,6 +366,7 @@ class Hosts:
             host.meter = Meter(learned.output_speed, learned.prompt_speed, learned.first_token)
             host.remember(learned.calibrated)
             host.pace = {**host.pace, **learned.pace}
+            host.digests, host.useful = dict(learned.digests), dict(learned.useful)
         self.tell_scheduler(host)
         self._ask(host)
 

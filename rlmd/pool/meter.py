@@ -59,6 +59,10 @@ class Learned:
     first_token: float | None = None
     #: What ``host/calibrate`` measured, by model.
     calibrated: Mapping[str, Calibration] = field(default_factory=dict)
+    #: Of its models' weights, as its server told them last: what the cache holds is found while it sleeps.
+    digests: Mapping[str, str] = field(default_factory=dict)
+    #: Tokens up to which a model reads well, as an evaluation found them.
+    useful: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_learned(file: Path) -> dict[str, Learned]:
@@ -68,6 +72,8 @@ def read_learned(file: Path) -> dict[str, Learned]:
         return {
             str(name): Learned(
                 {str(model): float(pace) for model, pace in one["pace"].items() if 0 < float(pace) < 1e6},
+                digests={str(model): str(digest) for model, digest in one.get("digests", {}).items()},
+                useful={str(model): int(tokens) for model, tokens in one.get("useful", {}).items() if int(tokens) > 0},
                 calibrated={str(model): Calibration(**values) for model, values in one.get("calibrated", {}).items()},
                 **{key: float(one[key]) for key in _SPEEDS if one.get(key) is not None},
             )

@@ -257,6 +257,12 @@ class Pool:
         size = byte_count(request.messages)
         return fitting(choices, request.messages, size, request.sampling.max_tokens, self._rates)
 
+    def _key_of(self, request: CompletionRequest, target: Target) -> str | None:
+        """By what is known of a model's weights now: a host that had not said what it is when the request came has by
+        the time it answers. None when the target has gone meanwhile."""
+        now = [choice for choice in self._hosts.choices(request.role) if choice.target == target]
+        return self._keys(now, request)[0] if now else None
+
     def _keys(self, choices: list[Choice], request: CompletionRequest) -> list[str]:
         sample = request.sample if request.sampling.temperature > 0 else 1
         asked = asked_digest(
@@ -320,7 +326,9 @@ class Pool:
         if not usage.estimated:
             self._rates.report(won.target.model, size, len(request.messages), usage.prompt_tokens)
         if is_cacheable(completion) and not flight.private:
-            key = next(key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target)
+            key = self._key_of(request, won.target) or next(
+                key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target
+            )
             # Before anyone is told: what was answered is never asked again, whatever is killed.
             await self._cache_of(request).put(
                 key, CachedCompletion(completion, won.target.host, won.target.model, request.contexts)

@@ -26,6 +26,7 @@ from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
 from rlmd.providers.openai import OpenAI
+from tests.fakes.httpd import Reply, Request
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
 from tests.fakes.openai import FakeOpenAI
 
@@ -643,3 +644,39 @@ async def test_speeds_are_remembered_and_the_cache_can_be_cleared(tmp_path: Path
         learned.write_text("no json")
         async with pool_of(hosts, learned_file=learned) as pool:
             assert (await pool.complete(ask("p1"))).record.source == "model"
+
+
+async def test_what_is_asked_before_a_host_has_said_what_it_is_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow server, or a machine under load: replies are kept under the weights' digest all the same."""
+    monkeypatch.setattr("rlmd.pool.hosts.START_SECONDS", 0.0)
+    told = asyncio.Event()
+
+    class Slow(FakeOllama):
+        async def _route(self, request: Request, reply: Reply) -> None:
+            if request.path == "/api/tags":
+                await told.wait()
+            await super()._route(request, reply)
+
+    async with Slow(["sub"]) as fake, pool_of({"gpu": host(fake, models={"sub": ModelSettings()})}, tmp_path) as pool:
+        asked = asyncio.create_task(pool.complete(ask("early")))
+        await _until(lambda: pool.statistics().queue.queued == 1)
+        assert not fake.seen, "nothing is sent to a host that has not said what it is"
+        told.set()
+        assert (await asked).record.source == "model"
+        assert (await pool.complete(ask("early"))).record.source == "cache"
+
+
+async def test_what_a_host_that_sleeps_has_answered_is_found(tmp_path: Path) -> None:
+    """After a restart too, when its server cannot tell of which weights its models are."""
+    hosts_of = {"models": {"sub": ModelSettings()}, "wake": ("/bin/false",)}
+    learned = tmp_path / "speeds.json"
+    async with FakeOllama(["sub"]) as fake:
+        settings = {"gpu": host(fake, **hosts_of)}
+        async with pool_of(settings, tmp_path / "cache", learned_file=learned) as pool:
+            await pool.complete(ask("question"))
+        await fake.die()
+        async with pool_of(settings, tmp_path / "cache", learned_file=learned) as pool:
+            assert (await pool.complete(ask("question"))).record.source == "cache"
+        assert len(fake.seen) == 1
