@@ -10,20 +10,15 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from rlmd.client import Client
-from rlmd.config import Paths, check_settings
 from rlmd.ctl.terminal import Output, count, duration
-from rlmd.errors import ConfigInvalid, InvalidParams, NotFound, SourceUnreadable
+from rlmd.errors import InvalidParams, NotFound, RlmdError, SourceUnreadable
 from rlmd.evaluation.asking import COLUMNS, Asker, Column, Row
 from rlmd.evaluation.datasets import items_in
 from rlmd.evaluation.item import Item, named_length
 from rlmd.evaluation.quick import Verdict, models_at_hand, verdict
 from rlmd.evaluation.summary import Cell, Line, summary
 from rlmd.evaluation.tasks import tasks
-from rlmd.tomltext import toml_of
-from rlmd.wire.methods import LimitParams
-
-#: File of ``config.d`` that has the useful windows that were measured.
-WINDOWS_FILE = "useful-windows.toml"
+from rlmd.wire.methods import HostCalibrateParams, LimitParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,6 @@ class Form:
 
     json: bool
     out: Path | None
-    write: bool
 
 
 async def ask_items(client: Client, output: Output, setting: Setting, form: Form) -> None:
@@ -175,7 +169,7 @@ def _score(cell: Cell) -> str:
 
 
 async def try_models(client: Client, output: Output, wanted: tuple[str, ...], seed: int, form: Form) -> None:
-    """A verdict on each model, as it comes; with ``form.write`` the useful windows go into the config."""
+    """A verdict on each model, as it comes; the daemon is told the useful windows."""
     models = await models_at_hand(client, wanted)
     if missing := [name for name in wanted if name not in models]:
         raise NotFound(f"There is no model {missing[0]!a}.", hint="rlmctl host list shows them; give HOST/MODEL.")
@@ -186,14 +180,11 @@ async def try_models(client: Client, output: Output, wanted: tuple[str, ...], se
         output.remark(f"{name}: reading and leading …")
         found = await verdict(client, name, model, seed)
         verdicts.append(found)
+        await _keep_window(client, output, found)
         if form.json:
             output.json_line(found)
     if not form.json:
         _print_verdicts(output, verdicts)
-    if form.write:
-        _write_windows(output, verdicts)
-    elif not form.json:
-        output.remark("rlmctl eval --quick --write puts the useful windows into the config.", None)
 
 
 def _print_verdicts(output: Output, verdicts: list[Verdict]) -> None:
@@ -218,30 +209,18 @@ def _print_verdicts(output: Output, verdicts: list[Verdict]) -> None:
             output.remark(f"{one.model}: {one.why}", "yellow")
 
 
-def _write_windows(output: Output, verdicts: list[Verdict]) -> None:
-    """Into a file of ``config.d``, for those models that the config names: to name another there would hide the rest
-    of its host's models."""
-    paths = Paths.from_environment()
-    settings, problems = check_settings(paths)
-    if settings is None:
-        raise ConfigInvalid(str(problems[0]), hint="Mend the config first: rlmctl config check")
-    hosts: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
-    for one in verdicts:
-        host, _, model = one.model.partition("/")
-        if one.useful_window is None:
-            continue
-        if host not in settings.hosts or model not in settings.hosts[host].models:
-            output.remark(f"{one.model} is not named in the config, so nothing is written for it.", "yellow")
-            continue
-        hosts.setdefault(host, {"models": {}})["models"][model] = {"useful_window": one.useful_window}
-    if not hosts:
+async def _keep_window(client: Client, output: Output, found: Verdict) -> None:
+    """The daemon remembers the useful window; a run that starts from now on uses it, unless the config says another."""
+    if found.useful_window is None:
         return
-    file = paths.config / "config.d" / WINDOWS_FILE
-    before = file.read_text(encoding="utf-8") if file.exists() else None
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.write_text(f"# Written by rlmctl eval --quick --write.\n{toml_of({'hosts': hosts})}", encoding="utf-8")
-    _, problems = check_settings(paths)
-    if problems:
-        file.write_text(before, encoding="utf-8") if before is not None else file.unlink()
-        raise ConfigInvalid(str(problems[0]), hint="Nothing was written. Mend the config first: rlmctl config check")
-    output.remark(f"written to {file}; it counts when the daemon starts anew: rlmctl daemon stop", None)
+    host, _, model = found.model.partition("/")
+    try:
+        kept = await client.call(
+            "host/calibrate", HostCalibrateParams(name=host, model=model, useful_window=found.useful_window)
+        )
+    except RlmdError as error:  # the verdict stands
+        output.remark(f"{found.model}: its useful window is not remembered. {error.message} {error.hint}", "yellow")
+        return
+    used = next((one.useful_window for one in kept.host.models if one.name == model), found.useful_window)
+    if used != found.useful_window:
+        output.remark(f"{found.model}: the config says that {used:,} tokens are useful, and that counts.", "yellow")

@@ -164,6 +164,11 @@ class Host:
         if found and "slots" not in self.settings.model_fields_set:
             self.slots = max(one.slots for one in self.calibrated.values())
 
+    def keep_useful_window(self, model: str, tokens: int) -> None:
+        """Goes before half of the window; what the settings say goes before it."""
+        self.useful[model] = tokens
+        self._offered.clear()
+
     def keep_only(self, names: Iterable[str]) -> None:
         """Offers these models and no others."""
         chosen = {name: ModelSettings(window=self.models()[name].window) for name in names}

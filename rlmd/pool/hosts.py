@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from rlmd.config import HostSettings, Settings, Trust
-from rlmd.errors import ConfigInvalid, Conflict, NotFound, Unavailable
+from rlmd.errors import ConfigInvalid, Conflict, InvalidParams, NotFound, Unavailable
 from rlmd.pool.actions import Action
 from rlmd.pool.calibration import Calibration, calibrated
 from rlmd.pool.choosing import Candidate, Choice
@@ -318,6 +318,30 @@ class Hosts:
             if self._hosts.get(name) is host:
                 self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for), list(found.values())
+
+    def keep_useful_window(self, name: str, model: str | None, tokens: int) -> HostStatus:
+        """Up to how many tokens a model of a host reads well: an evaluation found it.
+
+        Raises:
+            NotFound: no such host or model.
+            InvalidParams: no model is named, or its window is smaller.
+        """
+        if (host := self._hosts.get(name)) is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        offered = host.models(self._named_in_roles(name))
+        if model is None:
+            raise InvalidParams("A useful window is one model's.", hint=f"Name one: {', '.join(offered)}.")
+        found = next((each for each in offered if model in (each, each.removesuffix(":latest"))), None)
+        if found is None:
+            raise NotFound(f"Host {name} offers no model {model[:100]!r}.", hint=f"Its models: {', '.join(offered)}.")
+        if tokens > (window := offered[found].window):
+            raise InvalidParams(
+                f"{found} on {name} has a window of {window:,} tokens; {tokens:,} of them cannot be useful.",
+                hint="Raise its window in the config first.",
+            )
+        host.keep_useful_window(found, tokens)
+        self.tell_scheduler(host)
+        return self._status(host, self._scheduler.statistics().queued_for)
 
     def _to_measure(self, name: str, model: str | None) -> tuple[Host, list[str]]:
         host = self._hosts.get(name)

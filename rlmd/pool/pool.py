@@ -428,6 +428,13 @@ class Pool:
             write_learned(self._learned_file, self._hosts.learned())
         return found
 
+    def keep_useful_window(self, name: str, model: str | None, tokens: int) -> HostStatus:
+        """Remembers up to how many tokens a model of a host reads well. Raises ``NotFound``, ``InvalidParams``."""
+        status = self._hosts.keep_useful_window(name, model, tokens)
+        if self._learned_file is not None:
+            write_learned(self._learned_file, self._hosts.learned())
+        return status
+
     async def find_default_host(self) -> None:
         """Learns which models there are: waits for hosts that have not said yet; with none configured, looks for a
         usable chat model on this machine (and again later, if there is none)."""

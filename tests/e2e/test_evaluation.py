@@ -151,6 +151,42 @@ async def test_an_evaluation_that_was_stopped_goes_on(
         assert [(row["item"], row["score"]) for row in kept] == [("0", 1.0), ("1", 1.0), ("2", 1.0)]
 
 
+async def useful_windows(folders: Folders) -> dict[str, int]:
+    listed = json.loads((await rlmctl(folders.environment(), "host", "list", "--json")).out)
+    return {model["name"]: model["useful_window"] for host in listed["hosts"] for model in host["models"]}
+
+
+async def test_what_was_found_of_a_model_decides_how_it_is_asked(folders: Folders, start_daemon: StartDaemon) -> None:
+    """Set by hand, as an evaluation sets it: pieces are as large as the model reads well, and no larger; the config
+    goes first; what cannot be is refused."""
+    async with FakeOllama(["root", "sub"], slots=4) as fake:
+        configure(folders, fake)
+        await start_daemon()
+        text = folders.home / "text.txt"
+        text.write_text("".join(f"Line {n} says {n * 7919 % 1000}.\n" for n in range(2000)))
+
+        async def longest(*arguments: str) -> int:
+            fake.seen.clear()
+            ended = await rlmctl(
+                folders.environment(), "ask", "-f", str(text), "--strategy", "map", "--fresh", *arguments, "Which?"
+            )
+            assert ended.status == 0, ended.err
+            return max(map(len, fake.prompts("sub")))
+
+        before = await longest()
+        kept = await rlmctl(folders.environment(), "host", "calibrate", "box", "-m", "sub", "--useful-window", "1000")
+        assert kept.status == 0, kept.err
+        assert "useful window 1,000 of 8,192 tokens" in kept.err
+        assert await longest() < before / 3
+        for model, tokens, why in (("sub", "9000", "has a window of 8,192"), ("nobody", "500", "offers no model")):
+            arguments = ("host", "calibrate", "box", "-m", model, "--useful-window", tokens)
+            refused = await rlmctl(folders.environment(), *arguments)
+            assert refused.status != 0
+            assert why in refused.err
+        unnamed = await rlmctl(folders.environment(), "host", "calibrate", "box", "--useful-window", "500")
+        assert "one model's" in unnamed.err
+
+
 async def test_quick_tells_roots_from_subs_and_their_windows(folders: Folders, start_daemon: StartDaemon) -> None:
     """One model that can lead, one that reads half of its window and writes no code, one that says nothing useful."""
     from rlmd.evaluation import code, hops, needles
@@ -179,18 +215,19 @@ async def test_quick_tells_roots_from_subs_and_their_windows(folders: Folders, s
         fake.mind("talks", lambda seen: "As a language model, I am glad to help.")
         models = dict.fromkeys(("leads", "reads", "talks"), 8192)
         folders.write_config(config_of([Host("box", fake.url, 4, models)]))
-        await start_daemon()
-        ended = await rlmctl(folders.environment(), "eval", "--quick", "--json", "--write")
+        daemon = await start_daemon()
+        ended = await rlmctl(folders.environment(), "eval", "--quick", "--json")
         found = {row["model"]: row for row in rows_of(ended, "verdict")}
         told = {name: (row["root"], row["sub"], row["useful_window"]) for name, row in found.items()}
         assert told["box/leads"] == (True, True, 6963)
         assert told["box/reads"][:2] == (False, True)
         assert 1024 <= told["box/reads"][2] <= 4096
         assert told["box/talks"] == (False, False, None)
-        written = (folders.config / "rlmd" / "config.d" / "useful-windows.toml").read_text()
-        assert "useful_window = 6963" in written
-        assert "talks" not in written
-        assert (await rlmctl(folders.environment(), "config", "check")).status == 0
+        windows = {"leads": 6963, "reads": told["box/reads"][2], "talks": 4096}
+        assert await useful_windows(folders) == windows
+        await daemon.kill()
+        await start_daemon()
+        assert await useful_windows(folders) == windows, "remembered, also by one that was killed"
 
 
 @pytest.mark.full

@@ -87,9 +87,6 @@ def evaluate(
         list[str] | None,
         typer.Option("--model", metavar="HOST/MODEL", help="For --quick: only this one; can be repeated."),
     ] = None,
-    write: Annotated[
-        bool, typer.Option("--write", help="With --quick: put the useful windows into the config.")
-    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the contexts and runs, to look at.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Rows, then the summary, as lines of JSON.")] = False,
     quiet: options.Quiet = False,
@@ -103,13 +100,13 @@ def evaluate(
         if unknown := [one for one in given or () if one not in known]:
             raise options.usage_error(f"{unknown[0]!a} is none of {', '.join(known)}.")
 
-    if (write or model) and not quick:
-        raise options.usage_error("--write and --model go with --quick.")
+    if model and not quick:
+        raise options.usage_error("--model goes with --quick.")
     if quick and (tasks or data or out):
         raise options.usage_error("--quick has its own questions: give no tasks, --data or --out with it.")
     if data and (tasks or length or source):
         raise options.usage_error("--data brings its own tasks, texts and lengths.")
-    form = Form(json=json, out=out, write=write)
+    form = Form(json=json, out=out)
     setting = Setting(
         tasks=tuple(tasks or ()),
         lengths=tuple(map(_tokens, length or ("8K", "32K"))),

@@ -116,18 +116,34 @@ def calibrate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="MODEL", help="Of its models only this one.")
     ] = None,
+    useful_window: Annotated[
+        int | None,
+        typer.Option(
+            "--useful-window",
+            min=128,
+            metavar="TOKENS",
+            help="Measure nothing: remember that --model reads well up to so many tokens.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Measure how fast a host reads and writes, how long it loads, and how many requests at once are worth it.
 
-    It does nothing else meanwhile. What was measured is remembered, and corrected as the host works."""
+    It does nothing else meanwhile. What was measured is remembered, and corrected as the host works.
+    `rlmctl eval --quick` finds the useful windows of models and has them remembered here."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import HostCalibrateParams
 
-        result = await client.call("host/calibrate", HostCalibrateParams(name=name, model=model))
+        result = await client.call(
+            "host/calibrate", HostCalibrateParams(name=name, model=model, useful_window=useful_window)
+        )
         if json:
             output.model(result)
+            return
+        if useful_window is not None:
+            used = next(one for one in result.host.models if model in (one.name, one.name.removesuffix(":latest")))
+            output.remark(f"{name}/{used.name}: useful window {used.useful_window:,} of {used.window:,} tokens", None)
             return
         print_calibrations(output, result)
 

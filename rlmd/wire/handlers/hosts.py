@@ -61,6 +61,9 @@ class HostHandlers:
 
     async def calibrate(self, client: Connection, params: m.HostCalibrateParams) -> m.HostCalibrateResult:
         _refuse_egress(client)
+        if params.useful_window is not None:
+            kept = self._parts.pool.keep_useful_window(params.name, params.model, params.useful_window)
+            return m.HostCalibrateResult(host=host_info(kept), calibrations=())
         status, found = await self._parts.pool.calibrate_host(params.name, params.model)
         calibrations = tuple(m.HostCalibration.model_validate(one, from_attributes=True) for one in found)
         return m.HostCalibrateResult(host=host_info(status), calibrations=calibrations)

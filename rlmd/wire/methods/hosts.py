@@ -71,6 +71,12 @@ class HostCalibrateParams(Params):
 
     name: str
     model: str | None = None
+    useful_window: int | None = Field(
+        None,
+        ge=128,
+        description="Tokens up to which the model reads well, as an evaluation found them: remembered, and nothing is"
+        " measured. What the config says goes before it",
+    )
 
 
 class HostCalibration(Result):
@@ -116,6 +122,11 @@ METHODS = (
     Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
     Method("host/pause", NameParams, HostResult, "Gives a host nothing more; what is under way there goes on."),
     Method("host/resume", NameParams, HostResult, "Gives a paused host work again."),
-    Method("host/calibrate", HostCalibrateParams, HostCalibrateResult, "Measures a host's speeds and slots."),
+    Method(
+        "host/calibrate",
+        HostCalibrateParams,
+        HostCalibrateResult,
+        "Measures a host's speeds and slots, or remembers a model's useful window.",
+    ),
     Method("host/remove", NameParams, Done, "Removes a host that host/add wrote."),
 )
