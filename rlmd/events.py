@@ -178,6 +178,7 @@ class Limits(Model):
     """The purse of a run and all its children; claimed before use, except the observed ``seconds``.
 
     ``tokens`` are of prompts and replies together, None: as many as it takes. ``depth``: levels of child runs.
+    ``repeats``: outputs that may come again before a root that goes on checking is stopped.
     """
 
     turns: int
@@ -186,6 +187,19 @@ class Limits(Model):
     consecutive_errors: int
     tokens: int | None = None
     depth: int = 0
+    repeats: int = 5
+
+
+class More(Model):
+    """What a run that ended at a limit gets on top; ``money`` in dollars, above ``budget.run``."""
+
+    turns: int = 0
+    sub_queries: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    consecutive_errors: int = 0
+    repeats: int = 0
+    money: float = 0.0
 
 
 class Estimate(Model):
@@ -501,8 +515,22 @@ class RunResumed(Fact):
     why: str
 
 
+class RunContinued(Fact):
+    """A run that had ended at a limit got more, and goes on from there: the limit, and what was said and done after it,
+    hold no more, but what they cost counts. A turn or cell that the limit stopped is begun anew, under the same numbers
+    and streams. ``limits`` are the whole run's from here on, ``money`` the dollars that it got in all.
+    """
+
+    type: Literal["run_continued"] = "run_continued"
+    limit: str
+    more: More
+    limits: Limits
+    money: float = 0.0
+
+
 class RunEnded(Fact):
-    """The last fact. ``stream`` names the delta stream that the answer equals, if one was sent."""
+    """The last fact, unless the run is continued. ``stream`` names the delta stream that the answer equals, if one was
+    sent."""
 
     type: Literal["run_ended"] = "run_ended"
     outcome: Outcome
@@ -539,6 +567,7 @@ AnyFact = Annotated[
     | CancelRequested
     | RunInterrupted
     | RunResumed
+    | RunContinued
     | RunEnded,
     Field(discriminator="type"),
 ]

@@ -27,6 +27,7 @@ from rlmd.wire.methods import (
     ContextInfoResult,
     ContextListResult,
     ContextParams,
+    ContinueParams,
     DiffParams,
     DiffResult,
     DiscoverResult,
@@ -130,6 +131,8 @@ class Calls:
     async def call(self, method: Literal["run/cancel"], params: CancelParams) -> RunInfo: ...
     @overload
     async def call(self, method: Literal["run/confirm"], params: ConfirmParams) -> RunInfo: ...
+    @overload
+    async def call(self, method: Literal["run/continue"], params: ContinueParams) -> RunInfo: ...
     @overload
     async def call(self, method: Literal["run/list"], params: RunListParams) -> RunListResult: ...
     @overload

@@ -23,6 +23,7 @@ from rlmd.client.link import Link
 from rlmd.errors import NotConnected
 from rlmd.wire.methods import (
     ClientName,
+    ContinueParams,
     InitializeParams,
     InitializeResult,
     Params,
@@ -113,6 +114,25 @@ class Client(Calls):
             return await self.call("run/start", params)
 
         follower = Follower(self, params.run_id)
+        await follower.begin(start)
+        async with follower:
+            yield follower
+
+    @contextlib.asynccontextmanager
+    async def continue_run(self, params: ContinueParams) -> AsyncIterator[Follower]:
+        """Continues a run that ended at a limit, and follows it from there; ``params.last_seq`` must be given.
+
+        Repeated by itself when the connection ends before the answer: with that number it is continued once.
+        """
+
+        async def start() -> RunInfo:
+            with contextlib.suppress(NotConnected):
+                return await self.call("run/continue", params)
+            return await self.call("run/continue", params)
+
+        if params.last_seq is None:
+            raise ValueError("without last_seq a repeated call could grant twice")
+        follower = Follower(self, params.run_id, from_seq=params.last_seq + 1)
         await follower.begin(start)
         async with follower:
             yield follower

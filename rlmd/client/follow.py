@@ -74,6 +74,8 @@ class Follower:
         #: The daemon stopped, and the next one takes the run up again.
         self._paused: RunInterrupted | None = None
         self._over = False
+        #: Number of the last fact when following began: an end before it was none, the run was continued.
+        self._known_to = 0
 
     async def begin(self, start: Callable[[], Awaitable[RunInfo]] | None = None) -> None:
         """Attaches; with ``start``, by starting the run, which attaches too."""
@@ -124,7 +126,7 @@ class Follower:
         event = parse_fact(item)
         self._paused = event if isinstance(event, RunInterrupted) and event.resumable else None
         final = isinstance(event, RunInterrupted) and not event.resumable and self._inbox.known_to == event.seq
-        if isinstance(event, RunEnded) or final:
+        if (isinstance(event, RunEnded) and event.seq >= self._known_to) or final:
             self._last = event.seq
         return event
 
@@ -157,6 +159,7 @@ class Follower:
     def _note(self, info: RunInfo) -> None:
         if self.info is None:
             self.info = info
+        self._known_to = info.last_seq
         if info.state not in GOING and not (self._paused is not None and info.state == "interrupted"):
             self._last = info.last_seq
             self._inbox.announce(info.last_seq)

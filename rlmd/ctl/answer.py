@@ -40,6 +40,8 @@ def print_answer(output: Output, result: RunResult, notes: Sequence[str] = ()) -
         output.remark(trouble, "red" if result.run.outcome == "failed" else "yellow")
     if result.receipt is not None:
         output.remark(one_line(result.receipt.summary))
+        if result.receipt.limit is not None and result.run.parent is None:
+            output.remark(f"To go on from there: rlmctl run continue {result.run.run_id[:8]}")
 
 
 def _told(citation: Citation, answer: str) -> bool:

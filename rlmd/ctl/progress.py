@@ -24,6 +24,7 @@ from rlmd.events import (
     LimitHit,
     Note,
     RootReplied,
+    RunContinued,
     RunInterrupted,
     RunResumed,
     Searched,
@@ -100,6 +101,8 @@ class Progress:
         match event:
             case FinalRefused() | LimitHit() | RunInterrupted() | RunResumed():
                 return replace(self, step=event.why, tail="")
+            case RunContinued():
+                return replace(self, step="goes on with more", tail="")
             case Estimated(asks=True):
                 return replace(self, step=f"waits for a yes: {event.why}", tail="")
             case Confirmed():

@@ -1,5 +1,6 @@
 """Runs: a question asked of pinned contexts, from its first fact to its answer, citations and receipt."""
 
+from rlmd.engine.continuing import ContinueRequest
 from rlmd.engine.feed import Subscription
 from rlmd.engine.openruns import QueryReport
 from rlmd.engine.record import RunRecord
@@ -8,6 +9,7 @@ from rlmd.engine.runs import Engine, EngineStatistics, ExecuteReport
 from rlmd.engine.sessions import SessionRecord
 
 __all__ = [
+    "ContinueRequest",
     "Engine",
     "EngineStatistics",
     "ExecuteReport",

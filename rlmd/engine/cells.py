@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from rlmd.engine.child_asking import AskChild, ChildAsking
 from rlmd.engine.confirming import Confirming, Forecast
 from rlmd.engine.journal import clean
-from rlmd.engine.limits import Claim, Purse
+from rlmd.engine.limits import Claim, Purse, money_is_spent
 from rlmd.engine.parts import Parts, PinnedContext
 from rlmd.engine.passages import passages_at, passages_of, span_of, verified
 from rlmd.engine.past import Past, SubQueryEnd
@@ -282,8 +282,10 @@ class RunCellHost:
             )
             spent = done.record.source == "model"
             tokens = done.record.prompt_tokens + done.record.completion_tokens
-        except (NoHost, NotFound, PromptTooLong):
+        except (NoHost, NotFound, PromptTooLong) as error:
             tokens = 0  # nothing was sent
+            if isinstance(error, NoHost):
+                raise self._told(money_is_spent(error)) from error
             raise
         except asyncio.CancelledError:
             spent = False  # nobody is charged for what was not waited for
@@ -312,14 +314,18 @@ class RunCellHost:
         return small
 
     async def _claim(self, tokens: int) -> Claim:
-        """Takes a sub-query from the purse; the first refusal of a run is a fact."""
+        """Takes a sub-query from the purse."""
         try:
             return await self._asking.purse.claim_completion("sub_queries", tokens)
         except LimitReached as error:
-            if self._asking.limit is None:
-                self._asking.limit = error
-                hit_limit(self._recorder, error)
-            raise
+            raise self._told(error) from None
+
+    def _told(self, error: RlmdError) -> RlmdError:
+        """The first refusal of a run is a fact."""
+        if isinstance(error, LimitReached) and self._asking.limit is None:
+            self._asking.limit = error
+            hit_limit(self._recorder, error)
+        return error
 
 
 def hit_limit(recorder: Recorder, error: LimitReached) -> None:

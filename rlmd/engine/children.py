@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from rlmd import __version__
 from rlmd.engine.archive import Archive
+from rlmd.engine.continuing import limits_of
 from rlmd.engine.feed import Feed
 from rlmd.engine.given import GivenContext, given_documents
 from rlmd.engine.journal import Journal
+from rlmd.engine.lasting import ended_by, lasting, limited
 from rlmd.engine.limits import Purse
 from rlmd.engine.live import Live
 from rlmd.engine.parts import PinnedContext
@@ -25,10 +27,10 @@ from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.run import Run
-from rlmd.engine.sessionlog import folded
+from rlmd.engine.sessionlog import SessionLog, folded
 from rlmd.engine.sessions import Session
 from rlmd.errors import InternalError, TooLarge
-from rlmd.events import AnyFact, RunResumed, RunStarted, Span
+from rlmd.events import AnyFact, More, RunContinued, RunEnded, RunResumed, RunStarted, Span
 from rlmd.repl import ChildQuery
 
 #: Stretches that a child's end names as read, the first ones.
@@ -107,8 +109,7 @@ class Children:
 
     async def _begin(self, parent: Run, child_id: str, question: str, contexts: Sequence[PinnedContext]) -> Run:
         """Opens the journal inside the parent's and writes the first fact."""
-        parts, above = parent.parts, parent.request
-        request = RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
+        parts, request = parent.parts, _request(parent, child_id, question)
         purse = parent.purse.below()
         recorder = self._recorder(parent, child_id)
         started = recorder.add(
@@ -126,51 +127,34 @@ class Children:
             request_digest=request.digest,
             rlmd=__version__,
             prompts=own_prompts(parts.settings.prompts.system, parts.settings.prompts.note).version,
-            parent=above.run_id,
+            parent=parent.request.run_id,
         )
-        session = Session(None, parts.now(), level=parent.session.level + 1, ephemeral=started.ephemeral)
-        session.log.apply(started)
-        return Run(
-            request,
-            contexts,
-            session,
-            recorder,
-            purse,
-            parts,
-            egress=False,
-            tree=parent.tree,
-            confirming=parent.confirming,
-        )
+        return _below(parent, request, contexts, recorder, purse, folded([started]))
 
-    def _taken_up(self, parent: Run, question: str, facts: Sequence[AnyFact], contexts: Sequence[PinnedContext]) -> Run:
-        """A child that an earlier daemon could not end goes on with its parent; one that it did is as it was."""
-        parts, above, started = parent.parts, parent.request, facts[0]
-        if not isinstance(started, RunStarted):
+    def _taken_up(self, parent: Run, question: str, facts: list[AnyFact], contexts: Sequence[PinnedContext]) -> Run:
+        """A child that an earlier daemon could not end goes on with its parent, one that a limit ended goes on when
+        its parent is continued; one that has ended otherwise is as it was."""
+        if not isinstance(facts[0], RunStarted):
             raise InternalError("A journal does not begin with run_started.")
-        child_id = started.run_id
-        past = Past(facts, self._archive.folder(child_id), parts.threads)
+        child_id = facts[0].run_id
+        folder, threads = self._archive.folder(child_id), parent.parts.threads
+        more = _continued(parent, facts)
+        past = Past(facts if more is None else [*facts, more], folder, threads)
         recorder = self._recorder(parent, child_id)
         recorder.restore(facts, past)
-        request = RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
-        session = Session(None, parts.now(), level=parent.session.level + 1, log=folded(facts))
-        purse = Purse(started.limits, parts.monotonic, parent.purse)
+        purse = Purse(limits_of(past.facts), parent.parts.monotonic, parent.purse)
         receipt = recorder.record.receipt
-        if receipt is not None:
+        log = folded(lasting(past.facts, stops=False).facts)
+        if more is not None:
+            purse.restore(past.paid)
+            recorder.add(RunContinued, limit=more.limit, more=more.more, limits=more.limits)
+        elif receipt is not None:
             purse.restore({"turns": receipt.turns, "sub_queries": receipt.sub_queries - receipt.sub_queries_cached})
         else:
-            session.log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))
-        return Run(
-            request,
-            contexts,
-            session,
-            recorder,
-            purse,
-            parts,
-            egress=False,
-            past=past,
-            tree=parent.tree,
-            confirming=parent.confirming,
-        )
+            purse.restore(past.paid)
+            log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))
+        request = _request(parent, child_id, question)
+        return _below(parent, request, contexts, recorder, purse, log, past)
 
     def _recorder(self, parent: Run, child_id: str) -> Recorder:
         parts, folder = parent.parts, self._archive.folder(child_id)
@@ -180,6 +164,49 @@ class Children:
             lambda made: Feed(child_id, folder, parts.threads, lambda: made.last_seq),
             parts.now,
         )
+
+
+def _request(parent: Run, child_id: str, question: str) -> RunRequest:
+    above = parent.request
+    return RunRequest(child_id, question, (), root=above.root, sub=above.sub, fresh=above.fresh)
+
+
+def _below(
+    parent: Run,
+    request: RunRequest,
+    contexts: Sequence[PinnedContext],
+    recorder: Recorder,
+    purse: Purse,
+    log: SessionLog,
+    past: Past | None = None,
+) -> Run:
+    """The child as a run of its parent's tree."""
+    level, ephemeral = parent.session.level + 1, recorder.record.ephemeral
+    session = Session(None, parent.parts.now(), level=level, ephemeral=ephemeral, log=log)
+    return Run(
+        request,
+        contexts,
+        session,
+        recorder,
+        purse,
+        parent.parts,
+        egress=False,
+        past=past,
+        tree=parent.tree,
+        confirming=parent.confirming,
+    )
+
+
+def _continued(parent: Run, facts: Sequence[AnyFact]) -> RunContinued | None:
+    """What makes a child go on that a limit had ended, when its parent goes on after one; else None."""
+    ended, known = facts[-1], sum(isinstance(fact, RunContinued) for fact in facts)
+    if not isinstance(ended, RunEnded) or known >= parent.past.continued or not limited(ended):
+        return None
+    had, new = limits_of(facts), parent.purse.below().limits
+    more = More(turns=new.turns)
+    limits = new.model_copy(update={"turns": had.turns + new.turns, "depth": had.depth})
+    limit = ended_by(facts) or "parent"
+    return RunContinued(run_id=ended.run_id, seq=ended.seq + 1, time=ended.time, limit=limit, more=more, limits=limits)
 
 
 async def _to_its_end(parent: Run, live: Live) -> None:

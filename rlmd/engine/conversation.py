@@ -76,7 +76,7 @@ class Conversation:
         self._check_question()
         #: Of the reply that is being acted on; 0 before the first.
         self._turn = 0
-        self.guards = Guards()
+        self.guards = Guards(run.purse.limits.repeats)
         self._offered_map = self._wants_map = False
         #: Compactions after which the REPL got the history.
         self._bound = 0
@@ -338,7 +338,9 @@ class Conversation:
         prompt that differs would keep the root's own reply from coming out of the cache."""
         purse = self._run.purse
         short = purse.left("sub_queries") < _SHORT_SHARE * purse.limits.sub_queries
-        return turn_line(turn, purse.limits.turns, purse.left("sub_queries") if short else None)
+        # Turns that were taken back when the run was continued are spent, and have no number any more.
+        last = purse.limits.turns - self._run.past.paid.get("turns", 0)
+        return turn_line(turn, last, purse.left("sub_queries") if short else None)
 
     def _map_offer(self) -> str:
         """What a root that cannot write cells is offered, with what it takes; empty where it cannot be afforded."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import structlog
 
 from rlmd import __version__
 from rlmd.engine.archive import Archive
+from rlmd.engine.continuing import grant, limits_of, money_of
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal
+from rlmd.engine.lasting import lasting
 from rlmd.engine.limits import Purse
 from rlmd.engine.live import Live
 from rlmd.engine.parts import Parts, PinnedContext, PoolPart
@@ -27,8 +29,9 @@ from rlmd.engine.run import Run
 from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session, Sessions
-from rlmd.errors import RlmdError
-from rlmd.events import AnyFact, Note, RunInterrupted, RunResumed, RunStarted
+from rlmd.engine.waking import pinned_again
+from rlmd.errors import Conflict, RlmdError
+from rlmd.events import AnyFact, More, Note, RunContinued, RunInterrupted, RunResumed, RunStarted
 
 log = structlog.get_logger(__name__)
 
@@ -167,18 +170,52 @@ class Going:
             if past.cancelled is not None and live.run.stop("cancelled", past.cancelled.why):
                 live.task.cancel()
 
-    async def _taken_up(self, started: RunStarted, facts: list[AnyFact], past: Past) -> Run:
+    async def go_on(self, record: RunRecord, more: More) -> Live:
+        """A run that ended at a limit goes on with more.
+
+        Raises:
+            Conflict: It did not end at one, or its session went on without it.
+            InvalidParams: The limit that ended it is not raised.
+            NotFound: A context that it asked is gone.
+        """
+        await self._archive.mend(record.run_id)
+        facts = await self._archive.all_facts(record.run_id)
+        granted = grant(facts, more, self._parts.settings.budget.run)
+        for pin in record.contexts:
+            await pinned_again(self._parts.contexts, pin)
+        folder = self._archive.folder(record.run_id)
+        now, what = self._parts.now(), asdict(granted)
+        fact = RunContinued(run_id=record.run_id, seq=record.last_seq + 1, time=now, **what)
+        past = Past([*facts, fact], folder, self._threads)
+        run = await self._taken_up(facts[0], facts, past)
+        if run.session.name is not None:
+            await run.session.look_back(keep_worker=not past.lasting.cells_undone)
+        run.recorder.add(RunContinued, **what)
+        live = self._set_going(run)
+        await asyncio.sleep(0)  # its task has begun: see start_run
+        return live
+
+    async def _taken_up(self, started: AnyFact, facts: list[AnyFact], past: Past) -> Run:
         """The run as the journal tells it, about to go its way again."""
-        assert started.request is not None
+        if not isinstance(started, RunStarted) or started.request is None:
+            raise Conflict("The run is of a release that did not keep what was asked.", hint="Ask again.")
         request = request_from(await past.text(started.request), await past.text(started.question))
         session = self._sessions.of(started) if started.session is not None else None
         if session is None:
-            session = Session(None, self._parts.now(), private=started.private, log=folded(facts))
+            log = folded(lasting(past.facts, stops=False).facts)
+            now, ephemeral = self._parts.now(), started.ephemeral
+            session = Session(None, now, private=started.private, ephemeral=ephemeral, log=log)
             session.held.update(self._archive.records[started.run_id].held)
         recorder = self._recorder(started.run_id, self._archive.folder(started.run_id))
         recorder.restore(facts, past)
-        purse = Purse(started.limits, self._parts.monotonic)
-        return Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
+        limits, money = limits_of(past.facts), money_of(past.facts)
+        self._parts.workers.deepen(limits.depth)
+        purse = Purse(limits, self._parts.monotonic)
+        purse.restore(past.paid)
+        run = Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
+        if money:
+            self._parts.pool.grant(run.tree, money)
+        return run
 
     def _over(self, live: Live, task: asyncio.Task[None]) -> None:
         """A run's task is done: only its record stays in memory."""

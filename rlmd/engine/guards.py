@@ -13,8 +13,8 @@ from rlmd.repl import CellReport
 
 #: Replies in a row without a cell that could run, after which the root is offered the program ``map``.
 UNRUNNABLE = 2
-#: How often outputs may come again before the root is told, and before the run is concluded.
-_TOLD_AFTER, _CONCLUDED_AFTER = 2, 5
+#: How often outputs may come again before the root is told.
+_TOLD_AFTER = 2
 #: Outputs that say little and may well come again: nothing found, nothing printed. One that was cut is no checking.
 _LEAST_OUTPUT = 8
 _NEVER_COMPILED = ("SyntaxError", "IndentationError", "TabError")
@@ -22,8 +22,13 @@ _NEVER_COMPILED = ("SyntaxError", "IndentationError", "TabError")
 
 @dataclass(slots=True)
 class Guards:
-    """``ran`` says whether any cell has ever run to its end; ``unrunnable`` counts replies in a row that could not."""
+    """``ran`` says whether any cell has ever run to its end; ``unrunnable`` counts replies in a row that could not.
 
+    Args:
+        most_repeats: How often outputs may come again before the run is concluded.
+    """
+
+    most_repeats: int
     ran: bool = False
     unrunnable: int = 0
     repeats: int = 0
@@ -49,4 +54,4 @@ class Guards:
 
     @property
     def endless(self) -> bool:
-        return self.repeats >= _CONCLUDED_AFTER
+        return self.repeats >= self.most_repeats

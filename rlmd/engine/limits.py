@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from rlmd.errors import LimitReached
+from rlmd.errors import LimitReached, NoHost, RlmdError
 from rlmd.events import Limits
 
 Claimed = Literal["turns", "sub_queries", "tokens"]
@@ -197,6 +197,13 @@ def time_is_over(limits: Limits) -> LimitReached:
     return _reached("seconds", limits.seconds, limits.seconds)
 
 
+def money_is_spent(error: NoHost) -> RlmdError:
+    """The error of a request that only money could have served: its end is a limit of the run like any other."""
+    if error.details.get("limit") != "money":
+        return error
+    return LimitReached(error.message, hint=error.hint, limit="money", allowed=0, used=0)
+
+
 def _reached(limit: str, allowed: float, used: float) -> LimitReached:
     if limit == "consecutive_errors":
         message = f"{used:g} errors in a row; the limit is {allowed:g}."
@@ -205,5 +212,9 @@ def _reached(limit: str, allowed: float, used: float) -> LimitReached:
     else:
         message = f"The limit of {allowed:g} {_WORDS[limit]} is used up."
     return LimitReached(
-        message, hint=f"Ask again with a higher limit of {limit}.", limit=limit, allowed=allowed, used=used
+        message,
+        hint=f"Continue the run, or ask with a higher limit of {limit}.",
+        limit=limit,
+        allowed=allowed,
+        used=used,
     )

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from rlmd.engine.journal import read_text
+from rlmd.engine.lasting import Lasting, lasting
 from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import told_as_lost
 from rlmd.errors import InternalError, LimitReached, RlmdError
@@ -34,6 +35,7 @@ from rlmd.events import (
     Note,
     RootFailed,
     RootReplied,
+    RunContinued,
     RunEnded,
     RunInterrupted,
     RunResumed,
@@ -72,8 +74,18 @@ _PLACES: Mapping[type, tuple[str, tuple[str, ...]]] = {
     Estimated: ("estimated", ("what", "cell")),
 }
 #: Told each time that they happen.
-_NEVER_KNOWN = (RunStarted, SessionStarted, RunInterrupted, RunResumed, RunEnded, CancelRequested, Confirmed)
-_STOPPED = "cancelled"
+_NEVER_KNOWN = (
+    RunStarted,
+    SessionStarted,
+    RunInterrupted,
+    RunResumed,
+    RunContinued,
+    RunEnded,
+    CancelRequested,
+    Confirmed,
+)
+#: Limits that cells run into, and go on.
+_OF_CELLS = ("sub_queries", "tokens", "money")
 
 
 def _place(fact: AnyFact) -> Place:
@@ -109,13 +121,20 @@ class Past:
         self._untold: list[str] = []
         self._told: dict[Place, deque[AnyFact]] = defaultdict(deque)
         self.any = bool(facts)
+        self.facts = facts
         #: Who asked that the run be cancelled, if somebody did before its last fact.
         self.cancelled: CancelRequested | None = None
         #: Seconds that the run has been going.
         self.seconds = _seconds(facts)
         #: How often it was taken up again without coming any further, the daemon having died each time.
         self.vain = _vain(facts)
-        for fact in without_stopped(facts):
+        #: How often it was continued after a limit.
+        self.continued = sum(isinstance(fact, RunContinued) for fact in facts)
+        #: Its facts as they hold, and what holds no more.
+        self.lasting: Lasting = lasting(facts)
+        #: What the purse gave for what holds no more.
+        self.paid = self.lasting.paid
+        for fact in self.lasting.facts:
             self._note(fact)
 
     def _note(self, fact: AnyFact) -> None:
@@ -136,10 +155,18 @@ class Past:
                 self.cancelled = fact
             case Confirmed():
                 self._confirmed.append(fact)
+            case RunContinued():
+                self._continue(fact)
             case _:
                 self._note_cell(fact)
         if self._is_over(fact):
             self._told[_place(fact)].append(fact)
+
+    def _continue(self, fact: RunContinued) -> None:
+        """Who continues a run has said yes to what it takes, and its root is to know of it."""
+        self._confirmed.append(Confirmed(run_id=fact.run_id, seq=fact.seq, time=fact.time, accepted=True))
+        if self._replies:
+            self._untold.append(told_as_continued(fact))
 
     def _note_cell(self, fact: AnyFact) -> None:
         match fact:
@@ -201,9 +228,10 @@ class Past:
         """The answer to a question that the run asks again; each is given once."""
         return self._confirmed.popleft() if self._confirmed else None
 
-    def limit(self, name: str) -> LimitReached | None:
-        """The limit, if it was reached."""
-        hit = self._limits.get(name)
+    @property
+    def limit_of_cells(self) -> LimitReached | None:
+        """The limit that refused something to a cell, if one did."""
+        hit = next((self._limits[name] for name in _OF_CELLS if name in self._limits), None)
         return LimitReached(hit.why, limit=hit.limit, allowed=hit.allowed) if hit else None
 
     # ── replies and outputs ─────────────────────────────────────────────────────────────────────────────────
@@ -242,35 +270,12 @@ class Past:
         return self._searches[cell]
 
 
-def without_stopped(facts: Sequence[AnyFact]) -> list[AnyFact]:
-    """Without the ends of a turn and a cell that were stopped only because the daemon did."""
-    kept: list[AnyFact] = []
-    for fact in (*facts, None):
-        if fact is None or isinstance(fact, RunInterrupted | RunResumed):  # or it was killed while it stopped
-            while kept and _is_stopped(kept[-1]):
-                kept.pop()
-        if fact is not None:
-            kept.append(fact)
-    return kept
-
-
-def _is_stopped(fact: AnyFact) -> bool:
-    if isinstance(fact, RootFailed):
-        return fact.error.kind == _STOPPED
-    return isinstance(fact, CellEnded) and fact.interrupted and fact.error == _STOPPED
-
-
-def stopped(end: RootFailed | CellEnded) -> bool:
-    """Whether a turn or cell was stopped from outside: by the time's end, where the run went on after it."""
-    return _is_stopped(end)
-
-
 def _seconds(facts: Sequence[AnyFact]) -> float:
     """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact; without
     the time that somebody was asked."""
     total, began, last = 0.0, None, 0.0
     for fact in facts:
-        if isinstance(fact, RunStarted | RunResumed) or (isinstance(fact, Estimated) and fact.asks):
+        if isinstance(fact, RunStarted | RunResumed | RunContinued) or (isinstance(fact, Estimated) and fact.asks):
             last = fact.time if isinstance(fact, Estimated) else last
             total += last - began if began is not None else 0.0
             began = None
@@ -288,6 +293,14 @@ def _vain(facts: Sequence[AnyFact]) -> int:
         elif not isinstance(fact, SessionStarted | TurnStarted | CellStarted):  # to begin is no progress
             break
     return count
+
+
+def told_as_continued(fact: RunContinued) -> str:
+    """What the root is told of limits that it has, or its cells have, run into."""
+    return (
+        f"The run had reached a limit and goes on with more; {fact.limits.sub_queries:,} sub-queries in all. What was "
+        "refused may be asked again."
+    )
 
 
 def _kinds(base: type[RlmdError]) -> dict[str, type[RlmdError]]:

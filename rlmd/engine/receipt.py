@@ -56,6 +56,8 @@ class Tally:
     cached: int = 0
     children: int = 0
     child_turns: int = 0
+    #: Turns that hold no more.
+    vain_turns: int = 0
     limit: str | None = None
     direct: bool = False
     root_replied: bool = False
@@ -95,7 +97,22 @@ class Tally:
             case CellEnded():
                 self._reached(fact.shown)
             case LimitHit():
-                self.limit = self.limit or fact.limit
+                self.limit = fact.limit
+
+    def pay(self, fact: AnyFact) -> None:
+        """What a fact cost that holds no more, because the run was continued from before it."""
+        match fact:
+            case RootReplied():
+                self.vain_turns += 1
+                self._used("root", fact.completion)
+            case SubQueryReplied():
+                self.sub_queries += 1
+                self.cached += fact.completion.source != "model"
+                self._used("sub", fact.completion)
+                self._reached(fact.spans)
+            case ChildEnded(receipt=child) if child is not None:
+                self.children += 1
+                self._add(child)
 
     @property
     def money(self) -> float:
@@ -158,7 +175,7 @@ def receipt(
         sub_queries=tally.sub_queries,
         sub_queries_cached=tally.cached,
         children=tally.children,
-        turns=tally.turns + tally.child_turns,
+        turns=tally.turns + tally.vain_turns + tally.child_turns,
         models=tuple(
             ModelUse(
                 role="root" if role == "root" else "sub",

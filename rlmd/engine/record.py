@@ -19,6 +19,7 @@ from rlmd.events import (
     Outcome,
     Pin,
     Receipt,
+    RunContinued,
     RunEnded,
     RunInterrupted,
     RunResumed,
@@ -123,6 +124,19 @@ class RunRecord:
                 )
             case RunResumed():
                 return replace(self, last_seq=fact.seq, state="running", ended=None, why=None, resumable=False)
+            case RunContinued():
+                return replace(
+                    self,
+                    last_seq=fact.seq,
+                    state="running",
+                    outcome=None,
+                    ended=None,
+                    why=None,
+                    error=None,
+                    answer=None,
+                    citations=(),
+                    receipt=None,
+                )
             case RunEnded():
                 return replace(
                     self,

@@ -50,8 +50,10 @@ class Recorder:
         """Takes up a run whose journal holds these facts: none of them is written or told again."""
         self._past = past
         self._record = fold(facts)
-        for fact in facts:
+        for fact in past.lasting.facts:
             self.tally.apply(fact)
+        for fact in past.lasting.undone:
+            self.tally.pay(fact)
 
     def add(self, kind: type[F], /, **fields: Any) -> F:
         """Makes the next fact of this kind; when this returns it is on disk and everyone was told."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from rlmd.engine.cells import error_record
 from rlmd.engine.families import STOP, Family, family_of
 from rlmd.engine.journal import clean
-from rlmd.engine.limits import time_is_over
+from rlmd.engine.lasting import stopped
+from rlmd.engine.limits import money_is_spent, time_is_over
 from rlmd.engine.parsing import Reply, read_reply
-from rlmd.engine.past import error_of, stopped
+from rlmd.engine.past import error_of
 from rlmd.engine.tokens import TokenMeter
 from rlmd.errors import NoHost, NotFound, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
 from rlmd.events import RootFailed, RootReplied, TurnStarted
@@ -158,8 +159,10 @@ class Root:
             done = await self._complete(stream, messages)
             spent = done.record.source == "model"
             tokens = done.record.prompt_tokens + done.record.completion_tokens
-        except (NoHost, NotFound, PromptTooLong):
+        except (NoHost, NotFound, PromptTooLong) as error:
             tokens = 0  # nothing was sent
+            if isinstance(error, NoHost):
+                raise money_is_spent(error) from error
             raise
         finally:
             claim.settle(spent=spent, tokens=tokens)

@@ -112,7 +112,7 @@ class Run:
             fresh=request.fresh,
             piece_chars=0,
             children=self._ask_child,
-            limit=self.past.limit("sub_queries"),
+            limit=self.past.limit_of_cells,
             past=self.past,
             held=recorder.record.held,
             confirming=self.confirming,

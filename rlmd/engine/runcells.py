@@ -11,10 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from rlmd.engine.cells import RunCellHost
+from rlmd.engine.lasting import stopped
 from rlmd.engine.limits import time_is_over
 from rlmd.engine.parts import ReplPart
 from rlmd.engine.passages import shown_in
-from rlmd.engine.past import Past, stopped
+from rlmd.engine.past import Past
 from rlmd.errors import RlmdError, SessionLost
 from rlmd.events import CellEnded, CellFinal, CellStarted, Text, digest_of
 from rlmd.repl import CellReport, Final, Name

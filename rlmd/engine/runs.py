@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,10 @@ from pathlib import Path
 import structlog
 
 from rlmd.config import Settings
-from rlmd.contexts import Collected
 from rlmd.engine.archive import Archive
 from rlmd.engine.children import Children
 from rlmd.engine.going import Going
-from rlmd.engine.lookups import Lookups
+from rlmd.engine.keeping import Keeping
 from rlmd.engine.openruns import QueryReport
 from rlmd.engine.parts import ContextsPart, Parts, PoolPart, WorkersPart
 from rlmd.engine.programs.own import OwnPrograms
@@ -30,17 +29,15 @@ from rlmd.engine.record import RunRecord
 from rlmd.engine.requests import ExecuteRequest, QueryRequest, RunRequest
 from rlmd.engine.run import Run
 from rlmd.engine.sessionends import SessionEnds
-from rlmd.engine.sessions import SessionDetail, SessionRecord, Sessions
+from rlmd.engine.sessions import Sessions
 from rlmd.engine.strategies import FOLLOW
 from rlmd.engine.waking import Waker
-from rlmd.errors import Busy, Conflict, Draining, RlmdError
+from rlmd.errors import Conflict, Draining, RlmdError
 from rlmd.events import (
     STRATEGIES,
-    CancelRequested,
     CellEnded,
     Note,
     RunEnded,
-    Strategy,
 )
 
 log = structlog.get_logger(__name__)
@@ -68,14 +65,6 @@ class ExecuteReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """How many runs and sessions went with a context."""
-
-    runs: int
-    sessions: int
-
-
-@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     runs: int
     runs_active: int
@@ -83,8 +72,8 @@ class EngineStatistics:
     draining: bool
 
 
-class Engine(Lookups):
-    """Owns runs, sessions and journals; beside looking them up, what changes them.
+class Engine(Keeping):
+    """Owns runs, sessions and journals; beside what is inherited, how runs begin.
 
     Args:
         contexts: Pins and searches contexts.
@@ -127,10 +116,8 @@ class Engine(Lookups):
             self.own_programs,
         )
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
-        self._sessions = Sessions(parts.any_private, self._ends)
-        super().__init__(archive, Going(archive, self._sessions, children.live, parts), parts)
-        self._starting = asyncio.Lock()
-        self._draining = False
+        sessions = Sessions(parts.any_private, self._ends)
+        super().__init__(archive, Going(archive, sessions, children.live, parts), sessions, parts)
         self._sweeper: asyncio.Task[None] | None = None
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,54 +196,6 @@ class Engine(Lookups):
         if strategy not in FOLLOW and strategy not in (*STRATEGIES, "open"):
             await asyncio.get_running_loop().run_in_executor(self._threads, self.own_programs.source, strategy)
 
-    async def wait(self, run_id: str, *, egress: bool = False) -> RunRecord:
-        """The run once it has ended."""
-        record = self._find(run_id, egress=egress)
-        live = self._going.of(run_id)
-        if live is not None:
-            await live.ended.wait()
-            record = self._find(run_id, egress=egress)  # it may have become private meanwhile
-        return await self._archive.whole(record)
-
-    async def cancel(self, run_id: str, why: str, *, egress: bool = False) -> RunRecord:
-        """Cancels a run; answered when it has ended. One that has ended already is returned as it is."""
-        self._find(run_id, egress=egress)
-        live = self._going.of(run_id)
-        if live is not None and live.recorder.record.active and live.run.stop("cancelled", why):
-            live.task.cancel()
-            live.recorder.add(CancelRequested, why=why)
-        return await self.wait(run_id, egress=egress)
-
-    async def confirm(
-        self, run_id: str, *, accepted: bool, strategy: Strategy | None = None, egress: bool = False
-    ) -> RunRecord:
-        """Answers what a run asks: it goes on, by another strategy if one is named, or is concluded with what it has.
-
-        Raises:
-            Conflict: It does not ask, or is part of another run, which does.
-            InvalidParams: That strategy cannot be chosen.
-        """
-        record = self._find(run_id, egress=egress)
-        if record.parent is not None:
-            raise Conflict(f"Run {run_id} is part of run {record.parent}.", hint=f"Answer {record.parent}.")
-        live = self._going.of(run_id)
-        if live is None or record.asks is None:
-            raise Conflict(f"Run {run_id} does not ask anything.", hint="run/show says how it stands.")
-        live.run.confirming.decide(accepted=accepted, strategy=strategy, why="asked by the client")
-        return self._going.current(live.recorder.record)
-
-    async def delete_run(self, run_id: str, *, egress: bool = False) -> None:
-        """Takes a run off the disk, with all that is kept of it. Raises ``NotFound``, ``Busy`` while it goes on."""
-        record = self._find(run_id, egress=egress)
-        if record.parent is not None:
-            raise Conflict(f"Run {run_id} is part of run {record.parent}.", hint=f"Delete {record.parent}.")
-        if run_id in self._going.live:
-            raise Busy(f"Run {run_id} goes on.", hint="Cancel it first.", run_id=run_id)
-        for feed in list(self._feeds):
-            if feed.run_id == run_id:
-                feed.close()
-        await self._archive.delete(run_id)
-
     # ── open runs ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def close_run(self, run_id: str, *, egress: bool = False) -> RunRecord:
@@ -307,67 +246,6 @@ class Engine(Lookups):
         return ExecuteReport(
             request.run_id, cell.ok, output, cell.cut, cell.error, final or None, cell.seconds, cell.worker_died
         )
-
-    async def sessions(self, *, egress: bool = False) -> list[SessionRecord]:
-        """The named sessions."""
-        shown = self._sessions.visible(egress=egress)
-        for session in shown:
-            await session.recall(self._parts)
-        return [session.record() for session in shown]
-
-    def session_count(self, *, egress: bool = False) -> int:
-        return len(self._sessions.visible(egress=egress))
-
-    async def session(self, name: str, *, egress: bool = False) -> SessionDetail:
-        """A named session with its variables and last questions. Raises ``NotFound``."""
-        session = self._sessions.named(name, egress=egress)
-        await session.recall(self._parts)
-        return session.detail()
-
-    async def reset_session(self, name: str, *, egress: bool = False) -> SessionDetail:
-        """Begins a session anew, without its variables and questions. Raises ``NotFound``, ``Busy``."""
-        return (await self._sessions.reset(name, egress=egress)).detail()
-
-    async def drop_session(self, name: str, *, egress: bool = False) -> None:
-        """Ends a session and forgets its names. Raises ``NotFound``, ``Busy``."""
-        await self._sessions.drop(name, egress=egress)
-
-    async def drop_context(self, name: str, *, egress: bool = False) -> Dropped:
-        """Erases a context and all that tells of it: runs that read it, sessions that held it, cached replies.
-
-        The context goes last: where this is cut short, it is still there to be dropped again.
-
-        Raises:
-            NotFound: There is none, or none that this client may know of.
-        """
-        name = self._parts.contexts.real_name(name, egress=egress)
-        async with self._starting:
-            # Children go with their parents, who hold all that they do.
-            records = [record for record in self._archive.records.values() if record.parent is None]
-            telling = [record.run_id for record in records if name in self._held(record)]
-            for run_id in telling:
-                if run_id in self._going.live:
-                    await self.cancel(run_id, f"its context {name!r} was dropped")
-            sessions = await self._sessions.drop_holding(name)
-            for run_id in telling:
-                await self.delete_run(run_id)
-            await self._parts.pool.forget(name)
-            await self._parts.contexts.drop(name, egress=False)
-        return Dropped(len(telling), sessions)
-
-    async def collect(self, *, dry_run: bool = False) -> Sequence[Collected]:
-        """Removes what has expired of the contexts, or says what would be. What a run or session names is kept."""
-        async with self._starting:  # no run begins on what is being removed
-            sessions = self._sessions.visible(egress=False)
-            held = {name for one in sessions for name in one.held}
-            held.update(name for live in self._going.live.values() for name in live.recorder.record.held)
-            pins = {(pin.context, pin.revision) for one in self._archive.records.values() for pin in one.contexts}
-            pins.update((pin.context, pin.revision) for one in sessions for pin in one.record().contexts)
-            return await self._parts.contexts.collect(held, pins, dry_run=dry_run)
-
-    def _held(self, record: RunRecord) -> tuple[str, ...]:
-        live = self._going.live.get(record.run_id)
-        return record.held if live is None else live.recorder.record.held
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────
 

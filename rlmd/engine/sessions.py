@@ -109,6 +109,13 @@ class Session:
             self.had_worker = known.log.ended > 0
             self.exchanges = [(question[:300], answer[:600]) for question, answer in known.exchanges]
 
+    async def look_back(self, *, keep_worker: bool) -> None:
+        """What is known of it is to be read from the journals anew, because one of its runs goes on from before its
+        end; without the worker, it is woken to how it stood there."""
+        self.stored = True
+        if not keep_worker:
+            await self.end_worker()
+
     async def worker(self, contexts: Sequence[PinnedContext], parts: Parts, recorder: Recorder) -> ReplPart:
         """The live worker with these contexts loaded; when there is none it is woken or made, which is recorded."""
         repl = self.repl

@@ -17,9 +17,10 @@ import structlog
 
 from rlmd.engine.child_asking import answer_of, child_digest
 from rlmd.engine.journal import clean, read_facts, read_text
+from rlmd.engine.lasting import lasting
 from rlmd.engine.parts import ContextsPart, PinnedContext, ReplPart, WorkersPart
 from rlmd.engine.passages import passages_of
-from rlmd.engine.past import SubQueryEnd, without_stopped
+from rlmd.engine.past import SubQueryEnd
 from rlmd.engine.runfolder import RunFolder
 from rlmd.engine.sessionlog import CellOfRun, SessionLog, by_run
 from rlmd.engine.typed_asking import TypedAsking
@@ -281,7 +282,7 @@ def _recalled(folders: Sequence[RunFolder]) -> Recalled:
     for folder in folders:
         question = Text(chars=0, text="")
         try:
-            facts = read_facts(folder).facts
+            facts = lasting(read_facts(folder).facts, stops=False).facts
         except RlmdError as error:
             logger.warning("journal not read", run_id=folder.name, error=type(error).__name__)
             continue
@@ -313,7 +314,7 @@ def _past_cells(log: SessionLog, folder: Callable[[str], RunFolder]) -> list[_Pa
 
 
 def _read_cells(run_id: str, folder: RunFolder, wanted: set[CellOfRun], found: dict[CellOfRun, _PastCell]) -> None:
-    facts = without_stopped(read_facts(folder).facts)
+    facts = lasting(read_facts(folder).facts).facts
     started: dict[int, CellStarted] = {}
     replies: dict[int, dict[tuple[str, int], SubQueryReply | SubQueryFailure]] = {}
     pins: tuple[Pin, ...] = ()

@@ -63,6 +63,8 @@ class Budget:
         self._spent: defaultdict[str, int] = defaultdict(int)
         self._reserved: defaultdict[str, int] = defaultdict(int)
         self._allowed: set[str] = set()
+        #: Dollars that single runs may spend beyond what each may.
+        self._granted: dict[str, float] = {}
         #: Why nothing at all may be spent.
         self.blocked = ""
 
@@ -86,6 +88,10 @@ class Budget:
     def allow(self, tree: str) -> None:
         """The user said that this run may spend, where that is asked for."""
         self._allowed.add(tree)
+
+    def grant(self, tree: str, dollars: float) -> None:
+        """So much may this run spend beyond what each may; day and month hold all the same."""
+        self._granted[tree] = dollars
 
     # ── reserving and settling ──────────────────────────────────────────────────────────────────────────────
 
@@ -136,7 +142,7 @@ class Budget:
         day = self._day(self._clock())
         names = {"day": day, "month": day[:7]} | ({"run": f"run {tree}"} if tree else {})
         return [
-            Account(kind, self._limits[kind], self._spent[name] / NANO, self._reserved[name] / NANO)
+            Account(kind, self._limit(kind, tree), self._spent[name] / NANO, self._reserved[name] / NANO)
             for kind, name in names.items()
         ]
 
@@ -156,8 +162,13 @@ class Budget:
     def _limited(self, tree: str) -> Iterable[tuple[str, int]]:
         day = self._day(self._clock())
         for kind, name in (("run", f"run {tree}"), ("day", day), ("month", day[:7])):
-            if (limit := self._limits[kind]) is not None:
+            if (limit := self._limit(kind, tree)) is not None:
                 yield name, round(limit * NANO)
+
+    def _limit(self, kind: str, tree: str | None) -> float | None:
+        limit = self._limits[kind]
+        granted = self._granted.get(tree or "", 0.0) if kind == "run" else 0.0
+        return None if limit is None else limit + granted
 
     def _day(self, at: float) -> str:
         return datetime.fromtimestamp(at, self._zone).date().isoformat()

@@ -293,7 +293,8 @@ class Dispatcher:
             hosts = [host for host in hosts if all(target.host != host.name for target in ticket.work.costs)]
             paid = f"those that cost money: {self._budget.why_not(ticket.work.run)}"
             said = "; ".join([*(f"{host.name}: {host.trouble or 'has not answered yet'}" for host in hosts), paid])
-            return NoHost(f"No host may take this request: {said}.", hint="`rlmctl budget` shows what was spent.")
+            hint = "`rlmctl budget` shows what was spent."
+            return NoHost(f"No host may take this request: {said}.", hint=hint, limit="money")
         said = "; ".join(f"{host.name}: {host.trouble or 'has not answered yet'}" for host in hosts)
         return NoHost(
             f"No host that may take this request is up ({said or 'none is left'})".replace(".)", ")") + ".",

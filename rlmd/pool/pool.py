@@ -377,6 +377,11 @@ class Pool:
         self._budget.allow(tree)
         self._dispatcher.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
+    def grant(self, tree: str, dollars: float) -> None:
+        """The user said that this run may spend so much more than any run, in all."""
+        self._budget.grant(tree, dollars)
+        self.allow_spending(tree)
+
     @property
     def spending_blocked(self) -> str:
         """Why nothing may be spent at all; empty as a rule."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from rlmd.events import AnyFact, Delta, RunEnded
+from rlmd.events import AnyFact, Delta
 from rlmd.wire.methods import RunGap
 from rlmd.wire.outbox import Outbox, notification, notification_of
 
@@ -61,8 +61,6 @@ class Follower:
             self._forget_closed(fact, stream)
         if self._gap is not None or not self._offer(fact):
             self._widen(fact.seq)
-        if isinstance(fact, RunEnded):
-            self.close()
 
     def delta(self, delta: Delta) -> None:
         if not self._deltas:

@@ -188,6 +188,63 @@ async def test_a_model_answers_and_its_quotes_are_checked(
     assert lines[-1] == '[2] not found in the text: "the miller confessed it"'
 
 
+async def test_a_run_that_a_limit_ended_is_continued_from_the_shell(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    """It says how; then facts go on, the daemon is killed in the middle, and the whole can be followed once more."""
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    daemon = await start_daemon()
+    shell = Shell(folders)
+    look, more = "```repl\nx = len(documents)\nprint(x)\n```", "```repl\ny = x + 40\nprint(y)\n```"
+    ollama.script("root", [look, "It has two documents."])
+    asked = await shell("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=1", "How many?")
+    assert asked.status == 3, asked.err
+    told = asked.err.partition("rlmctl run continue ")[2].split()[0]
+    wrong = await shell("run", "continue", told, "--minutes", "3")
+    assert wrong.status == 2
+    assert "limit of turns" in wrong.err
+    ollama.script("root", [more, Scripted("FINAL_VAR(y)", fault="hang", after=2)])
+    left = await shell("run", "continue", told, "--turns", "4", "--detach")
+    assert (left.status, left.out) == (0, ""), left.err
+    again = await shell("run", "continue", told)
+    assert again.status == 1
+    assert "goes on" in again.err
+    await ollama.until(lambda: len(ollama.seen) == 4)
+    await daemon.kill()
+    ollama.script("root", ["FINAL_VAR(y)"])
+    await start_daemon()
+    followed = await shell("run", "attach", told)
+    assert (followed.status, followed.out) == (0, "42\n"), followed.err
+    assert "run continue" not in followed.err
+    facts = [json.loads(line) for line in (await shell("run", "show", "--events", told)).out.splitlines()]
+    assert [fact["seq"] for fact in facts] == list(range(1, len(facts) + 1))
+    kinds = [fact["type"] for fact in facts]
+    assert (kinds.count("run_ended"), kinds.count("run_continued"), kinds.count("run_resumed")) == (2, 1, 1)
+    done = await shell("run", "continue", told)
+    assert done.status == 1
+    assert "ended by itself" in done.err
+    page = await shell("run", "export", told)
+    assert "continued after its limit of turns" in page.out
+
+
+async def test_a_continued_run_is_told_from_there(
+    start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
+) -> None:
+    folders.write_config(config_of([Host("m40", ollama.url, models={"root": 8192})]))
+    await start_daemon()
+    shell = Shell(folders)
+    ollama.script("root", ["```repl\nx = 42\nprint(x)\n```", "A last word."])
+    arguments = ("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=1", "--events", "How many?")
+    before = [json.loads(line) for line in (await shell(*arguments)).out.splitlines()]
+    ollama.script("root", ["FINAL_VAR(x)"])
+    told = await shell("run", "continue", before[0]["run_id"], "--events")
+    assert told.status == 0, told.err
+    facts = [json.loads(line) for line in told.out.splitlines()]
+    assert (facts[0]["type"], facts[0]["seq"]) == ("run_continued", len(before) + 1)
+    assert facts[0]["limits"]["turns"] == 2
+    assert (facts[-1]["type"], facts[-1]["answer"]["text"]) == ("run_ended", "42")
+
+
 async def test_ctrl_c_twice_ends_the_run_at_the_daemon(
     start_daemon: StartDaemon, folders: Folders, ollama: FakeOllama, village: Path
 ) -> None:

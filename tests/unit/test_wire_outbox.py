@@ -166,6 +166,7 @@ async def test_the_end_in_a_gap_is_told(rig: Rig) -> None:
     for n in range(1, 20):
         follower.fact(note(RUN, n, "x" * 100))
     follower.fact(run_ended(RUN, 20))
+    follower.ended()
     assert rig.ends == 1
     last = (await rig.drained())[-1]
     assert last["method"] == "run/gap"
@@ -231,5 +232,6 @@ async def test_closing_closes_the_subscription_whichever_comes_first(rig: Rig) -
     assert (early.closed, rig.ends) == (1, 1)
     follower = rig.follower()
     follower.fact(run_ended(RUN, 1))
+    follower.ended()
     follower.attached(late)
     assert late.closed == 1

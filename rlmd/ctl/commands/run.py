@@ -134,6 +134,54 @@ def confirm(
     with_daemon(work)
 
 
+@app.command("continue")
+def continue_run(
+    run: options.RunId,
+    turns: Annotated[int, typer.Option("--turns", metavar="N", min=0, help="More turns.")] = 0,
+    sub_queries: Annotated[int, typer.Option("--sub-queries", metavar="N", min=0, help="More sub-queries.")] = 0,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=0, help="More tokens.")] = 0,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0, help="More time.")] = 0,
+    errors: Annotated[int, typer.Option("--errors", metavar="N", min=0, help="More errors in a row.")] = 0,
+    budget: Annotated[
+        float, typer.Option("--budget", metavar="DOLLARS", min=0, help="More money, above budget.run.")
+    ] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it to run.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print run, answer, citations and receipt as JSON.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Print each fact as a line of JSON as it comes.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Go on with a run that ended at a limit, from there. Without an amount it gets of that limit once more what it
+    had."""
+    if sum((json, events, detach)) > 1:
+        raise options.usage_error("--json, --events and --detach exclude one another.")
+
+    async def work(client: Client, output: Output) -> Exit:
+        from rlmd.ctl.following import follow_to_end
+        from rlmd.wire.methods import ContinueParams, RunIdParams
+
+        run_id = await options.resolve_run(client, run)
+        known = (await client.call("run/show", RunIdParams(run_id=run_id))).run
+        params = ContinueParams(
+            run_id=run_id,
+            turns=turns,
+            sub_queries=sub_queries,
+            tokens=tokens,
+            seconds=60 * minutes,
+            consecutive_errors=errors,
+            money=budget,
+            last_seq=known.last_seq,
+            attach=not detach,
+        )
+        if detach:
+            await client.call("run/continue", params)
+            output.remark(f"The run goes on. To come back: rlmctl run attach {run_id[:8]}", None)
+            return Exit.DONE
+        async with client.continue_run(params) as follower:
+            return await follow_to_end(client, follower, output, "json" if json else "events" if events else "text")
+
+    with_daemon(work, quiet=quiet)
+
+
 @app.command()
 def export(
     run: options.RunId,

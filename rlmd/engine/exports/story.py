@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rlmd.engine.history import elide
 from rlmd.engine.journal import read_facts, read_text
-from rlmd.engine.past import without_stopped
+from rlmd.engine.lasting import lasting
 from rlmd.engine.record import RunRecord, fold
 from rlmd.engine.runfolder import RunFolder
 from rlmd.errors import RlmdError
@@ -20,6 +20,7 @@ from rlmd.events import (
     Note,
     RootFailed,
     RootReplied,
+    RunContinued,
     RunInterrupted,
     RunResumed,
     RunStarted,
@@ -97,7 +98,7 @@ def story_of(folder: RunFolder) -> Story:
     facts = read_facts(folder).facts
     record = fold(facts)
     teller = _Teller(folder)
-    for fact in without_stopped(facts):
+    for fact in lasting(facts).facts:
         teller.tell(fact)
     started = next(fact for fact in facts if isinstance(fact, RunStarted))
     return Story(
@@ -199,6 +200,8 @@ def _remark(fact: AnyFact) -> str:
             return fact.why
         case Note():
             return fact.text
+        case RunContinued():
+            return f"The run was continued after its limit of {fact.limit.replace('_', '-')}."
         case RunResumed():
             return f"The run was taken up again: {fact.why}."
         case SessionStarted() if fact.lost:

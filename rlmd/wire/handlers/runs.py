@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from rlmd.engine import Engine, LimitRequest, OpenRequest, QueryRequest, RunRecord, RunRequest
+from rlmd.engine import ContinueRequest, Engine, LimitRequest, OpenRequest, QueryRequest, RunRecord, RunRequest
 from rlmd.errors import InvalidParams, NotFound, RlmdError
+from rlmd.events import More
 from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
@@ -33,6 +34,7 @@ class RunHandlers:
             "run/detach": self.detach,
             "run/cancel": self.cancel,
             "run/confirm": self.confirm,
+            "run/continue": self.continue_,
             "run/list": self.list,
             "run/show": self.show,
             "run/fetch": self.fetch,
@@ -57,6 +59,16 @@ class RunHandlers:
         return run_info(
             await self._engine.confirm(params.run_id, accepted=accepted, strategy=params.strategy, egress=client.egress)
         )
+
+    async def continue_(self, client: Connection, params: m.ContinueParams) -> m.RunInfo:
+        more = More.model_validate(params.model_dump(include=set(More.model_fields)))
+        await self._engine.look_for(params.run_id)
+        last = params.last_seq or self._engine.run(params.run_id, egress=client.egress).last_seq
+        request = ContinueRequest(params.run_id, more, params.last_seq)
+        record = await self._engine.continue_run(request, egress=client.egress)
+        if params.attach and record.run_id not in client.following:
+            self._follow(client, record.run_id, last + 1, deltas=True)
+        return run_info(record)
 
     async def _begin(self, client: Connection, params: m.RunParams) -> RunRecord:
         record = await self._engine.start_run(_request(params), egress=client.egress)

@@ -148,6 +148,26 @@ class ConfirmParams(Params):
     strategy: Strategy | None = None
 
 
+class ContinueParams(Params):
+    """What a run that ended at a limit (its receipt's ``limit``) gets on top of what it had; without any amount, of
+    that limit once more what it had at first. What was used stays used. ``money``: dollars above ``budget.run``.
+
+    It goes on under its id, from the limit on: what came after it holds no more, and the fact ``run_continued`` says
+    so. ``last_seq``: the run's, as this client knows it; asked again with it, such as after a lost connection, it is
+    done once. ``attach``: send this connection the facts from ``run_continued`` on.
+    """
+
+    run_id: str
+    turns: int = Field(0, ge=0, le=10_000)
+    sub_queries: int = Field(0, ge=0, le=10_000_000)
+    tokens: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+    consecutive_errors: int = Field(0, ge=0, le=1000)
+    money: float = Field(0.0, ge=0)
+    last_seq: int | None = Field(None, ge=1)
+    attach: bool = True
+
+
 class RunListParams(Params):
     state: RunState | None = None
     limit: int = Field(50, ge=1, le=10_000)
@@ -211,6 +231,7 @@ METHODS = (
     Method("run/detach", RunIdParams, Done, "Stops following; the run goes on."),
     Method("run/cancel", CancelParams, RunInfo, "Cancels a run; answered when it has ended."),
     Method("run/confirm", ConfirmParams, RunInfo, "Answers a run that waits as `asking`, because it would take long."),
+    Method("run/continue", ContinueParams, RunInfo, "Gives a run that ended at a limit more, and it goes on."),
     Method("run/list", RunListParams, RunListResult, "Lists runs, newest first."),
     Method("run/show", RunIdParams, RunResult, "Shows a run with answer, citations and receipt."),
     Method("run/export", ExportParams, ExportResult, "Gives a run in another form, such as a page for a browser."),
