@@ -165,8 +165,9 @@ daemon listens."
         (rlm--check-owner (rlm--client-address client))
         (setf (rlm--client-connection client)
               (rlm--make-connection (rlm--client-socket client) (rlm--client-address client)
-                                    (lambda (_) (rlm--guarded #'rlm--lost client)))
-              (rlm--client-state client) 'connecting)
+                                    (lambda (_) (rlm--guarded #'rlm--lost client))))
+        (rlm--check-open (rlm--client-connection client))
+        (setf (rlm--client-state client) 'connecting)
         (rlm--handshake client)
         nil)
     (error
@@ -193,6 +194,15 @@ daemon listens."
          (owner (file-attribute-user-id (file-attributes socket))))
     (unless (memq owner (list nil 0 (user-uid)))
       (error "The socket belongs to user %s, not to you (%d)" owner (user-uid)))))
+
+(defun rlm--check-open (connection)
+  "Signal an error if the other end of CONNECTION has closed it already.
+So does ssh where no daemon is.  To write to it then would end an
+Emacs that runs in batch mode, by the signal SIGPIPE."
+  (let ((process (jsonrpc--process connection)))
+    (accept-process-output process 0 nil 1) ; no timers meanwhile
+    (unless (process-live-p process)
+      (error "it was closed at once"))))
 
 (defun rlm--reason (err)
   "Return the reason that the signalled ERR gives, without its frame."

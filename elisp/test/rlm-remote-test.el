@@ -116,6 +116,55 @@ What is on its way is not left on the disk; the same text is not sent again."
           (rlm-test-await (eq 'lost (rlm-run-link run)))
           (should (string-match-p "398 399 400 and that is all" (rlm-test-complete buffer))))))))
 
+(ert-deftest rlm-remote-nobody-there-says-what-to-do ()
+  "No daemon there, no such host, no such way: an error with its reason, nothing left over."
+  (rlm-test-with-home
+    (rlm-test-ssh)
+    (unwind-protect
+        (progn
+          (let ((rlm-socket (concat "/ssh:box:" rlm-test-folder "/none.sock")))
+            (should (string-match-p "No rlmd listens at .*rlmd\\.socket"
+                                    (cadr (should-error (rlm-call-sync "daemon/status" nil :timeout rlm-test-patience)
+                                                        :type 'user-error)))))
+          (let ((rlm-socket "/ssh:nowhere.invalid:/s"))
+            (should (string-match-p "ssh cannot reach nowhere\\.invalid: .*BatchMode"
+                                    (cadr (should-error (rlm-call-sync "daemon/status" nil :timeout rlm-test-patience)
+                                                        :type 'user-error)))))
+          (dolist (socket '("/sudo:root@box:/s" "/ssh:one|ssh:two:/s"))
+            (let ((rlm-socket socket))
+              (should-error (rlm-call-sync "daemon/status" nil) :type 'user-error))))
+      (rlm-test-tunnels-close))
+    (rlm-test-await (null (directory-files (getenv "XDG_RUNTIME_DIR") nil "\\`rlm-")))))
+
+;; What a batch Emacs does: it is not spared SIGPIPE, as others are.
+(defconst rlm-test-asks-in-vain
+  "(progn
+     (require 'rlm-rpc)
+     ;; The other end has closed before we come to write.
+     (advice-add 'rlm--make-connection :after (lambda (&rest _) (call-process \"sleep\" nil nil nil \"0.5\")))
+     (condition-case err
+         (rlm-call-sync \"daemon/status\" nil :socket %S)
+       (user-error (princ (cadr err)))))"
+  "A program that asks the daemon at a socket, and prints the error.")
+
+(ert-deftest rlm-remote-a-connection-that-closes-at-once-kills-no-batch-emacs ()
+  "Where ssh listens and no daemon does, nothing is written: SIGPIPE would end Emacs."
+  (rlm-test-with-home
+    (let* ((socket (expand-file-name "closing.sock" rlm-test-folder))
+           (server (make-network-process :name "closing" :server t :family 'local :service socket
+                                         :noquery t :sentinel (lambda (process _) (delete-process process))))
+           (emacs (expand-file-name invocation-name invocation-directory))
+           (process (rlm-test-spawn "batch" "env" "--default-signal=PIPE" emacs "-Q" "--batch"
+                                    "-L" (expand-file-name "elisp" rlm-test-root)
+                                    "--eval" (format rlm-test-asks-in-vain socket))))
+      (unwind-protect
+          (progn
+            (rlm-test-await (not (process-live-p process)))
+            (should (equal 'exit (process-status process)))
+            (should (string-match-p "it was closed at once"
+                                    (rlm-test-output process))))
+        (delete-process server)))))
+
 (ert-deftest rlm-remote-a-tramp-buffer ()
   "The text of a file on another machine is asked of the daemon here."
   (rlm-test-with-daemon (:scripts '(("root" . ("> the NEEDLE lies\nIt lies."))))
