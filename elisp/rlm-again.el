@@ -68,6 +68,24 @@ The daemon says which of them its configuration lets lead a run."
         (push (concat (plist-get host :name) "/" (plist-get model :name)) names)))
     (nreverse names)))
 
+(defun rlm--read-strategy (prompt &optional initial history)
+  "Read with PROMPT a strategy or a program of the user.
+INITIAL and HISTORY as in `completing-read'."
+  (let* ((ways (append rlm--strategies (rlm--programs)))
+         (completion-extra-properties
+          (list :annotation-function
+                (lambda (name) (concat "  " (cdr (assoc name ways)))))))
+    (completing-read prompt ways nil t initial history)))
+
+(defun rlm--programs ()
+  "Return an alist of the user's programs that can be asked for: name, summary.
+Nil if the daemon cannot tell."
+  (let (programs)
+    (seq-doseq (program (plist-get (ignore-errors (rlm-call-sync "program/list" nil)) :programs))
+      (unless (plist-get program :problem)
+        (push (cons (plist-get program :name) (plist-get program :summary)) programs)))
+    (nreverse programs)))
+
 (defun rlm-compare (one two)
   "Compare the answers of the runs ONE and TWO with Ediff."
   (interactive

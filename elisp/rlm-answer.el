@@ -143,14 +143,20 @@
        (force-mode-line-update))))
 
 (defun rlm--answer-delta (text piece)
-  "Show that TEXT has grown by PIECE, or has changed if that is nil.
-Only what root models write is shown; of several texts the newest."
-  (when (eq (rlm--text-kind text) 'root)
-    (if (and piece (eq text rlm--answer-text))
-        (rlm--stream-write rlm--answer-stream piece)
-      (setq rlm--answer-text text)
-      (rlm--stream-reset rlm--answer-stream)
-      (rlm--stream-write rlm--answer-stream (rlm--text-string text)))))
+  "Show that TEXT has grown by PIECE, or has changed if that is nil."
+  (setq rlm--answer-text (rlm--stream-show rlm--answer-stream rlm--answer-text text piece)))
+
+(defun rlm--stream-show (stream shown text piece)
+  "Have STREAM, which shows SHOWN, follow TEXT; return what it shows now.
+TEXT, an `rlm--text', has grown by PIECE, or has changed if that is
+nil.  Only what root models write is shown; of several texts the newest."
+  (cond ((not (eq (rlm--text-kind text) 'root)) shown)
+        ((and piece (eq text shown))
+         (rlm--stream-write stream piece)
+         text)
+        (t (rlm--stream-reset stream)
+           (rlm--stream-write stream (rlm--text-string text))
+           text)))
 
 (defun rlm--answer-ended (run)
   "Complete the current answer buffer: RUN is over."

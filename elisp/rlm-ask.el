@@ -14,6 +14,7 @@
 (require 'rlm-rpc)
 (require 'rlm-run)
 (require 'rlm-fold)
+(require 'rlm-choice)
 (require 'rlm-context)
 (require 'rlm-dwim)
 (require 'cl-lib)
@@ -31,12 +32,9 @@
 
 ;;;; Asking
 
-(defvar rlm--choices nil
-  "Keyword arguments for `rlm-query' that the menu has chosen.")
-
 ;;;###autoload
 (cl-defun rlm-query (question source &key callback display
-                              strategy root sub session limits fresh schema)
+                              profile strategy root sub session limits fresh schema)
   "Ask QUESTION of SOURCE; return the run, an `rlm-run', at once.
 SOURCE is a buffer (its accessible part), a string, a list
 \(BUFFER START END), or a list of such.  CALLBACK is called with the
@@ -46,9 +44,10 @@ DISPLAY the answer streams into a buffer of its own, which is
 displayed; if that is `echo' the answer is shown in the echo area
 and put into the kill ring instead.
 
-STRATEGY, ROOT, SUB and LIMITS are as the options `rlm-strategy',
-`rlm-root-models', `rlm-sub-models' and `rlm-limits', and replace
-them.  SESSION is the name of a session whose names the run finds;
+PROFILE is the name of one of `rlm-profiles'.  STRATEGY, ROOT, SUB
+and LIMITS are as the options `rlm-strategy', `rlm-root-models',
+`rlm-sub-models' and `rlm-limits', and count before the profile and
+these.  SESSION is the name of a session whose names the run finds;
 FRESH non-nil means that no sub-query is answered from the cache.
 SCHEMA, a JSON Schema as a plist, has the answer be JSON that fits it.
 
@@ -60,9 +59,12 @@ last.  With a negative one the answer goes to the echo area."
                                 (if (eq current-prefix-arg '-) 'echo t)))
   (when (string-blank-p question)
     (user-error "There is no question"))
-  (let* ((sources (rlm--sources-of source))
-         (session (or session (plist-get rlm--choices :session)))
-         (own (and (eq display t) (null session)))
+  (let* ((chosen (rlm--choices-with
+                  (list :profile profile :strategy strategy :root root :sub sub
+                        :session session :limits limits :fresh fresh)))
+         (sources (mapcar (if (plist-get chosen :private) #'rlm--source-closed #'identity)
+                          (rlm--sources-of source)))
+         (own (and (eq display t) (null (plist-get chosen :session))))
          (run (rlm--run-make
                :id (rlm--new-id)
                :socket (rlm-socket-path)
@@ -70,8 +72,9 @@ last.  With a negative one the answer goes to the echo area."
                :sources sources
                :begin #'rlm--begin
                :params (append
-                        (rlm--params strategy root sub limits fresh
-                                     (or session (and own (rlm--session-name))))
+                        (rlm--params (if own
+                                         (plist-put chosen :session (rlm--session-name))
+                                       chosen))
                         (when schema (list :schema schema))))))
     (setf (rlm-run-session-own run) own)
     (when callback
@@ -111,20 +114,6 @@ failed run, and one that has not ended after TIMEOUT seconds, is a
           ((string-empty-p (or (rlm-run-answer run) ""))
            (user-error "No answer: %s" (or (rlm-run-why run) (rlm-run-state run))))
           (t (rlm-run-answer run)))))
-
-(defun rlm--params (strategy root sub limits fresh session)
-  "Return what run/start is given.
-STRATEGY, ROOT, SUB, LIMITS, FRESH and SESSION as in `rlm-query'."
-  (append
-   (list :strategy (or strategy (plist-get rlm--choices :strategy) rlm-strategy))
-   (when-let ((models (or root (plist-get rlm--choices :root) rlm-root-models)))
-     (list :root (vconcat (ensure-list models))))
-   (when-let ((models (or sub (plist-get rlm--choices :sub) rlm-sub-models)))
-     (list :sub (vconcat (ensure-list models))))
-   (when-let ((limits (or limits (plist-get rlm--choices :limits) rlm-limits)))
-     (list :limits limits))
-   (when session (list :session session))
-   (when (or fresh (plist-get rlm--choices :fresh)) (list :fresh t))))
 
 (defun rlm--session-name ()
   "Return a name that no session has."

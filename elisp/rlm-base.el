@@ -22,41 +22,6 @@
 (defconst rlm-version "0.1.0"
   "The version of this package.")
 
-;;;; Options of every question
-
-(defcustom rlm-strategy "auto"
-  "How questions are answered.
-\"auto\" lets the daemon choose by the size of the text."
-  :type '(choice (const :tag "Let the daemon choose" "auto")
-                 (const :tag "One completion over the whole text" "direct")
-                 (const :tag "A model that writes programs" "rlm")
-                 (const :tag "The question to each piece, then combine" "map")
-                 (const :tag "Search and quote, no model" "quote"))
-  :group 'rlm
-  :package-version '(rlm . "0.1.0"))
-
-(defcustom rlm-root-models nil
-  "The models that may lead a run, as \"host/model\", the preferred one first.
-Nil leaves the choice to the daemon's configuration."
-  :type '(repeat string)
-  :group 'rlm
-  :package-version '(rlm . "0.1.0"))
-
-(defcustom rlm-sub-models nil
-  "The models that may read pieces, as \"host/model\".
-Nil leaves the choice to the daemon's configuration."
-  :type '(repeat string)
-  :group 'rlm
-  :package-version '(rlm . "0.1.0"))
-
-(defcustom rlm-limits nil
-  "What a run may use, a plist; nil leaves that to the daemon.
-The keys are :turns, :sub_queries, :seconds and :consecutive_errors."
-  :type '(plist :options ((:turns natnum) (:sub_queries natnum)
-                          (:seconds number) (:consecutive_errors natnum)))
-  :group 'rlm
-  :package-version '(rlm . "0.1.0"))
-
 ;;;; Errors
 
 ;; An error is a plist (:code :message :hint :kind), as the daemon

@@ -93,6 +93,19 @@ In a private buffer it is private: it may well be from there."
   "Return the source for the context NAME that the daemon has."
   (rlm--source-make :name name :label name :stored t :chars nil))
 
+(defun rlm--source-closed (source)
+  "Return a source for the text of SOURCE that is private.
+Of a context that the daemon has, that is for the daemon to say."
+  (cond
+   ((rlm-source-private source) source)
+   ((rlm-source-stored source)
+    (user-error "The context %s is kept as it is; to make it private: rlmctl context flags %s --private"
+                (rlm-source-name source) (rlm-source-name source)))
+   (t (let ((closed (copy-rlm-source source)))
+        (setf (rlm-source-private closed) t
+              (rlm-source-name closed) nil)
+        closed))))
+
 (defun rlm--path-private-p (path)
   "Return non-nil if directory-local variables make PATH private."
   (with-temp-buffer

@@ -79,7 +79,14 @@ counts; if none does it is the buffer."
   (mapcar #'rlm--source-again sources))
 
 (defun rlm--source-again (source)
-  "Return SOURCE as its text is now."
+  "Return SOURCE as its text is now; it stays private if it was."
+  (let ((now (rlm--source-anew source)))
+    (if (and (rlm-source-private source) (not (rlm-source-private now)))
+        (rlm--source-closed now)
+      now)))
+
+(defun rlm--source-anew (source)
+  "Return a source for the text of SOURCE as it is now."
   (cond
    ((rlm-source-stored source) source)
    ((rlm-source-paths source)

@@ -43,6 +43,12 @@ Nil means those of `rlm-root-models'."
   :group 'rlm
   :package-version '(rlm . "0.1.0"))
 
+(defcustom rlm-magit-profile "fast"
+  "The profile that commit messages are written with; see `rlm-profiles'."
+  :type '(choice (const :tag "As other questions" nil) string)
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
 (defconst rlm--magit-messages 12
   "How many earlier commit messages show the manner.")
 
@@ -163,7 +169,7 @@ goes to the kill ring instead."
          (source (rlm--magit-staged)))
     (message "A message is being written…")
     (rlm-query rlm--magit-question source
-               :root rlm-magit-models :schema rlm--magit-schema
+               :profile rlm-magit-profile :root rlm-magit-models :schema rlm--magit-schema
                :callback (lambda (run) (rlm--magit-written run buffer)))))
 
 (defun rlm--magit-written (run buffer)

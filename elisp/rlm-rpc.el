@@ -33,6 +33,8 @@
 (declare-function rlm--tunnel-live-p "rlm-tunnel" (tunnel))
 (declare-function rlm--tunnel-close "rlm-tunnel" (tunnel))
 (declare-function rlm--tunnel-open "rlm-tunnel" (remote success failure))
+(declare-function rlm--tunnel-probe "rlm-tunnel" (remote socket success failure))
+(declare-function rlm--tunnel-nobody "rlm-tunnel" (remote))
 (declare-function rlm--tunnel-socket "rlm-tunnel" (tunnel) t)
 
 (defcustom rlm-log-events nil
@@ -115,17 +117,14 @@ daemon that is not there and cannot be started is a `user-error'."
 (defun rlm--open-there (client)
   "Connect CLIENT to the daemon on another machine, by a tunnel."
   (require 'rlm-tunnel)
-  (let ((problem (if (rlm--tunnel-live-p (rlm--client-tunnel client))
-                     (rlm--try-connect client)
-                   (rlm--tunnel-close (rlm--client-tunnel client))
-                   (setf (rlm--client-tunnel client)
-                         (rlm--tunnel-open (rlm--client-socket client)
-                                           (lambda () (rlm--started client))
-                                           (lambda (error) (rlm--refused client error)))
-                         (rlm--client-state client) 'starting)
-                   nil)))
-    (when problem
-      (user-error "%s" (rlm-error-text problem)))))
+  (let ((remote (rlm--client-socket client))
+        (success (lambda () (rlm--started client)))
+        (failure (lambda (error) (rlm--refused client error))))
+    (if (rlm--tunnel-live-p (rlm--client-tunnel client))
+        (rlm--tunnel-probe remote (rlm--client-address client) success failure)
+      (rlm--tunnel-close (rlm--client-tunnel client))
+      (setf (rlm--client-tunnel client) (rlm--tunnel-open remote success failure)))
+    (setf (rlm--client-state client) 'starting)))
 
 (defun rlm--client-address (client)
   "Return the socket on this machine that leads to CLIENT's daemon."
@@ -310,8 +309,7 @@ Emacs that runs in batch mode, by the signal SIGPIPE."
   "Return the error of CLIENT's connection that ended before a word was said."
   (let ((socket (rlm--client-socket client)))
     (if (file-remote-p socket)
-        (rlm--problem (format "No rlmd listens at %s." socket)
-                      "Start it there: systemctl --user enable --now rlmd.socket")
+        (rlm--tunnel-nobody socket)
       (rlm--problem "rlmd closed the connection at once."
                     "Look at it with: journalctl --user -u rlmd"))))
 

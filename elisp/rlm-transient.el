@@ -42,7 +42,9 @@
                            (list :turns turns))
                          (when-let ((seconds (funcall number "--seconds=")))
                            (list :seconds seconds)))))
-    (append (when-let ((strategy (funcall value "--strategy=")))
+    (append (when-let ((profile (funcall value "--profile=")))
+              (list :profile profile))
+            (when-let ((strategy (funcall value "--strategy=")))
               (list :strategy strategy))
             (when-let ((root (funcall value "--root=")))
               (list :root (list root)))
@@ -95,6 +97,10 @@
   "Read a model with PROMPT, INITIAL and HISTORY."
   (completing-read prompt (rlm--models) nil nil initial history))
 
+(defun rlm--menu-read-profile (prompt initial history)
+  "Read the name of a profile with PROMPT, INITIAL and HISTORY."
+  (completing-read prompt (mapcar #'car rlm-profiles) nil t initial history))
+
 (defun rlm--menu-read-session (prompt initial history)
   "Read a session's name, old or new, with PROMPT, INITIAL and HISTORY."
   (completing-read prompt
@@ -116,7 +122,8 @@
     ("l" "the last text" rlm-menu-last)
     ("e" "write it at length" rlm-menu-compose)]
    ["With"
-    ("-s" "Strategy" "--strategy=" :choices ("auto" "direct" "rlm" "map" "quote"))
+    ("-p" "Profile" "--profile=" :reader rlm--menu-read-profile)
+    ("-s" "Strategy" "--strategy=" :reader rlm--read-strategy)
     ("-m" "Root model" "--root=" :reader rlm--menu-read-model)
     ("-u" "Sub-model" "--sub=" :reader rlm--menu-read-model)
     ("-n" "Session" "--session=" :reader rlm--menu-read-session)

@@ -9,6 +9,11 @@
 ;; /ssh:box:/run/user/1000/rlmd/rlmd.sock, ssh carries a socket of ours
 ;; to that one.  ssh must get in without asking: nobody would see its
 ;; question.  Nothing here waits.
+;;
+;; ssh listens here before it knows whether anybody listens there, and
+;; closes what it cannot carry.  So a connection that says nothing goes
+;; first, and only if it lasts is there one that is written to: to
+;; write to one that is closed ends a batch Emacs, by SIGPIPE.
 
 ;;; Code:
 
@@ -25,6 +30,11 @@ It must not ask for a password: use keys and an agent."
 
 (defconst rlm--tunnel-timeout 30
   "Seconds in which ssh has to get in.")
+
+(defconst rlm--tunnel-lasts 0.3
+  "Seconds after which a connection that ssh has not closed is carried.
+Without load one to nobody was closed after 3 ms.  Where the way is
+longer, what is written comes before the end.")
 
 (cl-defstruct (rlm--tunnel (:constructor rlm--tunnel-make) (:copier nil))
   "What carries a socket of ours to one on another machine."
@@ -74,13 +84,46 @@ FAILURE gets an error.  Both come later, and only one does."
                     (error (delete-directory folder t)
                            (signal (car err) (cdr err))))))
     (rlm--await-daemon socket (lambda () open)
-                       (lambda () (funcall once success))
+                       (lambda ()
+                         (rlm--tunnel-probe remote socket
+                                            (lambda () (funcall once success))
+                                            (lambda (error) (funcall once failure error))))
                        (lambda (_)
                          (delete-process process)
                          (funcall once failure
                                   (rlm--tunnel-problem remote nil "it did not get in in time")))
                        rlm--tunnel-timeout)
     (rlm--tunnel-make :process process :folder folder :socket socket)))
+
+(defun rlm--tunnel-probe (remote socket success failure)
+  "See whether a connection at SOCKET is carried to REMOTE.
+Then call SUCCESS, else FAILURE with an error; both come later."
+  (let* ((default-directory temporary-file-directory)
+         (open t)
+         (end (lambda (carried)
+                (when open
+                  (setq open nil)
+                  (if carried
+                      (rlm--guarded success)
+                    (rlm--guarded failure (rlm--tunnel-nobody remote)))))))
+    (condition-case nil
+        (let ((process (make-network-process
+                        :name "rlm-probe" :family 'local :service socket :noquery t
+                        :sentinel (lambda (process _event)
+                                    (unless (process-live-p process)
+                                      (funcall end nil))))))
+          (run-at-time rlm--tunnel-lasts nil
+                       (lambda ()
+                         ;; It may have been closed just now.
+                         (accept-process-output process 0 nil 1)
+                         (funcall end (and (process-live-p process) t))
+                         (delete-process process))))
+      (error (run-at-time 0 nil end nil)))))
+
+(defun rlm--tunnel-nobody (remote)
+  "Return the error of REMOTE, where ssh gets in, but no daemon is."
+  (rlm--problem (format "No rlmd listens at %s." remote)
+                "Start it there: systemctl --user enable --now rlmd.socket"))
 
 (defun rlm--short-folder ()
   "Return a folder for sockets: their names may have 107 bytes."

@@ -57,6 +57,67 @@
         (should (string-match-p "^1\\. \\[\\[rlm:[^]]+::1\\]\\[[^]]+\\]\\] “quick brown" text))
         (should (string-match-p ":end:\n\\'" text))))))
 
+(ert-deftest rlm-babel-an-answer-grows-in-its-drawer ()
+  "While a block runs its answer grows under the placeholder, made harmless; then it stands alone.
+What one writes meanwhile stays."
+  (rlm-test-with-daemon
+      (:scripts `(("root" . ((:text ,(concat "# Head\n:end:\n" (plist-get rlm-test-slowly :text)) :chunk 12 :pause 0.02)))))
+    (rlm-test-in-org (concat rlm-test-block "\nAfter the block.\n")
+      (org-babel-execute-src-block)
+      (rlm-test-await (string-search "Slowly the answer" (buffer-string)))
+      (goto-char (point-max))
+      (insert "Written meanwhile.\n")
+      (rlm-test-await (string-search " 40 41 42" (buffer-string)))
+      (should (string-match-p
+               "#\\+RESULTS:\n:results:\n\\[rlm [0-9a-f]+ running; [^]]+\\]\n\\*Head\\*\n[^\n]*end:[^\n]*\nSlowly the [^\n]+\n:end:\n"
+               (buffer-string)))
+      (should (string-suffix-p "After the block.\nWritten meanwhile.\n" (buffer-string)))
+      ;; The drawer is one that Org can find whole, at any time.
+      (should (string-suffix-p ":end:\n"
+                               (save-excursion
+                                 (goto-char (point-min))
+                                 (search-forward "#+begin_src")
+                                 (goto-char (org-babel-where-is-src-block-result))
+                                 (forward-line 1)
+                                 (buffer-substring (point) (org-babel-result-end)))))
+      (let ((text (rlm-test-settle)))
+        (should-not (string-search "running" text))
+        (should (= 1 (how-many "Slowly the" (point-min) (point-max))))
+        (should (string-match-p "399 400 and that is all\\.\n:end:\n\nAfter the block\\.\nWritten" text))))))
+
+(ert-deftest rlm-babel-a-result-that-is-gone-is-not-grown ()
+  "Who deletes the drawer while an answer grows gets no text anywhere else, and the result at the end."
+  (rlm-test-with-daemon (:scripts `(("root" . (,rlm-test-slowly))))
+    (rlm-test-in-org (concat rlm-test-block "\nAfter the block.\n")
+      (org-babel-execute-src-block)
+      (rlm-test-await (string-search "Slowly the answer" (buffer-string)))
+      (org-babel-remove-result)
+      (let ((without (buffer-string))
+            (heard 0)
+            (run (car (hash-table-values rlm--runs))))
+        (rlm--run-observe run (lambda (_ event _data) (when (eq event 'delta) (cl-incf heard))))
+        (rlm-test-await (> heard 20))
+        (should (equal without (buffer-string))))
+      (should (string-match-p "#\\+RESULTS:\n:results:\nSlowly.*that is all\\.\n:end:\n" (rlm-test-settle))))))
+
+(ert-deftest rlm-babel-a-block-may-say-by-which-choices ()
+  "`:profile' and `:budget' become the run's, what the block says itself comes first; nonsense is refused."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Yes."))))
+    (let ((rlm-profiles '(("mine" :strategy "direct" :private t :limits (:turns 7 :seconds 50)))))
+      (rlm-test-in-org (string-replace "src rlm" "src rlm :profile mine :budget 1.5k :seconds 33" rlm-test-block)
+        (rlm-test-execute)
+        (let ((run (car (hash-table-values rlm--runs))))
+          (should (rlm-source-private (car (rlm-run-sources run))))
+          (should (equal '(:turns 7 :seconds 33 :tokens 1500)
+                         (let ((limits (plist-get (rlm-run-params run) :limits)))
+                           (mapcan (lambda (key) (list key (plist-get limits key))) (list :turns :seconds :tokens)))))
+          (should (equal "direct" (plist-get (rlm-run-params run) :strategy)))
+          (should (eq t (plist-get (rlm-test-at-daemon run) :private)))))
+      (dolist (wrong '(":profile nobody" ":budget lots"))
+        (rlm-test-in-org (string-replace "src rlm" (concat "src rlm " wrong) rlm-test-block)
+          (should-error (org-babel-execute-src-block) :type 'user-error)
+          (should-not rlm--babel-running))))))
+
 (ert-deftest rlm-babel-hostile-answers-are-replaced-whole ()
   "Headings, drawer ends and blocks in an answer leave nothing behind when the block runs again."
   (rlm-test-with-daemon

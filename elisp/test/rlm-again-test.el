@@ -120,7 +120,8 @@
   (rlm-test-with-daemon (:scripts '(("root" . ((:text "late" :latency 100)))))
     (should-error (rlm-query-sync "What?" "a text" :timeout 0.5) :type 'user-error)
     (let ((run (car (hash-table-values rlm--runs))))
-      (rlm-test-await (equal "cancelled" (rlm-test-state run))))))
+      (rlm-test-await (not (rlm-run-live-p run)))
+      (should (eq 'cancelled (rlm-run-state run))))))
 
 (ert-deftest rlm-again-echo ()
   "With a negative prefix argument the answer goes to the kill ring, and no buffer is made."
@@ -228,14 +229,64 @@
 
 (ert-deftest rlm-again-what-the-menu-chooses ()
   "What is chosen in the menu goes to the daemon, with its types."
-  (should (equal '(:strategy "rlm" :root ("box/root") :session "s"
-                             :limits (:turns 3 :seconds 60) :fresh t)
-                 (rlm--menu-choices '("--strategy=rlm" "--root=box/root" "--session=s"
+  (should (equal '(:profile "fast" :strategy "rlm" :root ("box/root") :session "s"
+                            :limits (:turns 3 :seconds 60) :fresh t)
+                 (rlm--menu-choices '("--profile=fast" "--strategy=rlm" "--root=box/root" "--session=s"
                                       "--turns=3" "--seconds=60" "--fresh"))))
   (let ((rlm--choices '(:strategy "rlm" :root ("box/root") :limits (:turns 3)))
         (rlm-sub-models '("box/sub")))
     (should (equal '(:strategy "rlm" :root ["box/root"] :sub ["box/sub"] :limits (:turns 3))
-                   (rlm--params nil nil nil nil nil nil)))))
+                   (rlm--params (rlm--choices-with nil))))))
+
+(ert-deftest rlm-again-profiles ()
+  "Who asks comes before the menu, that before the profile, that before the options; each limit by itself."
+  (let ((rlm-profiles '(("p" :strategy "map" :confirm "accept" :limits (:turns 5 :seconds 9) :private t)))
+        (rlm-profile "p")
+        (rlm-limits '(:seconds 1 :tokens 77))
+        (rlm-strategy "direct"))
+    (let ((chosen (rlm--choices-with '(:limits (:turns 2)))))
+      (should (equal "map" (plist-get chosen :strategy)))
+      (should (equal "accept" (plist-get (rlm--params chosen) :confirm)))
+      (should (plist-get chosen :private))
+      (should (equal '(2 9 77) (mapcar (lambda (key) (plist-get (plist-get chosen :limits) key))
+                                       '(:turns :seconds :tokens)))))
+    (should (equal "quote" (plist-get (let ((rlm--choices '(:strategy "quote"))) (rlm--choices-with nil)) :strategy)))
+    (should (string-match-p "no profile q; .*has p"
+                            (cadr (should-error (rlm--choices-with '(:profile "q")) :type 'user-error))))))
+
+(ert-deftest rlm-again-a-private-profile-stays-private ()
+  "What was asked with a private profile is private at the daemon, asked again too; a kept context is refused."
+  (rlm-test-with-daemon (:scripts '(("root" . ("One." "Two." "Three."))))
+    (rlm-test-with-notes "some text\n"
+      (let* ((open (rlm-query "Open?" (current-buffer)))
+             (closed (progn (rlm-wait open rlm-test-patience)
+                            (rlm-query "Closed?" (current-buffer) :profile "private"))))
+        (rlm-wait closed rlm-test-patience)
+        (let ((again (rlm-query "Again?" (rlm--sources-again (rlm-run-sources closed)))))
+          (rlm-wait again rlm-test-patience)
+          (should (equal '(:json-false t t)
+                         (mapcar (lambda (run) (plist-get (rlm-test-at-daemon run) :private))
+                                 (list open closed again))))))
+      (should-error (rlm-query "Q?" (rlm--source-from-context "kept") :profile "private")
+                    :type 'user-error))))
+
+(ert-deftest rlm-again-programs-are-strategies ()
+  "A program of the user is offered among the strategies, with what it says of itself; one that is broken is not."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Yes."))))
+    (let ((folder (expand-file-name "rlmd/programs" (getenv "XDG_CONFIG_HOME"))))
+      (make-directory folder t)
+      (with-temp-file (expand-file-name "mine.py" folder)
+        (insert "\"\"\"Says how long it is.\"\"\"\nFINAL(str(len(context)))\n"))
+      (with-temp-file (expand-file-name "broken.py" folder)
+        (insert "\"\"\"Broken.\"\"\"\nthis is (\n")))
+    (should (equal '(("mine" . "Says how long it is.")) (rlm--programs)))
+    (let (offered)
+      (cl-letf (((symbol-function 'completing-read)
+                 (lambda (_ table &rest _)
+                   (setq offered (all-completions "" table))
+                   "mine")))
+        (should (equal "5" (rlm-query-sync "How long?" "12345" :strategy (rlm--read-strategy "How: ")))))
+      (should (equal '("auto" "direct" "rlm" "map" "quote" "mine") offered)))))
 
 (ert-deftest rlm-again-loading-costs-nothing ()
   "The door brings none of the rooms: no Org, no jsonrpc, no transient."
