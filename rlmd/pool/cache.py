@@ -356,8 +356,12 @@ class DiskCache:
         for (tag,) in tags:
             if context in json.loads(tag):
                 self._cache.evict(tag)
-        self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._bring_to_file()
         self._count()
+
+    def _bring_to_file(self) -> None:
+        """What was deleted is overwritten in the log first; the file holds it until that is brought over."""
+        self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _count(self) -> None:
         if self._cache is not None:
@@ -367,6 +371,7 @@ class DiskCache:
     def _clear(self) -> None:
         if self._cache is not None:
             self._cache.clear()
+            self._bring_to_file()
             self._count()
 
     def _close(self) -> None:

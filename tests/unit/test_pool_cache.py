@@ -92,7 +92,7 @@ async def test_a_planted_row_is_never_unpickled(tmp_path: Path) -> None:
 
 async def test_a_planted_file_name_is_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
-    secret.write_bytes(b"private")
+    secret.write_bytes(_to_bytes(value("a file of another's, whole and of our form")))
     folder = tmp_path / "c"
     async with opened(folder) as cache:
         cache.put("key", value())
@@ -278,6 +278,19 @@ async def test_the_size_is_kept(tmp_path: Path) -> None:
         assert await cache.get(["199"]) is not None
 
 
+async def test_what_was_stored_of_a_context_is_erased_with_it_and_nothing_else(tmp_path: Path) -> None:
+    completion = value("of the diary: Xanthippe").completion
+    of = {"one": ("diary",), "both": ("letters", "diary"), "other": ("letters",), "like": ("diary-2",), "none": ()}
+    async with opened(tmp_path) as cache:
+        for key, contexts in of.items():
+            cache.put(key, CachedCompletion(completion, "gpu", "m", contexts))
+        await cache.forget("diary")
+        left = {key for key in of if await cache.get([key]) is not None}
+        assert left == {"other", "like", "none"}
+        await cache.clear()
+        assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"Xanthippe" in file.read_bytes()]
+
+
 def test_what_is_worth_keeping() -> None:
     usage = Usage(1, 1)
     assert is_cacheable(Completion("x", "", "stop", usage))
@@ -304,6 +317,9 @@ def test_keys_differ_by_all_that_decides_an_answer() -> None:
         {"sampling": Sampling(stop=("x",))},
         {"private": True},
         {"sample": 2},
+        {"schema": "{}"},
+        {"schema": '{"type":"string"}'},
+        {"ephemeral": True},
     ]
     keys = [cache_key(model, asked_digest(**(base | change))) for change in changes for model in ("a", "b")]
     assert len(set(keys)) == len(keys)
