@@ -62,7 +62,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
 
 
 def _names(holder: Any) -> list[str]:
-    return list(holder.model_fields) if _is_model(holder) else []
+    """Fields of a model, as they are written."""
+    return [field.alias or name for name, field in holder.model_fields.items()] if _is_model(holder) else []
 
 
 def _is_model(annotation: Any) -> bool:
@@ -80,6 +81,8 @@ def _follow(loc: Loc, model: type[BaseModel]) -> tuple[Loc, Any]:
         if tagged is not None:
             here = holder = tagged
             continue
+        if get_origin(here) in (Union, types.UnionType):
+            continue  # the name of one of several types, such as dict[str,any]
         holder = here
         shown.append(step)
         here = _inside(here, step)
@@ -109,8 +112,8 @@ def _tagged(annotation: Any, tag: int | str) -> Any:
 
 def _inside(annotation: Any, step: int | str) -> Any:
     if _is_model(annotation):
-        field = annotation.model_fields.get(str(step))
-        return field.annotation if field else None
+        fields = (field for name, field in annotation.model_fields.items() if (field.alias or name) == step)
+        return next((field.annotation for field in fields), None)
     arguments = get_args(annotation)
     if get_origin(annotation) is dict and len(arguments) == 2:
         return arguments[1]

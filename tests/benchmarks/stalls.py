@@ -170,7 +170,7 @@ class Load:
             await self.client.call("context/search", params, timeout=300)
         document = (await self.client.call("context/info", {"name": "large"}))["documents"][0]["name"]
         for start in range(0, CHARS, CHARS // 50):
-            params = {"name": "large", "document": document, "start": start, "chars": 100_000}
+            params = {"name": "large", "document": document, "start": start, "chars": 65_536}
             await self.client.call("context/peek", params)
 
     async def cell(self, code: str, context: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,42 @@ def test_a_full_disk_leaves_whole_lines(
     journal.close()
     assert read_facts(DiskFolder(tmp_path)).cut == 0
     assert [fact.seq for fact in read_facts(DiskFolder(tmp_path)).facts] == [1, 2]
+
+
+async def test_a_damaged_value_is_an_error_and_never_taken_for_the_text(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    """A crash of the machine may leave a file of the right name that is empty, cut, or full of zeros."""
+    journal = Journal(DiskFolder(tmp_path), threads)
+    stored = await journal.text("An answer of some length. " * 400)
+    await journal.finish()
+    (value,) = (tmp_path / "values").iterdir()
+    whole = value.read_bytes()
+    for damaged in (b"", whole[:-1], bytes(len(whole)), whole[:-1] + b"?"):
+        value.write_bytes(damaged)
+        with pytest.raises(InternalError, match="damaged"):
+            read_text(DiskFolder(tmp_path), stored)
+
+
+async def test_a_value_that_could_not_be_written_whole_is_not_there(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full in the middle of it; when there is room again it is written anew."""
+    journal = Journal(DiskFolder(tmp_path), threads)
+    text = "A reply of some length. " * 400
+    write_bytes = Path.write_bytes
+
+    def half(self: Path, data: bytes) -> int:
+        write_bytes(self, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(DiskFull):
+        await journal.text(text)
+    assert list((tmp_path / "values").iterdir()) == []
+    monkeypatch.undo()
+    assert read_text(DiskFolder(tmp_path), await journal.text(text)) == text
+    journal.close()
 
 
 def test_what_is_not_there_and_what_is_no_fact(tmp_path: Path, threads: ThreadPoolExecutor) -> None:

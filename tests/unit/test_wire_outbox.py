@@ -161,6 +161,25 @@ async def test_every_fact_is_either_sent_or_in_a_gap(rig: Rig) -> None:
     assert told == list(range(1, 101))
 
 
+async def test_a_fact_that_would_find_room_does_not_pass_a_gap(rig: Rig) -> None:
+    """Room for one is there long before the gap is told; what comes then belongs to the gap."""
+    follower = rig.follower()
+    for n in range(1, 60):
+        follower.fact(note(RUN, n, "x" * 100))
+        if n > 20 and n % 2:
+            rig.peer.may_read.release()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            rig.outbox.offer(b'{"method": "other"}')  # another run's fact: room is never half
+    told = []
+    for message in await rig.drained():
+        if message["method"] == "run/gap":
+            told += range(message["params"]["from_seq"], message["params"]["to_seq"] + 1)
+        elif message["method"] == "run/fact":
+            told.append(message["params"]["seq"])
+    assert told == list(range(1, 60))
+
+
 async def test_the_end_in_a_gap_is_told(rig: Rig) -> None:
     follower = rig.follower()
     for n in range(1, 20):
