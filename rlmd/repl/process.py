@@ -87,7 +87,12 @@ class CagePlan:
 
 
 class WorkerStartFailed(Exception):
-    """The worker did not come up under this plan; the message says what the system said."""
+    """The worker did not come up under this plan; the message says what the system said. ``late``: it might have, had
+    it been given more time."""
+
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
 
 
 class WorkerProcess:
@@ -257,7 +262,7 @@ async def start_worker(
         popen.wait()
         if isinstance(error, OSError | EOFError | TimeoutError | WorkerStartFailed):
             told = str(error) if isinstance(error, WorkerStartFailed) else said or str(error)
-            raise WorkerStartFailed(told or type(error).__name__) from error
+            raise WorkerStartFailed(told or type(error).__name__, late=isinstance(error, TimeoutError)) from error
         raise
 
 

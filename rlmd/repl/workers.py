@@ -18,7 +18,7 @@ from rlmd.repl.room import Room
 from rlmd.repl.session import ReplSession
 from rlmd.repl.watch import most_for_all
 
-#: Preferred first; the first that comes up is kept for the life of the daemon.
+#: Preferred first; the first that comes up is kept for the life of the daemon, unless one before it was only late.
 PLANS = (
     CagePlan(bubblewrap=True, landlock=NEWEST),
     CagePlan(bubblewrap=True, landlock=0),
@@ -26,6 +26,8 @@ PLANS = (
     CagePlan(bubblewrap=False, landlock=0, namespaces=True),
     CagePlan(bubblewrap=False, landlock=NEWEST),
 )
+#: How often a plan may come up too late, as on a busy machine, before one with fewer layers is kept.
+_MOST_LATE = 3
 _REMEDY = "Install bubblewrap (bwrap) and allow user namespaces, or use a kernel with Landlock (5.13 or later)."
 
 
@@ -72,6 +74,7 @@ class Workers:
         self._packages = packages
         self._plans = [plan for plan in plans if bubblewrap or not plan.bubblewrap]
         self._chosen: CagePlan | None = None
+        self._late = 0
         self._choosing = asyncio.Lock()
         self._room = Room(max_workers, depth)
         self._spares: deque[ReplSession] = deque()
@@ -204,7 +207,7 @@ class Workers:
 
     async def _try(self, plans: Sequence[CagePlan], birth: Birth, hash_seed: int, random_seed: int) -> WorkerProcess:
         packages = packages_of(self._packages)
-        reasons = []
+        reasons, late = [], False
         for plan in plans:
             try:
                 process = await start_worker(
@@ -213,8 +216,11 @@ class Workers:
                 )  # fmt: skip
             except WorkerStartFailed as failure:
                 reasons.append(f"{plan}: {failure}")
+                late = late or failure.late
                 continue
-            self._chosen = plan
+            self._late += late
+            if not late or self._late >= _MOST_LATE:
+                self._chosen = plan
             return process
         raise CageUnavailable(f"No caged worker can be started here ({'; '.join(reasons)})", hint=_REMEDY)
 

@@ -10,14 +10,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
 from rlmd.errors import CageUnavailable, Draining, SessionLost
-from rlmd.repl import ReplSession, Workers
+from rlmd.repl import ReplSession, Workers, process
 from rlmd.repl.cell import CellClock
-from rlmd.repl.process import CagePlan, _program, readable_paths
+from rlmd.repl.process import CagePlan, WorkerProcess, _program, readable_paths
 from rlmd.repl.proof import _PROBES
 from tests.repl import BARE, CAGES, WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP, Context, Host
 
@@ -311,6 +312,33 @@ async def test_with_too_few_layers_no_cell_runs(monkeypatch: pytest.MonkeyPatch)
         await workers.acquire()
     assert "bwrap" in refused.value.hint
     assert [proof.ok for proof in await workers.prove_layers()] == [False]
+    await workers.close()
+
+
+async def test_layers_that_came_too_late_once_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy while it boots must not leave its daemon with fewer layers for good."""
+    slow = tmp_path / "bwrap"
+    slow.write_text("#!/bin/sh\nexec sleep 100\n")
+    slow.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+    workers = Workers(plans=[WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP], spare_workers=0)
+    patience = process.START_SECONDS
+    start = process.start_worker
+
+    async def hurried(plan: CagePlan, **more: Any) -> WorkerProcess:
+        monkeypatch.setattr(process, "START_SECONDS", 0.2 if plan.bubblewrap else patience)
+        return await start(plan, **more)
+
+    monkeypatch.setattr("rlmd.repl.workers.start_worker", hurried)
+    session = await workers.acquire()
+    assert "bubblewrap" not in session.layers
+    await session.close()
+    monkeypatch.setattr("rlmd.repl.workers.start_worker", start)
+    monkeypatch.setattr(process, "START_SECONDS", patience)
+    monkeypatch.setenv("PATH", path)
+    session = await workers.acquire()
+    assert "bubblewrap" in session.layers
     await workers.close()
 
 
