@@ -239,6 +239,26 @@ class BudgetSettings(Section):
         return name
 
 
+class FinishSettings(Section):
+    """What happens when a run has ended that took long: for nights, and for whoever does something else meanwhile."""
+
+    after: float = Field(60.0, ge=0, description="Seconds that a run must have taken")
+    notify: bool = Field(
+        False, description="Tell it on the desktop: how it ended, and of which contexts, if not private"
+    )
+    command: tuple[str, ...] = Field(
+        (),
+        description="Run this, with `RLMD_RUN_ID`, `RLMD_OUTCOME`, `RLMD_SECONDS`, `RLMD_PRIVATE` and `RLMD_CONTEXTS`"
+        " in its environment; no text of yours is in it",
+    )
+
+
+class PowerSettings(Section):
+    """The machine that rlmd itself is on. Hosts have `wake` and `suspend`."""
+
+    keep_awake: bool = Field(False, description="While a run is at work the machine does not go to sleep by itself")
+
+
 class LogSettings(Section):
     """Sizes, ids and names only, at every level: never text of yours, prompts or keys."""
 
@@ -257,6 +277,8 @@ class Settings(Section):
     privacy: PrivacySettings = PrivacySettings()
     prompts: PromptSettings = PromptSettings()
     budget: BudgetSettings = BudgetSettings()
+    finish: FinishSettings = FinishSettings()
+    power: PowerSettings = PowerSettings()
     log: LogSettings = LogSettings()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from rlmd.contexts import ContextStore
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
 from rlmd.logs import set_log_level
+from rlmd.nights import Nights
 from rlmd.ownprocess import has_terminal
 from rlmd.pool import Pool
 from rlmd.reloading import Reload, converters_of, retention_of
@@ -93,6 +95,10 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
         workers = _workers(settings.repl, groups, settings.limits.depth)
         await workers.start()
         stack.push_async_callback(_step, "workers", workers.close, 5.0)
+        current = Current(settings)
+        nights = Nights(lambda: current.settings, os.environ)
+        nights.start()
+        stack.push_async_callback(_step, "nights", nights.close, 2.0)
         engine = Engine(
             contexts=cast("ContextsPart", contexts),  # it takes back only what it gave: its own pinned contexts
             pool=pool,
@@ -100,10 +106,11 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             settings=settings,
             state_folder=paths.state,
             programs_folder=paths.programs,
+            watch=nights.changed,
         )
         await engine.start()
         stack.push_async_callback(_step, "engine", engine.close, 5.0)
-        parts = Parts(paths, Current(settings), contexts, pool, workers, engine, threads)
+        parts = Parts(paths, current, contexts, pool, workers, engine, threads, under_manager=manager.present)
         reload = Reload(parts, manager, set_log_level)
         server = Server(listener, Dispatcher(_handlers(parts, reload)))
         await server.start()

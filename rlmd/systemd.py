@@ -45,6 +45,10 @@ class ServiceManager:
         #: Seconds after which the manager thinks us dead, or None.
         self.watchdog: float | None = int(usec) / 1e6 if usec.isdigit() and meant and self._address else None
 
+    @property
+    def present(self) -> bool:
+        return bool(self._address)
+
     def tell(self, **what: str | int) -> None:
         """Sends assignments such as ``READY=1``. A manager that went away is no reason to fail."""
         if not self._address:

@@ -6,7 +6,7 @@ Knows how a ``Run`` is put together. Who may begin one, and when, is in ``runs.p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
 import structlog
@@ -46,16 +46,25 @@ class Going:
     sessions: The named ones.
     children: Live child runs, by id.
     parts: The collaborators of every run.
+    watch: Is given a run's record when it begins, is taken up, and whenever its state is another; children left out.
 
     Attributes:
         live: Runs that go on, by id, children left out.
     """
 
-    def __init__(self, archive: Archive, sessions: Sessions, children: Mapping[str, Live], parts: Parts) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        sessions: Sessions,
+        children: Mapping[str, Live],
+        parts: Parts,
+        watch: Callable[[RunRecord], None],
+    ) -> None:
         self._archive = archive
         self._sessions = sessions
         self._children = children
         self._parts = parts
+        self._watch = watch
         self._threads = parts.threads
         self.live: dict[str, Live] = {}
 
@@ -74,7 +83,9 @@ class Going:
     def current(self, record: RunRecord) -> RunRecord:
         """As it stands: what was public when the run began may be private by now."""
         live = self.of(record.run_id)
-        record = live.recorder.record if live is not None else record
+        return self._marked(live.recorder.record if live is not None else record)
+
+    def _marked(self, record: RunRecord) -> RunRecord:
         if not record.private and self._parts.any_private(record.held):
             return replace(record, private=True)
         return record
@@ -138,6 +149,7 @@ class Going:
             Journal(folder, self._threads),
             lambda made: Feed(run_id, folder, self._threads, lambda: made.last_seq),
             self._parts.now,
+            lambda record: self._watch(self._marked(record)),
         )
 
     def _set_going(self, run: Run) -> Live:
@@ -146,6 +158,7 @@ class Going:
         live = Live(run, recorder, task)
         self._archive.records[recorder.run_id] = recorder.record
         self.live[recorder.run_id] = live
+        self._watch(self._marked(recorder.record))
         log.info("run begun", run_id=recorder.run_id, strategy=run.request.strategy)
         task.add_done_callback(lambda done: self._over(live, done))
         return live
@@ -226,6 +239,7 @@ class Going:
             why = error.message if isinstance(error, RlmdError) else "the last fact could not be written"
             log.error("run ended without its last fact", run_id=record.run_id, error=type(error).__name__)
             record = replace(record, state="failed", why=why, ended=self._parts.now())
+            self._watch(self._marked(record))
         told = {"outcome": record.outcome or record.state, "turns": record.turns, "sub_queries": record.sub_queries}
         log.info("run ended", run_id=record.run_id, seconds=round(self._parts.now() - record.created, 3), **told)
         self._archive.records[record.run_id] = record.slim()

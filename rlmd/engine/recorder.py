@@ -24,10 +24,16 @@ class Recorder:
     journal: Where its facts go first.
     now: Seconds since the epoch.
     feed: Who is told after.
+    watch: Is given the record whenever the run's state is another.
     """
 
     def __init__(
-        self, run_id: str, journal: Journal, feed: Callable[[Recorder], Feed], now: Callable[[], float]
+        self,
+        run_id: str,
+        journal: Journal,
+        feed: Callable[[Recorder], Feed],
+        now: Callable[[], float],
+        watch: Callable[[RunRecord], None] = lambda _: None,
     ) -> None:
         self.run_id = run_id
         self.tally = Tally()
@@ -35,6 +41,7 @@ class Recorder:
         self._now = now
         self._past = Past()
         self._record: RunRecord | None = None
+        self._watch = watch
         self.feed = feed(self)
 
     @property
@@ -61,9 +68,12 @@ class Recorder:
         if (known := self._past.take(fact)) is not None:
             return known
         self._journal.append(fact)
+        before = self._record
         self._record = RunRecord.begin(fact) if isinstance(fact, RunStarted) else self.record.apply(fact)
         self.tally.apply(fact)
         self.feed.publish(fact)
+        if before is not None and before.state != self._record.state:
+            self._watch(self._record)
         return fact
 
     async def text(self, text: str) -> Text:

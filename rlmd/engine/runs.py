@@ -83,6 +83,7 @@ class Engine(Keeping):
         state_folder: ``runs/`` is below it.
         now: Seconds since the epoch.
         monotonic: Seconds that never jump.
+        watch: Is given a run's record when it begins, is taken up, and whenever its state is another.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Engine(Keeping):
         programs_folder: Path | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        watch: Callable[[RunRecord], None] = lambda _: None,
     ) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
         archive = Archive(state_folder / "runs", self._threads)
@@ -117,7 +119,7 @@ class Engine(Keeping):
         )
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
         sessions = Sessions(parts.any_private, self._ends)
-        super().__init__(archive, Going(archive, sessions, children.live, parts), sessions, parts)
+        super().__init__(archive, Going(archive, sessions, children.live, parts, watch), sessions, parts)
         self._sweeper: asyncio.Task[None] | None = None
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -76,8 +76,9 @@ BELOW: dict[str, frozenset[str]] = {
     "claim": VOCABULARY,
     "systemd": VOCABULARY,
     "reloading": VOCABULARY | {"changed", "systemd", "contexts", "wire"},
+    "nights": VOCABULARY | {"pool", "engine"},
     "daemon": VOCABULARY
-    | {"logs", "claim", "systemd", "ownprocess", "reloading"}
+    | {"logs", "claim", "systemd", "ownprocess", "reloading", "nights"}
     | {"providers", "pool", "repl", "contexts", "engine", "wire"},
     "__main__": VOCABULARY | {"logs", "ownprocess", "daemon"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rlmd.changed import changed, waits
-from rlmd.config import check_settings
+from rlmd.config import Settings, check_settings
 from rlmd.errors import RlmdError
 from rlmd.ownprocess import swapped_to
 from rlmd.pool import HostStatus
@@ -36,7 +37,16 @@ class Doctor:
         return tuple(found)
 
     def _examinations(self) -> tuple[Callable[[], Awaitable[list[Check]]], ...]:
-        return (self._config, self._socket, self._folders, self._contexts, self._ephemeral, self._cage, self._hosts)
+        return (
+            self._config,
+            self._socket,
+            self._folders,
+            self._contexts,
+            self._ephemeral,
+            self._nights,
+            self._cage,
+            self._hosts,
+        )
 
     async def _config(self) -> list[Check]:
         settings, problems = check_settings(self._parts.paths)
@@ -90,6 +100,12 @@ class Doctor:
         hint = "Encrypt the swap, or set MemorySwapMax=0: systemctl --user edit rlmd" if disks else ""
         return [Check(name="ephemeral", ok=not disks, message=message, hint=hint, needed=False)]
 
+    async def _nights(self) -> list[Check]:
+        """Whether it goes on while its user is logged out, and what was asked for can be done."""
+        parts = self._parts
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(parts.threads, _night_checks, parts.current.settings, parts.under_manager)
+
     async def _cage(self) -> list[Check]:
         proofs = await self._parts.workers.prove_layers()
         # One of these beside seccomp is the least that runs cells; more is better.
@@ -127,6 +143,30 @@ def _host_check(host: HostStatus) -> Check:
     models = ", ".join(f"{model.name} ({model.window} tokens)" for model in host.models[:5])
     more = f" and {len(host.models) - 5} more" if len(host.models) > 5 else ""
     return Check(name=name, ok=True, message=f"{host.trust}, {host.slots} slots: {models}{more}")
+
+
+def _night_checks(settings: Settings, under_manager: bool) -> list[Check]:
+    found = []
+    if under_manager:
+        lingers = Path("/var/lib/systemd/linger", getpass.getuser()).exists()
+        message = (
+            "goes on while you are logged out" if lingers else "ends when you log out, and goes on when you are back"
+        )
+        hint = "" if lingers else "For runs over night: loginctl enable-linger"
+        found.append(Check(name="linger", ok=True, message=message, hint=hint))
+    command = "".join(settings.finish.command[:1])
+    wanted = (
+        ("power.keep_awake", settings.power.keep_awake, "systemd-inhibit"),
+        ("finish.notify", settings.finish.notify, "busctl"),
+        ("finish.command", command, os.path.expanduser(command)),
+    )
+    for name, asked, program in wanted:
+        if asked:
+            there = shutil.which(program) is not None
+            message = program if there else f"{program} is not there, or cannot be run."
+            hint = "" if there else "Install it, or correct the setting."
+            found.append(Check(name=name, ok=there, message=message, hint=hint, needed=False))
+    return found
 
 
 def _sentence(text: str) -> str:

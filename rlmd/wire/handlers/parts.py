@@ -30,7 +30,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """``threads`` are for short work on files."""
+    """``threads`` are for short work on files. ``under_manager``: a service manager started us."""
 
     paths: Paths
     current: Current
@@ -39,3 +39,4 @@ class Parts:
     workers: Workers
     engine: Engine
     threads: Executor
+    under_manager: bool = False
