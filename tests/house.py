@@ -32,7 +32,10 @@ class House:
         await self.pool.start()
         self._stack.push_async_callback(self.pool.close)
         self.workers = Workers(
-            spare_workers=0, max_workers=self.settings.repl.max_workers, depth=self.settings.limits.depth
+            spare_workers=0,
+            max_workers=self.settings.repl.max_workers,
+            depth=self.settings.limits.depth,
+            packages=self.settings.repl.environment,
         )
         self._stack.push_async_callback(self.workers.close)
         self.engine = Engine(

@@ -216,7 +216,7 @@ def main(descriptor: int) -> None:
     if start["parent"]:
         cage.die_with(start["parent"])
     arrivals = Arrivals()
-    arrivals.await_module("random", lambda random: random.seed(start["random_seed"]))
+    arrivals.seed(start["random_seed"])
     sys.path += start["packages"]
     limits = [tuple(limit) for limit in start["limits"]]
     try:

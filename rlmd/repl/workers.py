@@ -101,7 +101,7 @@ class Workers:
             memory_bytes: Its address space at most; by default that of all workers.
             environment: Variables for the worker, which gets none of the daemon's.
             hash_seed: For a replay: that of the recorded session.
-            random_seed: The same for ``random``.
+            random_seed: The same for ``random`` and ``numpy.random``.
             level: How deep the run stands below the one that was asked for.
 
         Raises:

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from rlmd.config import ReplSettings, Settings
+from rlmd.engine import ExecuteRequest
 from rlmd.errors import CageUnavailable
 from rlmd.repl import CellReport, Workers
 from rlmd.repl.packages import packages_of
-from tests.integration.test_systemd import ROOT, UID, exposed, privileged
+from tests.house import House, new_id
 from tests.repl import CAGES, Host
+from tests.user_manager import ROOT, UID, exposed, privileged
 
 AS_USER = Path(__file__).with_name("as_user.sh")
 
@@ -66,6 +69,36 @@ async def test_of_an_environment_only_the_packages_are_shown_and_none_can_be_cha
     assert [report.ok for report in reports] == [False] * 3
 
 
+async def test_a_session_with_random_numbers_of_numpy_is_woken_whole(environment: Path, tmp_path: Path) -> None:
+    """The global generator's and those of generators without a seed come again; a generator that goes on goes on."""
+    settings = Settings(repl=ReplSettings(spare_workers=0, environment=environment))
+    drawing = (
+        "import numpy as np\na = np.random.rand(3)\nb = np.random.default_rng().integers(1 << 60, size=3)\nprint(a, b)",
+        "g = np.random.default_rng()\nprint(g.normal(), np.random.RandomState().rand(), np.random.permutation(9))",
+    )
+    async with House(tmp_path, settings) as house:
+        told = [await house.engine.execute(ExecuteRequest(new_id(), code, session="s")) for code in drawing]
+        assert [report.ok for report in told] == [True, True], told
+    async with House(tmp_path, settings) as house:
+        run_id = new_id()
+        report = await house.engine.execute(ExecuteRequest(run_id, "print(a, b, g.normal())", session="s"))
+        assert report.ok, report
+        assert report.output.startswith(told[0].output.strip())
+        started = next(one for one in await house.engine.facts(run_id) if one.type == "session_started")
+        assert (started.lost, started.why, sum(len(one.cells) for one in started.woken)) == (False, "", 2)
+
+
+async def test_random_numbers_of_numpy_differ_from_session_to_session(environment: Path) -> None:
+    workers = Workers(spare_workers=0, packages=environment)
+    sessions = [await workers.acquire(), await workers.acquire()]
+    code = "import numpy as np\nprint(np.random.rand(), np.random.default_rng().random())"
+    try:
+        drawn = {(await one.run_cell(code, Host(), seconds=60, output_chars=300)).output for one in sessions}
+    finally:
+        await workers.close()
+    assert len({number for output in drawn for number in output.split()}) == 4
+
+
 async def test_a_thread_of_python_is_left_behind_with_packages_too(environment: Path) -> None:
     (report,) = await run(
         Workers(spare_workers=0, packages=environment),
@@ -92,6 +125,8 @@ def test_an_environment_that_is_the_home_is_refused(tmp_path: Path, monkeypatch:
 
 _START = """
 import asyncio, sys
+from rlmd.config import ReplSettings, Settings
+from rlmd.engine import ExecuteRequest
 from rlmd.errors import CageUnavailable
 from rlmd.repl import Workers
 from tests.repl import CAGES, Host

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests.attacks import ATTACKS, LOOKING, table
-from tests.integration.test_systemd import ROOT, UID, exposed, privileged
 from tests.siege import CAGES, PLANS, Finding, expected
+from tests.user_manager import ROOT, UID, exposed, privileged
 
 #: A siege is one test's work to pytest, whichever test asks for it first.
 pytestmark = pytest.mark.timeout(1800)
