@@ -8,18 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from string import Template
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
-from rlmd.engine.confirming import in_words
 from rlmd.engine.finals import Accepted, Refused, judge, unread
 from rlmd.engine.guards import Guards
 from rlmd.engine.history import History, elide
 from rlmd.engine.parsing import Cell
-from rlmd.engine.prompts import PROMPTS, opening, own_prompts, system_prompt, turn_line
+from rlmd.engine.prompts import PROMPTS, opening, own_prompts, system_prompt
 from rlmd.engine.root import Root, RootReply
 from rlmd.engine.tokens import CHARS_PER_TOKEN
+from rlmd.engine.words import Words, filled
 from rlmd.errors import CompletionCut, LimitReached, MalformedReply, PromptTooLong, TooLarge
 from rlmd.events import FinalRefused
 from rlmd.repl import CellReport
@@ -33,13 +32,10 @@ _OUTPUT_SHARE = 0.25
 _QUESTION_SHARE = 0.3
 #: Cells of one reply that are run; a model that writes more has not waited for any output.
 _MOST_CELLS = 6
-_MOST_NAMES = 24
 #: What the cell is called that binds ``history``; characters kept of any cell's output at least.
 _HISTORY = "history"
 _LEAST_OUTPUT = 500
 _EMPTY = "is empty; put the answer in it first."
-#: Share of the sub-queries below which the root is told how many are left.
-_SHORT_SHARE = 0.25
 #: The least window in which system prompt, question and one exchange have room.
 LEAST_WINDOW = 3072
 
@@ -65,6 +61,7 @@ class Conversation:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.root = Root(run)
+        self._words = Words(run)
         if self.root.window < LEAST_WINDOW:
             raise PromptTooLong(
                 f"The root's window of {self.root.window:,} tokens is too small for the strategy rlm, which needs "
@@ -96,8 +93,8 @@ class Conversation:
             opening(
                 run.request.question,
                 [one.pin for one in run.contexts],
-                self._turn_line(1),
-                self._session_lines(),
+                self._words.turn_line(1),
+                self._words.session_lines(),
                 run.answer_type.asked if run.answer_type else "",
             ),
             self.root.meter,
@@ -106,7 +103,7 @@ class Conversation:
     @property
     def map_instead(self) -> bool:
         """Whether the program ``map`` is the way out: no cell ever ran, and its sub-queries can be afforded."""
-        return not self.guards.ran and bool(self._map_offer())
+        return not self.guards.ran and bool(self._words.map_offer())
 
     @property
     def begun(self) -> bool:
@@ -134,7 +131,7 @@ class Conversation:
     async def last_word(self, limit: LimitReached) -> str | None:
         """A last root call over what was found; None if it gives nothing."""
         self._turn = self._run.next_turn()
-        extra = _filled(PROMPTS.conclude, why=limit.message, question=elide(self._run.request.question, 2000, 500))
+        extra = filled(PROMPTS.conclude, why=limit.message, question=elide(self._run.request.question, 2000, 500))
         if self._run.answer_type is not None:
             extra += "\n\n" + self._run.answer_type.asked
         said = await self.root.ask(self._turn, lambda budget: self.history.messages(budget, extra))
@@ -161,7 +158,7 @@ class Conversation:
         except (CompletionCut, MalformedReply) as error:
             self.history.replied(self._turn, PROMPTS.not_kept)
             self.guards.replied([])
-            self._missed(_filled(PROMPTS.cut, why=error.message, tokens=f"{self.root.reply_tokens:,}", unrun=""))
+            self._missed(filled(PROMPTS.cut, why=error.message, tokens=f"{self.root.reply_tokens:,}", unrun=""))
             return None
         self.history.replied(self._turn, _kept(said))
         return await self._act_on(said)
@@ -183,7 +180,7 @@ class Conversation:
             self._tell(f"Only the first {_MOST_CELLS} of your {len(said.reply.cells)} blocks were run.")
         if not said.whole:
             why = f"It ran into the limit of {self.root.reply_tokens:,} tokens."
-            self._missed(_filled(PROMPTS.cut, why=why, tokens=f"{self.root.reply_tokens:,}", unrun=unrun))
+            self._missed(filled(PROMPTS.cut, why=why, tokens=f"{self.root.reply_tokens:,}", unrun=unrun))
             return None
         if ran.refused:
             self._next_turn(went_well=False)
@@ -235,7 +232,7 @@ class Conversation:
                 ran.conclusion, ran.refused = self._finished(report.final.text, report.final.via, sources, read_before)
                 if ran.conclusion is not None:
                     return ran
-            self._tell(self._observation(report))
+            self._tell(self._words.observation(report))
             if ran.refused:
                 self._run.recorder.add(FinalRefused, turn=self._turn, why=ran.refused)
                 self._tell(f"The final was not accepted. {ran.refused}")
@@ -294,10 +291,10 @@ class Conversation:
         """Tells where the run stands; errors in a row may end it."""
         if self.guards.repeating:
             self._tell(PROMPTS.repeating)
-        if self.guards.offer_map and (offer := self._map_offer()):
+        if self.guards.offer_map and (offer := self._words.map_offer()):
             self._tell(offer)
             self._offered_map = True
-        self._tell(self._turn_line(self._turn + 1))
+        self._tell(self._words.turn_line(self._turn + 1))
         if went_well:
             self._run.purse.went_well()
         else:
@@ -312,58 +309,6 @@ class Conversation:
 
     def _tell(self, text: str) -> None:
         self.history.told(text)
-
-    def _observation(self, report: CellReport) -> str:
-        """A cell's output, what became of its sub-queries, and the variables."""
-        output = report.output.strip("\n") or "(no output)"
-        lines = [f"[output of cell {self._run.cells.count}]", output, "[end of output]"]
-        if report.cut:
-            lines.append(f"{report.cut:,} characters were cut from the middle of the output.")
-        if report.lost:
-            lines.append("The REPL was started anew: all variables are gone; define again what you need.")
-        elif report.interrupted:
-            lines.append("The cell was stopped because it took too long; variables are kept.")
-        if (host := self._run.cells.host) is not None and host.failures:
-            failed = ", ".join(f"{count} {kind}" for kind, count in host.failures.most_common(4))
-            lines.append(f"Sub-queries: {host.asked} asked, {sum(host.failures.values())} failed ({failed}).")
-        if (small := self._run.asking.small) and small.warn():
-            lines.append(small.advice(self._run.asking.piece_chars))
-        if report.names:
-            shown = ", ".join(f"{one.name} ({one.size or one.type})" for one in report.names[-_MOST_NAMES:])
-            lines.append(f"Variables: {elide(shown, 700, 200)}")
-        return "\n".join(lines)
-
-    def _turn_line(self, turn: int) -> str:
-        """Sub-queries left are told only when they run short: the number depends on what the cache held, and a
-        prompt that differs would keep the root's own reply from coming out of the cache."""
-        purse = self._run.purse
-        short = purse.left("sub_queries") < _SHORT_SHARE * purse.limits.sub_queries
-        # Turns that were taken back when the run was continued are spent, and have no number any more.
-        last = purse.limits.turns - self._run.past.paid.get("turns", 0)
-        return turn_line(turn, last, purse.left("sub_queries") if short else None)
-
-    def _map_offer(self) -> str:
-        """What a root that cannot write cells is offered, with what it takes; empty where it cannot be afforded."""
-        pieces = self._run.pieces
-        if not 0 < pieces + 2 <= self._run.purse.left("sub_queries"):
-            return ""
-        run = self._run
-        expected = run.asking.expect(pieces + 1, sum(one.pin.chars for one in run.contexts))
-        takes = f" (about {in_words(expected.seconds)})" if expected.seconds is not None else ""
-        return _filled(PROMPTS.offer_map, pieces=f"{pieces:,}", takes=takes)
-
-    def _session_lines(self) -> str:
-        """What a continued session brings along."""
-        session = self._run.session
-        lines = [
-            f'Earlier in this session: "{question}" — answered: {answer}' for question, answer in session.exchanges
-        ]
-        if lost := self._run.take_lost(1):
-            lines.append(lost)
-        if session.alive and session.names:
-            names = ", ".join(f"{one.name} ({one.size or one.type})" for one in session.names[-_MOST_NAMES:])
-            lines.append(f"Variables that still exist: {names}")
-        return elide("\n".join(lines), 1200, 300)
 
     def _variables(self) -> set[str]:
         return {one.name for one in self._run.session.names}
@@ -402,7 +347,3 @@ def _endless(repeats: int) -> LimitReached:
         allowed=repeats,
         used=repeats,
     )
-
-
-def _filled(template: str, **values: str) -> str:
-    return Template(template).substitute(values).strip()

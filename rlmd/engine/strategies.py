@@ -23,8 +23,9 @@ from rlmd.events import Strategy
 if TYPE_CHECKING:
     from rlmd.engine.run import Run
 
-#: Pieces up to which mapping all of them is cheaper than exploring: two rounds of the slots, and never many.
-_FEW_ROUNDS, _FEW_PIECES = 2, 12
+#: Pieces up to which mapping all of them is cheaper than exploring: two rounds of the slots, but never many, and as
+#: many as an exploration takes turns in any case.
+_FEW_ROUNDS, _LEAST_FEW, _FEW_PIECES = 2, 4, 12
 #: Seconds that a last root call may take after the time is over: a tenth of the limit within these bounds.
 _LEAST_GRACE, _MOST_GRACE = 10.0, 120.0
 
@@ -42,7 +43,8 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     pieces = run.pieces
     if root.window < LEAST_WINDOW and facts:
         return "map", f"the root's window of {root.window:,} tokens is too small to explore with"
-    if facts and pieces <= min(_FEW_PIECES, _FEW_ROUNDS * facts.slots, facts.sub_queries - 2):
+    few = min(_FEW_PIECES, max(_LEAST_FEW, _FEW_ROUNDS * facts.slots), facts.sub_queries - 2) if facts else 0
+    if 0 < pieces <= few:
         return "map", f"{chars:,} characters are only {pieces} pieces"
     return "rlm", f"{chars:,} characters are far more than {root.model} reads at once"
 

@@ -48,6 +48,14 @@ class Desk:
             with contextlib.suppress(RlmdError):
                 await self.client.call("run/close", RunIdParams(run_id=self._run_id))
 
+    async def programs(self) -> dict[str, str]:
+        """The person's programs that can be asked for, and what each says of itself; none of a daemon that has none, or
+        cannot say."""
+        with contextlib.suppress(RlmdError):
+            listed = (await self.client.call("program/list")).programs
+            return {one.name: one.summary for one in listed if one.problem is None}
+        return {}
+
     async def within(self, ask: Callable[[str], Awaitable[R]]) -> R:
         """Asks in the open run, whose id ``ask`` is given; once more in another when that one is no more."""
         run_id = await self._open()

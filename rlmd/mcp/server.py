@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rlmd.errors import InvalidParams, RlmdError
 from rlmd.mcp import said
 from rlmd.mcp.desk import Desk
 from rlmd.mcp.files import roots_of
-from rlmd.mcp.tools import TOOLS, Arguments, Tool, ToolFailed
+from rlmd.mcp.tools import STRATEGY, TOOLS, Arguments, Tool, ToolFailed
 from rlmd.validation import problems_of
 from rlmd.wire.methods import LimitParams
 
@@ -66,7 +66,8 @@ def _find_runtime_folder() -> None:
 
 def _server(desk: Desk, roots: tuple[Path, ...]) -> Server[Any]:
     async def list_tools(_: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[_described(tool) for tool in TOOLS.values()])
+        own = await desk.programs()
+        return types.ListToolsResult(tools=[_described(tool, own) for tool in TOOLS.values()])
 
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         tool = TOOLS.get(params.name)
@@ -79,11 +80,16 @@ def _server(desk: Desk, roots: tuple[Path, ...]) -> Server[Any]:
     )
 
 
-def _described(tool: Tool) -> types.Tool:
+def _described(tool: Tool, own: Mapping[str, str]) -> types.Tool:
+    """With the person's own programs where a strategy can be chosen."""
+    schema = tool.arguments.model_json_schema()
+    if own and (strategy := schema["properties"].get("strategy")) is not None:
+        told = "; ".join(f"{name}: {summary}" if summary else name for name, summary in own.items())
+        strategy["description"] = f"{STRATEGY}; or a program of the person's: {told}"
     return types.Tool(
         name=tool.name,
         description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
+        input_schema=schema,
         annotations=types.ToolAnnotations(read_only_hint=tool.reads, destructive_hint=False, open_world_hint=False),
     )
 

@@ -40,6 +40,8 @@ BEAT = 5.0
 WAIT = 45.0
 #: Characters that ``peek_context`` gives when no end is named.
 PEEK = 4000
+#: What is said of ``rlm_ask``'s strategies; the person's own programs are added where there are any.
+STRATEGY = "auto, direct, rlm, map, or quote, which needs no model"
 
 
 class ToolFailed(Exception):
@@ -100,7 +102,7 @@ class ExecuteCode(Arguments):
 class RlmAsk(Arguments):
     question: str = Field(min_length=1, max_length=1_000_000)
     context: str = Field(description="The context's name; several with a comma between them")
-    strategy: Literal["auto", "direct", "rlm", "map", "quote"] = Field("auto", description="quote needs no model")
+    strategy: str = Field("auto", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description=STRATEGY)
     wait_seconds: float = Field(WAIT, ge=0, le=3600, description="After that an id is given, for rlm_result")
 
 

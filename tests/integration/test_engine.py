@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import RoleSettings, Settings
+from rlmd.config import ReplSettings, RoleSettings, Settings
 from rlmd.engine import LimitRequest
 from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import House, settings_for
@@ -93,6 +93,26 @@ async def test_uneven_hosts_share_a_batch_and_the_cache_answers_again(tmp_path: 
                 new = sum(fact.completion.source == "model" for fact in told)
                 assert new == paid, "equal questions of an equal text are paid once"
             assert [fake.max_held <= fake.slots for fake in (one, two, three)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("chars", "slots", "strategy"),
+    [
+        (10_000, 1, "direct"), (20_000, 1, "map"), (45_000, 1, "map"), (60_000, 1, "rlm"), (60_000, 4, "map"),
+        (85_000, 4, "map"), (120_000, 4, "rlm"), (130_000, 16, "map"), (180_000, 16, "rlm"),
+    ],
+)  # fmt: skip
+async def test_auto_chooses_by_what_fits_and_how_many_pieces_there_are(
+    tmp_path: Path, chars: int, slots: int, strategy: str
+) -> None:
+    """An 8K window reads 4K well; few pieces are two rounds of the slots, at least four and at most twelve."""
+    async with FakeOllama(["root"], slots=slots) as fake:
+        fake.answer = lambda prompt: "```repl\nFINAL(len(context))\n```" if "Turn 1" in prompt else "found"
+        async with House(tmp_path, settings_for(("box", fake), repl=ReplSettings(spare_workers=0))) as house:
+            await house.load("words", "some words of a text " * (chars // 21))
+            record = await house.ask("How long is it?", "words", confirm="accept")
+            chosen = [fact.strategy for fact in await house.facts(record) if fact.type == "strategy_chosen"]
+            assert chosen == [strategy]
 
 
 async def test_a_text_that_does_not_fit_after_all_is_explored(tmp_path: Path, fake: FakeOllama) -> None:

@@ -98,6 +98,26 @@ async def test_the_tools_have_the_names_and_parameters_that_others_know(folders:
         assert needed == ["name"]
 
 
+async def test_programs_of_the_person_are_offered_and_asked(
+    model: FakeOllama, folders: Folders, daemon: Daemon
+) -> None:
+    programs = folders.config / "rlmd" / "programs"
+    programs.mkdir(parents=True, exist_ok=True)
+    (programs / "count.py").write_text('"""Counts the characters."""\n\nFINAL(str(len(context)))\n')
+    (programs / "broken.py").write_text("FINAL(\n")
+    async with tools_of(folders) as tools:
+        listed = {tool.name: tool for tool in (await tools.session.list_tools()).tools}
+        told = listed["rlm_ask"].input_schema["properties"]["strategy"]["description"]
+        assert "count: Counts the characters." in told
+        assert "broken" not in told
+        await tools.call("load_context", name="fox", content="The quick brown fox jumps.")
+        answer = await tools.call("rlm_ask", question="How long?", context="fox", strategy="count")
+        assert answer.startswith("26")
+        wrong = await tools.session.call_tool("rlm_ask", {"question": "?", "context": "fox", "strategy": "nothing"})
+        assert wrong.is_error
+        assert "nothing" in wrong.content[0].text
+
+
 async def test_every_tool_does_its_work(model: FakeOllama, folders: Folders, daemon: Daemon) -> None:
     model.script("root", ["```repl\nprint(context[:20])\n```", 'FINAL("The fox jumps, as in: «quick brown fox»")'])
     async with tools_of(folders) as tools:
