@@ -8,6 +8,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
+from rlmd.engine.confirming import Redirected
 from rlmd.engine.finals import Accepted, judge
 from rlmd.engine.parsing import read_reply
 from rlmd.engine.parts import PinnedContext
@@ -40,6 +41,8 @@ async def answer_directly(run: Run) -> Conclusion:
     text, question = await _whole_text(run), run.request.question
     if run.answer_type is not None:
         question += "\n\n" + run.answer_type.asked
+    if (other := run.past.chosen_instead()) is not None:
+        raise Redirected(other)  # the turns that the journal holds are the other's
     if not run.past.last_turn:
         await run.confirming.look("direct", _estimate(run, len(text)))
     return await ask_root(run, direct_prompt(text, question), "answered directly")

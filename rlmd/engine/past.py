@@ -228,6 +228,12 @@ class Past:
         """The answer to a question that the run asks again; each is given once."""
         return self._confirmed.popleft() if self._confirmed else None
 
+    def chosen_instead(self) -> Strategy | None:
+        """The strategy that somebody chose, if that is what the run's next question came to; given once."""
+        if self._confirmed and self._confirmed[0].strategy is not None:
+            return self._confirmed.popleft().strategy
+        return None
+
     @property
     def limit_of_cells(self) -> LimitReached | None:
         """The limit that refused something to a cell, if one did."""

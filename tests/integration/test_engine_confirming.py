@@ -256,6 +256,35 @@ async def test_killed_around_the_question(tmp_path: Path, fake: FakeOllama, acce
         shutil.rmtree(copy)
 
 
+async def test_killed_after_another_way_than_one_completion_was_chosen(tmp_path: Path, fake: FakeOllama) -> None:
+    """The turns in the journal are those of the way chosen, not the reply of the one completion."""
+    turns = ("```repl\nx = 41\nprint(x)\n```", "```repl\nx += 1\nprint(x)\n```", "FINAL_VAR(x)")
+
+    def told(prompt: str) -> str:
+        found = re.findall(r"Turn (\d+) of", prompt)
+        return turns[int(found[-1]) - 1] if found else "read at once"
+
+    fake.answer = told
+    ask = ConfirmSettings(sub_queries=0)
+    async with house_of(tmp_path / "whole", fake, ask) as house:
+        await house.load("lines", TEXT[:4000])
+        run_id = await started(house, strategy="direct")
+        await question(house, run_id)
+        await house.engine.confirm(run_id, accepted=True, strategy="rlm")
+        record = await house.engine.wait(run_id)
+        assert await house.answer(record) == "42"
+        facts = await house.facts(record)
+    for kind in ("strategy_chosen", "root_replied", "cell_ended"):
+        number = max(fact.seq for fact in facts if fact.type == kind)
+        copy = tmp_path / kind
+        shutil.copytree(tmp_path / "whole" / "state", copy / "state")
+        journal = copy / "state" / "runs" / run_id / "journal.jsonl"
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:number]))
+        async with house_of(copy, fake, ask) as house:
+            again = await house.engine.wait(run_id)
+            assert (again.outcome, await house.answer(again)) == ("answered", "42"), kind
+
+
 async def test_a_question_outlives_daemons_that_stop(tmp_path: Path, fake: FakeOllama) -> None:
     """As often as they do: more often than a run is taken up in vain."""
     run_id = ""
