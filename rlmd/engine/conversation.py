@@ -98,6 +98,7 @@ class Conversation:
                 run.answer_type.asked if run.answer_type else "",
             ),
             self.root.meter,
+            lambda: run.cells.answer,
         )
 
     @property
@@ -128,8 +129,9 @@ class Conversation:
                 return conclusion
         return None
 
-    async def last_word(self, limit: LimitReached) -> str | None:
-        """A last root call over what was found; None if it gives nothing."""
+    async def last_word(self, limit: LimitReached) -> tuple[str, str | None] | None:
+        """A last root call over what was found, and the stream that it equals if it equals one; None if it gives
+        nothing."""
         self._turn = self._run.next_turn()
         extra = filled(PROMPTS.conclude, why=limit.message, question=elide(self._run.request.question, 2000, 500))
         if self._run.answer_type is not None:
@@ -139,13 +141,17 @@ class Conversation:
             said.reply.finals, ran_cells=False, cell_failed=False, anything_executed=True, variables=self._variables()
         )
         if isinstance(verdict, Accepted) and verdict.name is not None:
-            return await self._run.cells.value_of(verdict.name)
+            value = await self._run.cells.value_of(verdict.name)
+            return (value, None) if value else None
         if isinstance(verdict, Accepted):
-            return (verdict.literal or "").strip() or None
+            literal = (verdict.literal or "").strip()
+            return (literal, None) if literal else None
         if verdict is not None or said.reply.cells:
             return None  # a final of nothing, or more code: neither says anything
         text = said.reply.prose.strip()
-        return f"{text}\n\n[The reply was cut at {said.tokens:,} tokens.]" if text and not said.whole else text or None
+        if text and not said.whole:
+            return f"{text}\n\n[The reply was cut at {said.tokens:,} tokens.]", None
+        return (text, said.stream if text == said.raw else None) if text else None
 
     # ── a turn ──────────────────────────────────────────────────────────────────────────────────────────────
 

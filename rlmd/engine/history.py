@@ -2,12 +2,14 @@
 
 Append-only between compactions, so that a host's prefix cache holds. When the next prompt would not fit, the history
 is compacted to ``_ROOMY`` of the budget at once: outputs of old cells shrink to head and tail, then old replies, then
-whole turns to a line each; the system prompt, the question and the newest exchange stay longest. ``messages`` never
+whole turns to a line each; the system prompt, the question and the newest exchange stay longest, and the answer so far
+is repeated. ``messages`` never
 returns more than the budget: that is its one promise. Knows tokens and messages, nothing of runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlmd.engine.tokens import TokenMeter
@@ -21,6 +23,9 @@ _HEAD, _TAIL = 400, 200
 _LINE_CHARS = 160
 #: Characters of the whole conversation that are kept for the REPL, newest first: a cell's source may have 1.9 million.
 _WHOLE_CHARS = 800_000
+#: Head and tail of the answer so far that a root is reminded of.
+_FOUND_HEAD, _FOUND_TAIL = 900, 300
+_FOUND = 'Your answer["content"] so far:'
 #: What a root is told of the turns that it sees shortened.
 _SHORTENED = "Earlier turns, shortened (whole in `history`, a list of messages with role and content):"
 
@@ -39,14 +44,17 @@ class History:
     system: The system prompt.
     opening: The first message of the user.
     meter: Estimates tokens for this root.
+    found: What it has put down as its answer so far; it is reminded of that when what it had read is shortened.
     """
 
-    def __init__(self, system: str, opening: str, meter: TokenMeter) -> None:
+    def __init__(self, system: str, opening: str, meter: TokenMeter, found: Callable[[], str] = str) -> None:
         self._system = system
         self._opening = opening
         self._meter = meter
         self._exchanges: list[_Exchange] = []
         self._dropped: list[str] = []
+        self._found = found
+        self._reminder = ""
         self._whole: list[dict[str, str]] = []
         #: How often the history was rewritten; between two of these it only grew.
         self.compactions = 0
@@ -89,9 +97,12 @@ class History:
         if self._meter.of(messages) <= budget:
             return messages
         self.compactions += 1
+        found = elide(self._found().strip(), _FOUND_HEAD, _FOUND_TAIL)
+        self._reminder = f"\n\n{_FOUND}\n{found}" if found else ""
         self._compact(int(budget * _ROOMY), extra)
         messages = self._build(extra)
         if self._meter.of(messages) > budget:
+            self._reminder = ""
             self._squeeze(budget, extra)
             messages = self._build(extra)
         tokens = self._meter.of(messages)
@@ -108,6 +119,7 @@ class History:
         opening = self._opening
         if self._dropped:
             opening += f"\n\n{_SHORTENED}\n" + "\n".join(self._dropped)
+        opening += self._reminder
         messages = [Message("system", self._system), Message("user", opening)]
         for exchange in self._exchanges:
             messages.append(Message("assistant", exchange.reply))

@@ -118,20 +118,21 @@ async def programmed(run: Run) -> Conclusion:
 
 async def conclude(run: Run, limit: LimitReached) -> Conclusion:
     """At a limit: the answer as it stands, else a last root call over the findings, else an honest none."""
-    text: str | None = run.cells.answer
+    text, stream = run.cells.answer, None
     if not text and run.conversation is not None and run.conversation.begun:
         grace = min(_MOST_GRACE, max(_LEAST_GRACE, run.purse.limits.seconds / 10))
         try:
             async with asyncio.timeout(grace):
-                text = await run.conversation.last_word(limit)
+                text, stream = await run.conversation.last_word(limit) or ("", None)
         except (RlmdError, TimeoutError):
-            text = None
+            text = ""
     if not text:
         return Conclusion("none", f"No answer was found. {limit.message}", limit.message, error=limit, citations=())
     wrong = None
     if run.answer_type is not None:
+        stream = None
         text, wrong = run.answer_type.read(text)
-    return Conclusion("partial", text, f"{limit.message} {wrong or ''}".strip(), error=limit)
+    return Conclusion("partial", text, f"{limit.message} {wrong or ''}".strip(), stream=stream, error=limit)
 
 
 # ── execute ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -282,6 +282,20 @@ async def test_a_reader_that_is_slow_holds_a_bounded_number_of_facts_and_misses_
         assert await seqs(run) == list(range(1, many + 1))
 
 
+async def test_an_end_after_which_the_run_was_continued_is_none(daemon: FakeDaemon) -> None:
+    async def attach(peer: Peer, _: dict[str, Any]) -> dict[str, Any]:
+        for fact in (note(1), ended(2), note(3)):
+            await peer.notify("run/fact", fact)
+        return info(last_seq=3)
+
+    daemon.answers["run/attach"] = attach
+    async with client_of(daemon) as client, client.follow(RUN) as run:
+        assert [(await anext(run)).seq for _ in range(3)] == [1, 2, 3]  # type: ignore[union-attr]
+        for fact in (note(4), ended(5)):
+            await daemon.peers[0].notify("run/fact", fact)
+        assert await seqs(run) == [4, 5]
+
+
 async def test_after_a_lost_connection_the_run_is_followed_from_the_last_fact(daemon: FakeDaemon) -> None:
     async def attach(peer: Peer, params: dict[str, Any]) -> dict[str, Any]:
         for fact in (note(3), ended(4)):

@@ -184,6 +184,19 @@ async def test_an_answer_given_without_refused_pieces_is_made_with_them(house: H
     assert "Turn 2 of 6" in heard(fake.seen[-2])  # of eight turns three are spent
 
 
+async def test_what_was_taken_back_stays_spent(house: House, fake: FakeOllama) -> None:
+    """Of four turns three were taken, two of them in vain: one is left, and it says so."""
+    batch = "r = llm_query_batched([f'q{n}' for n in range(8)])\nn = len(ok(r))\nanswer['content'] = str(n)"
+    fake.answer = by_turn(cell(batch), cell("m = n * 10\nprint(m)"), cell("k = m + 1") + "\nFINAL_VAR(k)")
+    limits = LimitRequest(sub_queries=5, turns=4)
+    record = await house.ask("?", "lines", strategy="rlm", limits=limits)
+    again = await go_on(house, record, sub_queries=3)
+    assert (again.outcome, again.receipt.limit, await house.answer(again)) == ("partial", "turns", "8")
+    assert "Turn 2 of 2" in heard(fake.seen[-1])
+    once_more = await go_on(house, again, turns=1)
+    assert (once_more.outcome, await house.answer(once_more)) == ("answered", "81")
+
+
 async def test_a_no_is_taken_back(tmp_path: Path, fake: FakeOllama) -> None:
     async with house_of(tmp_path, fake, confirm=ConfirmSettings(sub_queries=1)) as house:
         await house.load("lines", LINES)

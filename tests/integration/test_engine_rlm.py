@@ -192,7 +192,9 @@ async def test_turns_used_up_end_in_a_last_word(house: House, fake: FakeOllama) 
     assert await house.answer(record) == 'It says "the lamp number 0 is dark".'
     assert record.citations[0].verified
     assert record.receipt.limit == "turns"
-    assert [fact.limit for fact in of_type(await house.facts(record), "limit_hit")] == ["turns"]
+    facts = await house.facts(record)
+    assert [fact.limit for fact in of_type(facts, "limit_hit")] == ["turns"]
+    assert facts[-1].stream == of_type(facts, "root_replied")[-1].stream  # it was told while it came
 
 
 async def test_an_answer_that_was_set_is_what_a_limit_leaves(house: House, fake: FakeOllama) -> None:

@@ -111,3 +111,24 @@ def test_elide() -> None:
         elide("a" * 100 + "b" * 1000 + "c" * 100, 100, 100)
         == "a" * 100 + "\n[… 1,000 characters left out …]\n" + "c" * 100
     )
+
+
+def test_what_was_found_outlives_what_it_was_found_in() -> None:
+    """The answer so far is repeated when the outputs that it rests on are shortened; as it stood then, so that the
+    prefix stays; not at the cost of the newest output."""
+    found = [""]
+    made = History("You are a root.", "Question: What is it?", TokenMeter(), lambda: found[0])
+    prompts = []
+    for number in range(1, 30):
+        prompts.append(contents(made.messages(2000)))
+        made.replied(number, f"reply {number} " * 10)
+        made.told(f"output {number} " * 60)
+        found[0] = f"finding {number}. " * (1 if number < 20 else 500)
+    reminded = [prompt for prompt in prompts if "so far" in prompt]
+    assert len(reminded) > 15
+    assert "finding" not in prompts[0]
+    assert prompts[-1].count("so far") == 1
+    assert made.compactions < 12
+    made.told("long " * 3000)
+    last = made.messages(2000)
+    assert TokenMeter().of(last) <= 2000
