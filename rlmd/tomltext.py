@@ -7,23 +7,38 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 Plain = str | int | float | bool
+#: The way to a table or a key → what is said above it.
+Remarks = Mapping[tuple[str, ...], str]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def toml_of(table: Mapping[str, object]) -> str:
-    """The table as a TOML document; a None is left out, as TOML has none."""
-    return "\n".join(_lines(table, ())) + "\n"
+def toml_of(table: Mapping[str, object], remarks: Remarks | None = None) -> str:
+    """The table as a TOML document; a None is left out, as TOML has none.
+
+    Args:
+        remarks: Comments above tables and keys.
+    """
+    return "\n".join(_lines(table, (), remarks or {})) + "\n"
 
 
-def _lines(table: Mapping[str, object], way: tuple[str, ...]) -> Iterator[str]:
+def _lines(table: Mapping[str, object], way: tuple[str, ...], remarks: Remarks) -> Iterator[str]:
     plain = {key: value for key, value in table.items() if value is not None and not isinstance(value, Mapping)}
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     if way and (plain or not inner):
-        yield f"\n[{'.'.join(map(_key, way))}]"
+        yield ""
+        yield from _comment(remarks.get(way, ""))
+        yield f"[{'.'.join(map(_key, way))}]"
     for key, value in plain.items():
+        yield from _comment(remarks.get((*way, key), ""))
         yield f"{_key(key)} = {_value(value)}"
     for key, below in inner.items():
-        yield from _lines(below, (*way, key))
+        yield from _lines(below, (*way, key), remarks)
+
+
+def _comment(text: str) -> Iterator[str]:
+    """Control characters and line breaks of foreign text must not end the comment."""
+    for line in text.split("\n") if text else ():
+        yield "# " + "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line)
 
 
 def _key(key: str) -> str:

@@ -87,12 +87,14 @@ class Terminal:
         self._seen += data
         self._news.set()
 
-    async def wait_shown(self, text: str) -> None:
+    async def wait_shown(self, text: str, *, after: int = 0) -> int:
+        """Waits until it is written, ``after`` so many characters; returns how many there are up to its end."""
         async with asyncio.timeout(PATIENCE):
-            while text not in self.screen:
+            while (found := self.screen.find(text, after)) < 0:
                 assert not self.over, f"ended before it showed {text!r}:\n{self.screen}"
                 self._news.clear()
                 await self._news.wait()
+        return found + len(text)
 
     def type(self, text: str) -> None:
         """As from the keyboard: \\x03 becomes SIGINT by the terminal's own doing."""

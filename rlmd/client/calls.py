@@ -48,6 +48,8 @@ from rlmd.wire.methods import (
     HostCalibrateParams,
     HostCalibrateResult,
     HostListResult,
+    HostProbeParams,
+    HostProbeResult,
     HostResult,
     InitializeParams,
     InitializeResult,
@@ -159,6 +161,8 @@ class Calls:
     async def call(self, method: Literal["host/list"], params: Nothing = ...) -> HostListResult: ...
     @overload
     async def call(self, method: Literal["host/add"], params: HostAddParams) -> HostAddResult: ...
+    @overload
+    async def call(self, method: Literal["host/probe"], params: HostProbeParams) -> HostProbeResult: ...
     @overload
     async def call(self, method: Literal["host/calibrate"], params: HostCalibrateParams) -> HostCalibrateResult: ...
     @overload

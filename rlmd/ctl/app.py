@@ -28,6 +28,7 @@ from rlmd.ctl.commands import (
     rpc,
     run,
     session,
+    setup,
     top,
 )
 from rlmd.ctl.exits import MEANING
@@ -40,7 +41,7 @@ _HELP = """Ask questions of texts of any size, answered with citations.
   journalctl -b | rlmctl ask --stdin "What failed first?"
   rlmctl context load ~/src/linux --name linux    keep it under a name
   rlmctl ask -c linux "Who takes rtnl_lock?"      and ask it again and again
-  rlmctl host add m40 http://m40:11434            the models that answer
+  rlmctl setup                                    the models that answer, asked for one by one
 """
 _EXITS = "\b\nexit status:\n" + "\n".join(f"  {int(status):3}  {meaning}" for status, meaning in MEANING.items())
 
@@ -69,7 +70,7 @@ def root(
     """Takes the options that stand before a command."""
 
 
-for module in (ask, batch, execute, query, rpc, top, mcp, install, evaluate):
+for module in (setup, ask, batch, execute, query, rpc, top, mcp, install, evaluate):
     module.register(app)
 for name, group in (
     ("context", context.app),

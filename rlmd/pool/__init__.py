@@ -3,7 +3,7 @@
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.dispatcher import Deadlines
 from rlmd.pool.estimating import Expected
-from rlmd.pool.host import settings_for, trusted_by_lookup
+from rlmd.pool.host import settings_for, trusted_by_address, trusted_by_lookup
 from rlmd.pool.hosts import HostStatus
 from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
 
@@ -17,5 +17,6 @@ __all__ = [
     "PoolStatistics",
     "PooledCompletion",
     "settings_for",
+    "trusted_by_address",
     "trusted_by_lookup",
 ]

@@ -289,6 +289,11 @@ def _find(served: Mapping[str, ServedModel], name: str) -> ServedModel | None:
     return served.get(name) or served.get(f"{name}:latest")
 
 
+def trusted_by_address(url: str, facts: ServerFacts) -> bool:
+    """Whether a host that nothing else is said of is mine: a server of our own kind at a private address."""
+    return is_local_address(checked_url(url)) and facts.software in _OWN_SOFTWARE
+
+
 async def trusted_by_lookup(url: str, facts: ServerFacts) -> str | None:
     """The private address behind a host's name, if a server of our own kind answers there: reason to trust it."""
     url = checked_url(url)

@@ -69,6 +69,8 @@ class ServedModel:
     bytes: int | None = None
     chat: bool = True
     remote: bool = False
+    #: Reads pictures, as far as the server tells.
+    vision: bool = False
     #: In memory now, as far as the server tells.
     resident: bool = False
     #: Dollars a million tokens of prompt and reply, where the server tells.

@@ -101,6 +101,7 @@ class Ollama(Server):
             parameters=str(details.get("parameter_size") or "") or None,
             bytes=integer(tag, "size") or None,
             chat="completion" in capabilities if isinstance(capabilities, list) else _looks_like_chat(name, details),
+            vision=isinstance(capabilities, list) and "vision" in capabilities,
             resident=name in resident,
             remote=bool(tag.get("remote_host") or shown.get("remote_host")) or name.endswith(("-cloud", ":cloud")),
         )

@@ -53,10 +53,12 @@ class FakeModel:
     num_ctx: int | None = None
     remote_host: str | None = None
     size: int = 20_000_000_000
+    parameters: str = "32.8B"
 
     def tag(self) -> dict[str, Any]:
         digest = self.digest or hashlib.sha256(self.name.encode()).hexdigest()
-        details = {"format": "gguf", "family": "qwen2", "parameter_size": "32.8B", "quantization_level": "Q4_K_M"}
+        details = {"format": "gguf", "family": "qwen2", "quantization_level": "Q4_K_M"}
+        details["parameter_size"] = self.parameters
         name = self.name if ":" in self.name else self.name + ":latest"
         tag = {"name": name, "model": name, "size": self.size, "digest": digest, "details": details}
         tag["modified_at"] = "2026-01-01T00:00:00Z"

@@ -9,13 +9,16 @@ import asyncio
 import os
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rlmd.config import HostSettings, ModelSettings, check_settings
 from rlmd.errors import ConfigInvalid, Conflict, NotAllowed, NotFound
-from rlmd.pool import HostStatus, settings_for, trusted_by_lookup
-from rlmd.pool.keys import read_key
-from rlmd.providers.base import ServerFacts
+from rlmd.pool import HostStatus, settings_for, trusted_by_address, trusted_by_lookup
+from rlmd.pool.keys import printed_key, read_key
+from rlmd.pool.prices import price_of
+from rlmd.providers.addresses import checked_url
+from rlmd.providers.base import DEFAULT_WINDOW, ServedModel, ServerFacts
 from rlmd.providers.detect import detect
 from rlmd.tomltext import toml_of
 from rlmd.validation import nearest_of
@@ -32,6 +35,7 @@ class HostHandlers:
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
             "host/list": self.list,
+            "host/probe": self.probe,
             "host/add": self.add,
             "host/pause": self.pause,
             "host/resume": self.resume,
@@ -67,6 +71,27 @@ class HostHandlers:
         status, found = await self._parts.pool.calibrate_host(params.name, params.model)
         calibrations = tuple(m.HostCalibration.model_validate(one, from_attributes=True) for one in found)
         return m.HostCalibrateResult(host=host_info(status), calibrations=calibrations)
+
+    async def probe(self, client: Connection, params: m.HostProbeParams) -> m.HostProbeResult:
+        _refuse_egress(client)
+        bare = HostSettings(provider="openai", **params.model_dump())
+        key = read_key("there", bare, os.environ)
+        if key is None and params.api_key_command:
+            key = await printed_key("there", params.api_key_command, os.environ)
+        facts = await detect(params.url, api_key=key)
+        url = checked_url(params.url)
+        address = await trusted_by_lookup(url, facts)
+        return m.HostProbeResult(
+            url=url,
+            provider=settings_for(url, facts).provider,
+            software=facts.software,
+            version=facts.version,
+            trust="mine" if address or trusted_by_address(url, facts) else "cloud",
+            address=address,
+            slots=facts.slots,
+            models=tuple(_probed(url, model) for model in facts.models),
+            notes=facts.notes,
+        )
 
     async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
         _refuse_egress(client)
@@ -164,6 +189,21 @@ def _bare(params: m.HostAddParams) -> HostSettings:
     """Enough of its settings to read its key."""
     return HostSettings(
         url=params.url, provider="openai", api_key_env=params.api_key_env, api_key_file=params.api_key_file
+    )
+
+
+def _probed(url: str, model: ServedModel) -> m.ProbedModel:
+    known = price_of(url, model.name, None, datetime.now(UTC).date())
+    return m.ProbedModel(
+        name=model.name,
+        window=max(256, model.window or DEFAULT_WINDOW),
+        parameters=model.parameters,
+        bytes=model.bytes,
+        chat=model.chat,
+        vision=model.vision,
+        remote=model.remote,
+        resident=model.resident,
+        price=model.price or ((known.band.prompt, known.band.completion) if known else None),
     )
 
 

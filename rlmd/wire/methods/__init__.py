@@ -76,7 +76,10 @@ from rlmd.wire.methods.hosts import (
     HostListResult,
     HostMeter,
     HostModel,
+    HostProbeParams,
+    HostProbeResult,
     HostResult,
+    ProbedModel,
 )
 from rlmd.wire.methods.money import (
     BudgetAccount,
@@ -184,6 +187,8 @@ __all__ = [
     "HostListResult",
     "HostMeter",
     "HostModel",
+    "HostProbeParams",
+    "HostProbeResult",
     "HostResult",
     "InitializeParams",
     "InitializeResult",
@@ -199,6 +204,7 @@ __all__ = [
     "PathSource",
     "PeekParams",
     "PeekResult",
+    "ProbedModel",
     "ProgramInfo",
     "ProgramListResult",
     "QueryParams",

@@ -117,8 +117,48 @@ class HostAddResult(Result):
     notes: tuple[str, ...]
 
 
+class HostProbeParams(Params):
+    """Asks the server at ``url`` what it is, and changes nothing. The key is named as in the settings of a host."""
+
+    url: str
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    api_key_command: tuple[str, ...] = ()
+
+
+class ProbedModel(Result):
+    """``parameters`` as the server tells them (32.8B), ``bytes`` of its weights; ``remote``: the server sends it
+    elsewhere; ``price``: dollars a million tokens of prompt and reply, where it is known."""
+
+    name: str
+    window: int
+    parameters: str | None = None
+    bytes: int | None = None
+    chat: bool = True
+    vision: bool = False
+    remote: bool = False
+    resident: bool = False
+    price: tuple[float, float] | None = None
+
+
+class HostProbeResult(Result):
+    """``trust`` is what a host there would have; ``address`` the private one that its name has now, when that is why.
+    ``slots`` only where the server tells."""
+
+    url: str
+    provider: Literal["ollama", "openai", "anthropic"]
+    software: str | None
+    version: str | None
+    trust: Literal["mine", "cloud"]
+    address: str | None
+    slots: int | None
+    models: tuple[ProbedModel, ...]
+    notes: tuple[str, ...]
+
+
 METHODS = (
     Method("host/list", Nothing, HostListResult, "Lists hosts with state, slots and queue depth."),
+    Method("host/probe", HostProbeParams, HostProbeResult, "Asks a server what it is, and changes nothing."),
     Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
     Method("host/pause", NameParams, HostResult, "Gives a host nothing more; what is under way there goes on."),
     Method("host/resume", NameParams, HostResult, "Gives a paused host work again."),
