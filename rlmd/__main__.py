@@ -29,7 +29,7 @@ and XDG_RUNTIME_DIR move the folders.
 
 examples:
   rlmd                          serve at $XDG_RUNTIME_DIR/rlmd/rlmd.sock until Ctrl-C
-  rlmd --check                  print what is wrong with the settings, and stop
+  rlmd --check                  look at Python, settings, folders and the unit, and stop
   rlmd --socket /tmp/a.sock     serve at another path
   systemctl --user enable --now rlmd.socket     start it when the first client connects
 
@@ -46,14 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rlmd.config import Paths, check_settings
 
     paths = Paths.from_environment(socket=options.socket and options.socket.absolute())
+    if options.check:
+        return _check(paths)
     settings, problems = check_settings(paths)
     if settings is None:
         print(*(f"rlmd: {problem}" for problem in problems), sep="\n", file=sys.stderr)  # noqa: T201
         return EXIT_CONFIG
-    if options.check:
-        print(*(paths.config_files or ["No config file: everything has its default."]), sep="\n")  # noqa: T201
-        return 0
     return _serve(paths, settings, until_eof=options.until_eof)
+
+
+def _check(paths: Paths) -> int:
+    from rlmd.soundness import of_folders, of_installation, of_settings
+
+    settings, rest = of_settings(paths), [*of_installation(paths), *of_folders(paths)]
+    for one in (*rest, *settings):
+        stream = sys.stdout if one.ok else sys.stderr
+        print(f"{'ok  ' if one.ok else 'FAIL'} {one.name}: {one.message}", file=stream)  # noqa: T201
+        if one.hint and not one.ok:
+            print(f"     {one.hint}", file=stream)  # noqa: T201
+    return 0 if all(one.ok for one in (*rest, *settings)) else EXIT_CONFIG
 
 
 def _serve(paths: Paths, settings: Settings, *, until_eof: bool) -> int:
@@ -92,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--socket", type=Path, metavar="PATH", help="serve at this path")
     parser.add_argument("--until-eof", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--check", action="store_true", help="look at the settings only")
+    parser.add_argument("--check", action="store_true", help="look at Python, settings, folders and the unit, and stop")
     parser.add_argument("--version", action="version", version=f"rlmd {__version__}")
     return parser
 

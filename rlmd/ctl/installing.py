@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import rlmd
+from rlmd import launcher
 from rlmd.config import Paths
 from rlmd.ctl.shared import shared
 from rlmd.errors import Conflict, RlmdError, SourceUnreadable
 
-#: Programs that the unit names, for an install in the usual place, and the modules that they are.
-_PROGRAMS = {"%h/.local/share/rlmd/venv/bin/rlmd": "rlmd", "%h/.local/share/rlmd/venv/bin/rlmctl": "rlmd.ctl.main"}
+#: Programs that the unit names, for an install in the usual place.
+_PROGRAMS = {"%h/.local/share/rlmd/venv/bin/rlmd": "rlmd", "%h/.local/share/rlmd/venv/bin/rlmctl": "rlmctl"}
 
 
 class Installed(BaseModel):
@@ -39,6 +42,7 @@ class Homes:
 
     config: Path
     data: Path
+    programs: Path
     manifest: Path
 
     @classmethod
@@ -46,7 +50,7 @@ class Homes:
         home = Path(environment.get("HOME") or Path("~").expanduser())
         given = Path(environment.get("XDG_DATA_HOME", ""))
         data = given if given.is_absolute() else home / ".local" / "share"
-        return cls(paths.config.parent, data, paths.state / "installed.json")
+        return cls(paths.config.parent, data, home / ".local" / "bin", paths.state / "installed.json")
 
 
 def planned(homes: Homes, completions: Mapping[str, str], manual: str) -> dict[Path, bytes]:
@@ -58,6 +62,7 @@ def planned(homes: Homes, completions: Mapping[str, str], manual: str) -> dict[P
     """
     return dict(
         [
+            *_launchers(homes),
             *_units(homes),
             (homes.data / "bash-completion" / "completions" / "rlmctl", completions["bash"].encode()),
             (homes.data / "zsh" / "site-functions" / "_rlmctl", completions["zsh"].encode()),
@@ -72,18 +77,56 @@ def _elisp() -> list[Path]:
     return sorted(shared("elisp").glob("*.el"))
 
 
+def _launchers(homes: Homes) -> Iterator[tuple[Path, bytes]]:
+    """What starts the programs of a virtual environment, and outlives its Python. A distribution's package needs none:
+    it is made anew with each Python."""
+    if sys.prefix == sys.base_prefix:
+        return
+    folder = homes.data / "rlmd"
+    for module in ("launcher.py", "mending.py"):
+        yield folder / module, Path(rlmd.__file__).with_name(module).read_bytes()
+    for program in launcher.PROGRAMS:
+        yield folder / program, _script(folder, program)
+    if not _leads_here(homes.programs / "rlmctl"):
+        yield homes.programs / "rlmctl", _script(folder, "rlmctl")
+
+
+def _script(folder: Path, program: str) -> bytes:
+    """-P and -I: a file in some folder must not stand in for a module."""
+    venv, starter = shlex.quote(sys.prefix), shlex.quote(str(folder / "launcher.py"))
+    return f"""\
+#!/bin/sh
+# Written by rlmctl install: starts {program}, also when the Python of its environment has been exchanged.
+venv={venv} launcher={starter}
+[ ! -x "$venv/bin/python" ] || exec "$venv/bin/python" -P "$launcher" "$venv" {program} "$@"
+exec python3 -I "$launcher" "$venv" {program} "$@"
+""".encode()
+
+
+def _leads_here(path: Path) -> bool:
+    """A link to this environment's own program: of pipx, uv, or made by hand; it stays."""
+    return path.is_symlink() and path.resolve().parent == Path(sys.prefix).resolve() / "bin"
+
+
 def _units(homes: Homes) -> Iterator[tuple[Path, bytes]]:
     folder = homes.config / "systemd" / "user"
     for file in sorted(shared("systemd").glob("rlmd.*")):
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".service":
-            for program, module in _PROGRAMS.items():
+            for program, name in _PROGRAMS.items():
                 if f"={program}" not in text:
                     raise Conflict(f"The unit that came with this rlmd does not start {program}.")
                 # the space or line end after it tells rlmd from rlmctl
                 for end in (" ", "\n"):
-                    text = text.replace(f"={program}{end}", f"={_quoted(sys.executable)} -P -m {module}{end}")
+                    text = text.replace(f"={program}{end}", f"={_start(homes, name)}{end}")
         yield folder / file.name, text.encode()
+
+
+def _start(homes: Homes, program: str) -> str:
+    """What starts a program in a unit."""
+    if sys.prefix == sys.base_prefix:
+        return f"{_quoted(sys.executable)} -P -m {launcher.PROGRAMS[program]}"
+    return _quoted(str(homes.data / "rlmd" / program))
 
 
 def _quoted(path: str) -> str:
@@ -123,7 +166,7 @@ def write(files: Mapping[Path, bytes], homes: Homes, known: Installed, *, linger
     made = Installed(files=digests, folders=tuple(folders), linger=known.linger or linger)
     _write(homes.manifest, made.model_dump_json(indent=1).encode(), mode=0o600)
     for path, content in files.items():
-        _write(path, content)
+        _write(path, content, mode=0o755 if content.startswith(b"#!") else 0o644)
     return made
 
 

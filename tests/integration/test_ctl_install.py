@@ -79,8 +79,8 @@ async def test_units_and_manual_are_clean_and_completion_works(folders: Folders,
     await rlmctl(environment, "install", "--yes")
     units = folders.home / ".config/systemd/user"
     service = (units / "rlmd.service").read_text()
-    assert f'ExecStart="{sys.executable}" -P -m rlmd\n' in service
-    assert f'ExecReload="{sys.executable}" -P -m rlmd.ctl.main daemon reload\n' in service
+    assert f'ExecStart="{folders.home}/.local/share/rlmd/rlmd"\n' in service
+    assert f'ExecReload="{folders.home}/.local/share/rlmd/rlmctl" daemon reload\n' in service
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--user", units / "rlmd.socket", units / "rlmd.service"],
         env=environment, capture_output=True, text=True, check=False,

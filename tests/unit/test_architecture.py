@@ -65,7 +65,7 @@ BELOW: dict[str, frozenset[str]] = {
     "wire.framing": VOCABULARY,
     "client": CLIENTS,
     "evaluation": CLIENTS | {"client"},
-    "ctl": CLIENTS | {"client", "tomltext", "evaluation"},
+    "ctl": CLIENTS | {"client", "tomltext", "evaluation", "soundness", "launcher"},
     "ctl.commands.mcp": CLIENTS | {"client", "ctl", "mcp"},
     # How a text is handed over and what is said of a run's progress is one thing for all clients.
     "mcp": CLIENTS | {"client", "ctl.sources", "ctl.progress", "ctl.terminal"},
@@ -75,12 +75,16 @@ BELOW: dict[str, frozenset[str]] = {
     "ownprocess": frozenset(),
     "claim": VOCABULARY,
     "systemd": VOCABULARY,
+    # They run where nothing else of rlmd can be found.
+    "launcher": frozenset(),
+    "mending": frozenset(),
+    "soundness": VOCABULARY,
     "reloading": VOCABULARY | {"changed", "systemd", "contexts", "wire"},
     "nights": VOCABULARY | {"pool", "engine"},
     "daemon": VOCABULARY
     | {"logs", "claim", "systemd", "ownprocess", "reloading", "nights"}
     | {"providers", "pool", "repl", "contexts", "engine", "wire"},
-    "__main__": VOCABULARY | {"logs", "ownprocess", "daemon"},
+    "__main__": VOCABULARY | {"logs", "ownprocess", "daemon", "soundness"},
 }
 
 #: What may stand at the top of the repository.

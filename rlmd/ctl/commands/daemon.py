@@ -15,7 +15,8 @@ from rlmd.ctl.running import leave, with_daemon
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
-    from rlmd.wire.methods import Check, StatusResult
+    from rlmd.soundness import Finding
+    from rlmd.wire.methods import Check, DoctorResult, StatusResult
 
 app = typer.Typer(help="The daemon itself.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,23 +46,60 @@ def status(json: options.Json = False) -> None:
 
 
 @app.command()
-def doctor(json: options.Json = False) -> None:
-    """Try each part and say what to mend."""
+def doctor(
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Where rlmd's Python was exchanged, make its environment anew without asking."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Try each part and say what to mend. Needs no daemon; where one runs or can be started, it is asked too."""
+    del fix  # what it mends keeps this program from starting: launcher.py has done it before
 
-    async def work(client: Client, output: Output) -> Exit:
-        from rlmd.ctl.terminal import shown
-
-        result = await client.call("daemon/doctor")
+    def work(output: Output) -> Exit:
+        result = asyncio.run(_examine())
         if json:
             output.model(result)
         else:
-            for check in result.checks:
-                output.print(f"{_mark(output, check)} {check.name}: {shown(check.message)}")
-                if check.hint:
-                    output.print(f"     {shown(check.hint)}")
+            _print_checks(output, result)
         return Exit.DONE if result.ok else Exit.ERROR
 
-    with_daemon(work)
+    leave(work)
+
+
+async def _examine() -> DoctorResult:
+    """What the daemon says of itself; without one, what can be seen from here."""
+    from rlmd.client import connect
+    from rlmd.config import Paths
+    from rlmd.errors import NotConnected
+    from rlmd.soundness import of_folders, of_installation, of_settings
+    from rlmd.wire.methods import Check, DoctorResult
+
+    paths = Paths.from_environment()
+
+    def checks(findings: list[Finding]) -> tuple[Check, ...]:
+        return tuple(
+            Check(name=one.name, ok=one.ok, message=one.message, hint="" if one.ok else one.hint) for one in findings
+        )
+
+    here = checks(of_installation(paths))
+    try:
+        async with connect(name="rlmctl") as client:
+            told = (await client.call("daemon/doctor")).checks
+    except NotConnected as error:
+        missing = Check(name="daemon", ok=False, message=error.message, hint=error.hint)
+        told = (*checks(of_settings(paths)), *checks(of_folders(paths)), missing)
+    found = (*here, *told)
+    return DoctorResult(ok=all(check.ok or not check.needed for check in found), checks=found)
+
+
+def _print_checks(output: Output, result: DoctorResult) -> None:
+    from rlmd.ctl.terminal import shown
+
+    for check in result.checks:
+        output.print(f"{_mark(output, check)} {check.name}: {shown(check.message)}")
+        if check.hint:
+            output.print("     " + shown(check.hint).strip().replace("\n", "\n     "))
 
 
 @app.command()
