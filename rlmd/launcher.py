@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the program; returns its exit status."""
     venv, program, *rest = arguments
     sys.argv = [program, *rest]
+    if Path(sys.prefix).resolve() != Path(venv).resolve():  # its own Python does not run any more
+        return _broken(Path(venv), program, rest, "rlmd")
     try:
         return int(importlib.import_module(PROGRAMS[program]).main() or 0)
     except ModuleNotFoundError as error:

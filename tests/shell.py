@@ -89,11 +89,14 @@ class Terminal:
 
     async def wait_shown(self, text: str, *, after: int = 0) -> int:
         """Waits until it is written, ``after`` so many characters; returns how many there are up to its end."""
-        async with asyncio.timeout(PATIENCE):
-            while (found := self.screen.find(text, after)) < 0:
-                assert not self.over, f"ended before it showed {text!r}:\n{self.screen}"
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while (found := self.screen.find(text, after)) < 0:
+                    assert not self.over, f"ended before it showed {text!r}:\n{self.screen}"
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"it does not show {text!r}:\n{self.screen}") from None
         return found + len(text)
 
     def type(self, text: str) -> None:

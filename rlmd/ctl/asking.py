@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,10 +41,10 @@ class Person:
 
     def text(self, question: str, *, otherwise: str = "", hidden: bool = False) -> str:
         try:
-            given = typer.prompt(
-                shown(question), default=otherwise, show_default=bool(otherwise), hide_input=hidden, err=True
-            )
-        except typer.Abort:
+            if hidden:  # typer's own shows its question before it stops showing what is typed
+                return getpass.getpass(f"{shown(question)}: ").strip()
+            given = typer.prompt(shown(question), default=otherwise, show_default=bool(otherwise), err=True)
+        except (typer.Abort, EOFError):
             raise KeyboardInterrupt from None
         return str(given).strip()
 

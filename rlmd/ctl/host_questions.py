@@ -111,8 +111,7 @@ class HostQuestions:
         if known := self._configured_at(found.url):
             self._output.remark(f"{found.url} is configured already, as {known}.", "yellow")
             return
-        name = next((name for name, url in self._earlier.items() if url == found.url), None)
-        name = name or name_of(found.url, [*self.known, *(host.name for host in self.new)])
+        name = self._name(found.url)
         trust = self._trust(found, cloud=cloud)
         host = NewHost(name, found, trust, key, usable(name, found, trust, models), prices)
         self._tell(host, chosen=bool(models))
@@ -138,6 +137,11 @@ class HostQuestions:
             self._output.print(f"    {one_line(offer.model, 60)}  {offer.told()}")
         for note in probe.notes:
             self._output.remark(f"    {one_line(note)}", "yellow")
+
+    def _name(self, url: str) -> str:
+        """What the host there is called: as an earlier setup did, else by its machine's name."""
+        before = next((name for name, its in self._earlier.items() if its == url), None)
+        return before or name_of(url, [*self.known, *(host.name for host in self.new)])
 
     def _configured_at(self, url: str) -> str | None:
         return next((name for name, host in self._others.items() if host.url.rstrip("/") == url), None)
@@ -165,7 +169,7 @@ class HostQuestions:
             self._ask.again(error)
 
     def _add_with_key(self, url: str, *, cloud: bool = False) -> None:
-        name = name_of(url if "//" in url else f"//{url}", self.known)
+        name = self._name(url if "//" in url else f"//{url}")
         if (answered := self._ask_with_key(url, name)) is None:
             return
         found, key = answered
@@ -188,7 +192,7 @@ class HostQuestions:
                 return found, replace(key, file=str(key_file(self._paths, name))) if key.typed else key
 
     def _probe(self, address: str, key: Key) -> HostProbeResult:
-        self._output.remark(f"looking at {one_line(address, 80)} …")
+        self._output.remark(f"looking at {one_line(address.rpartition('@')[2], 80)} …")
         return self._call(lambda client: probe(client, address, key))
 
     def _ask_for_models(self, found: HostProbeResult, name: str) -> tuple[tuple[str, ...], Prices]:
