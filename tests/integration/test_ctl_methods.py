@@ -129,6 +129,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             await ctl("context", "drop", "text", "--json")
             model.hanging = False
             await ctl("host", "add", "again", model.url)
+            await ctl("setup", "--yes", model.url, "--dry-run")
             await ctl("host", "list")
             await ctl("host", "calibrate", "again")
             await ctl("host", "pause", "again", "--json")
