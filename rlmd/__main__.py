@@ -61,9 +61,9 @@ def _check(paths: Paths) -> int:
     settings, rest = of_settings(paths), [*of_installation(paths), *of_folders(paths)]
     for one in (*rest, *settings):
         stream = sys.stdout if one.ok else sys.stderr
-        print(f"{'ok  ' if one.ok else 'FAIL'} {one.name}: {one.message}", file=stream)  # noqa: T201
+        print(f"{'ok  ' if one.ok else 'FAIL'} {one.name}: {one.message}", file=stream)
         if one.hint and not one.ok:
-            print(f"     {one.hint}", file=stream)  # noqa: T201
+            print(f"     {one.hint}", file=stream)
     return 0 if all(one.ok for one in (*rest, *settings)) else EXIT_CONFIG
 
 

@@ -300,6 +300,8 @@ class Hosts:
             NotFound, Unavailable: no such host or model, or it does not answer.
             Conflict: its requests cost money, or it is being measured already.
         """
+        if (added := self._hosts.get(name)) is not None:
+            await added.asked.wait()  # one that came a moment ago is not one that does not answer
         host, names = self._to_measure(name, model)
         before, host.paused = host.paused, True
         host.measured = True

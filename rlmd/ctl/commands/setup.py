@@ -153,8 +153,10 @@ def _write(output: Output, paths: Paths, plan: Plan) -> None:
 
 
 def _reload(output: Output, call: Caller) -> None:
-    call(lambda client: client.call("daemon/reload"))
+    waiting = call(lambda client: client.call("daemon/reload")).restart
     output.remark("The daemon uses it.", None)
+    if waiting:
+        output.remark(f"{', '.join(waiting)} will be used when it is started again: rlmctl daemon stop", "yellow")
 
 
 def _measure(output: Output, call: Caller, plan: Plan) -> None:
