@@ -51,6 +51,8 @@ def mend(venv: Path, say: Callable[[str], None]) -> None:
     """
     if sys.version_info < OLDEST:
         raise Unmended(f"rlmd needs Python {OLDEST[0]}.{OLDEST[1]} or later. Install one, and try again.")
+    if not os.access(venv, os.W_OK):
+        raise Unmended(f"{venv} is not yours to change. If it came with a package, build or install that again.")
     with _alone(venv):
         before = next(iter(_installed(venv)), None)
         if before is None:
