@@ -43,6 +43,30 @@ question begins one."
   (sort (hash-table-values rlm--runs)
         (lambda (a b) (> (rlm-run-created a) (rlm-run-created b)))))
 
+;;;; The same run
+
+(defun rlm-continue (run &optional more)
+  "Let RUN, which a limit has ended, go on from where it stopped.
+It gets as much again of what it had at first; with a prefix argument
+you say how much.  MORE is as in `rlm-run-continue'."
+  (interactive (let ((run (rlm--limited-run)))
+                 (list run (when current-prefix-arg (rlm--read-more run)))))
+  (rlm-run-continue run more)
+  (rlm--ticker-start))
+
+(defun rlm--limited-run ()
+  "Return the run of the current buffer, or one of those that a limit has ended."
+  (if (and rlm--run (rlm--run-limit rlm--run))
+      rlm--run
+    (rlm--read-run "Continue: " (seq-filter #'rlm--run-limit (rlm--known-runs)))))
+
+(defun rlm--read-more (run)
+  "Read how much more RUN may use of what has ended it."
+  (let ((limit (rlm--run-limit run)))
+    (unless (member limit '("repeats" "confirmation")) ; these take no amount
+      (list (intern (concat ":" limit))
+            (read-number (format "How many more %s: " (string-replace "_" "-" limit)))))))
+
 ;;;; The same question
 
 (defun rlm-retry (run model)

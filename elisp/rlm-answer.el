@@ -27,6 +27,7 @@
 (autoload 'rlm-answer-menu "rlm-transient" nil t)
 (autoload 'rlm-follow-up "rlm-again" nil t)
 (autoload 'rlm-retry "rlm-again" nil t)
+(autoload 'rlm-continue "rlm-again" nil t)
 (autoload 'rlm-compare "rlm-again" nil t)
 (autoload 'rlm-copy-answer "rlm-apply" nil t)
 (autoload 'rlm-insert-answer "rlm-apply" nil t)
@@ -58,6 +59,9 @@
 (defvar-local rlm--answer-text nil
   "The `rlm--text' that the stream shows, or nil.")
 
+(defvar-local rlm--answer-tail nil
+  "Marker after what follows the answer: notes, citations, receipt.")
+
 (defvar-local rlm--citation-index 0
   "Number of the citation that was visited last, 0 for none.")
 
@@ -69,6 +73,7 @@
     (define-key map (kbd "C-c C-y") #'rlm-confirm)
     (define-key map (kbd "C-c C-r") #'rlm-attach)
     (define-key map (kbd "C-c C-f") #'rlm-follow-up)
+    (define-key map (kbd "C-c >") #'rlm-continue)
     (define-key map (kbd "C-c C-a") #'rlm-retry)
     (define-key map (kbd "C-c C-t") #'rlm-trace)
     (define-key map (kbd "C-c M-w") #'rlm-copy-answer)
@@ -137,10 +142,24 @@
     ('delta (rlm--answer-delta (car data) (cdr data)))
     (_ (pcase event
          ('ended (rlm--answer-ended run))
+         ((and 'fact (guard (equal "run_continued" (plist-get data :type))))
+          (rlm--answer-anew))
          ('fact (when (and (rlm-run-asks run) (eq data (rlm-run-asks run)))
                   (message "rlm asks: %s  %s answers" (rlm--run-question-text run)
                            (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-confirm]")))))
        (force-mode-line-update))))
+
+(defun rlm--answer-anew ()
+  "Take the answer out of the current buffer: its run goes on."
+  (let ((inhibit-read-only t)
+        (beg (rlm--stream-beg rlm--answer-stream)))
+    (rlm--stream-stop rlm--answer-stream)
+    (save-restriction
+      (widen)
+      (delete-region beg (or rlm--answer-tail (rlm--stream-end rlm--answer-stream)))
+      (setq rlm--answer-stream (rlm--stream-open (current-buffer) beg)
+            rlm--answer-text nil
+            rlm--answer-tail nil))))
 
 (defun rlm--answer-delta (text piece)
   "Show that TEXT has grown by PIECE, or has changed if that is nil."
@@ -193,7 +212,8 @@ nil.  Only what root models write is shown; of several texts the newest."
                               (rlm--unread-lines run)
                               (rlm--receipt-lines run)))
           (unless (and (string-empty-p line) (looking-back "\n\n" (- (point) 2)))
-            (insert line "\n"))))))
+            (insert line "\n")))
+        (setq rlm--answer-tail (point-marker)))))
   (setq rlm--citation-index 0)
   (when (rlm-run-citations run)
     (setq next-error-last-buffer (current-buffer)))

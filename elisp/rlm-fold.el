@@ -257,11 +257,30 @@
         (rlm-run-ended run) nil
         (rlm-run-activity run) "taken up again"))
 
+(defun rlm--fold-continued (run fact)
+  "Fold run_continued FACT into RUN, which is not over after all."
+  (setf (rlm-run-state run) 'running
+        (rlm-run-link run) 'attached
+        (rlm-run-ending run) nil
+        (rlm-run-outcome run) nil
+        (rlm-run-answer run) nil
+        (rlm-run-citations run) nil
+        (rlm-run-marks run) nil
+        (rlm-run-receipt run) nil
+        (rlm-run-why run) nil
+        (rlm-run-error run) nil
+        (rlm-run-ended run) nil
+        (rlm-run-turn-limit run) (plist-get (plist-get fact :limits) :turns)
+        (rlm-run-notes run) (seq-remove (lambda (note) (string-prefix-p "Limit reached: " note))
+                                        (rlm-run-notes run))
+        (rlm-run-activity run) "goes on"))
+
 (defun rlm--fold-ended (run fact)
   "Fold run_ended FACT into RUN; fetch the answer if it is long."
   (let ((answer (plist-get fact :answer))
         (outcome (plist-get fact :outcome)))
-    (setf (rlm-run-outcome run) outcome
+    (setf (rlm-run-ending run) fact
+          (rlm-run-outcome run) outcome
           (rlm-run-why run) (plist-get fact :why)
           (rlm-run-citations run) (append (plist-get fact :citations) nil)
           (rlm-run-receipt run) (plist-get fact :receipt)
@@ -280,11 +299,13 @@
     (rlm--run-value
      run answer
      (lambda (text)
-       (setf (rlm-run-answer run) text)
-       (rlm--run-over run (pcase outcome
-                            ("failed" 'failed)
-                            ("cancelled" 'cancelled)
-                            (_ 'ended)))))))
+       ;; While a long answer was fetched the run may have been continued.
+       (when (eq fact (rlm-run-ending run))
+         (setf (rlm-run-answer run) text)
+         (rlm--run-over run (pcase outcome
+                              ("failed" 'failed)
+                              ("cancelled" 'cancelled)
+                              (_ 'ended))))))))
 
 (defconst rlm--page-chars 1000000
   "Characters of a long value that are fetched at once.")
@@ -335,6 +356,7 @@ SOFAR the list of those that came, last first."
     ("cancel_requested" . rlm--fold-cancel)
     ("run_interrupted" . rlm--fold-interrupted)
     ("run_resumed" . rlm--fold-resumed)
+    ("run_continued" . rlm--fold-continued)
     ("run_ended" . rlm--fold-ended))
   "What each type of fact does to a run; other types do nothing.")
 

@@ -17,7 +17,9 @@
 (declare-function rlm-trace "rlm-trace" (run))
 (declare-function rlm-confirm "rlm-ask" (run))
 (declare-function rlm-follow-up "rlm-again" (run))
+(declare-function rlm-continue "rlm-again" (run &optional more))
 (declare-function rlm-answer-menu "rlm-transient" ())
+(autoload 'rlm-list-runs "rlm-status" nil t)
 
 (defvar rlm-answer-mode-map)
 
@@ -161,6 +163,7 @@ while an answer grows; looking up keys alone took a sixth of all time."
           (append (when (rlm-run-asks run)
                     '(("[answer it]" . rlm-confirm)))
                   (cond ((rlm-run-live-p run) '(("[cancel]" . rlm-cancel)))
+                        ((rlm--run-limit run) '(("[go on]" . rlm-continue)))
                         ((eq (rlm-run-state run) 'ended) '(("[ask on]" . rlm-follow-up))))
                   '(("[trace]" . rlm-trace) ("[more]" . rlm-answer-menu)))))
 
@@ -186,6 +189,8 @@ while an answer grows; looking up keys alone took a sixth of all time."
          (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-confirm] answers"))
         ((rlm-run-live-p run)
          (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-cancel] cancels"))
+        ((rlm--run-limit run)
+         (substitute-command-keys "\\<rlm-answer-mode-map>\\[rlm-continue] goes on"))
         ((rlm-run-citations run)
          ;; `substitute-command-keys' would name the oldest binding.
          (format "%s shows what it quotes"
@@ -223,6 +228,52 @@ while an answer grows; looking up keys alone took a sixth of all time."
           (busy (format "waiting for %s" (mapconcat (lambda (host) (plist-get host :name))
                                                     busy " "))))))
 
+;;;; In every window
+
+(defcustom rlm-mode-line t
+  "Whether the mode line tells how many runs are going, while there are any."
+  :type 'boolean
+  :group 'rlm
+  :package-version '(rlm . "0.1.0"))
+
+(defvar rlm--mode-line ""
+  "What the mode line says of the runs that are going.")
+(put 'rlm--mode-line 'risky-local-variable t)
+
+(defconst rlm--mode-line-map
+  (let ((map (make-sparse-keymap)))
+    (define-key map [mode-line mouse-1] #'rlm-list-runs)
+    map)
+  "Keymap of what the mode line says of the runs that are going.")
+
+(defun rlm--mode-line-update ()
+  "Let the mode line say how many runs are going, and how many of them ask."
+  (let* ((runs (seq-filter (lambda (run)
+                             (and (rlm-run-live-p run) (rlm-run-link run)
+                                  (not (eq 'left (rlm-run-link run)))))
+                           (hash-table-values rlm--runs)))
+         (asking (seq-count #'rlm-run-asks runs))
+         (said (if (and rlm-mode-line runs)
+                   (propertize (format " rlm:%d%s" (length runs) (if (> asking 0) "?" ""))
+                               'face (if (> asking 0) 'warning 'mode-line-emphasis)
+                               'help-echo "Runs that are going; mouse-1 lists them"
+                               'mouse-face 'mode-line-highlight
+                               'local-map rlm--mode-line-map)
+                 "")))
+    (unless (equal-including-properties said rlm--mode-line)
+      (setq rlm--mode-line said)
+      (unless (memq 'rlm--mode-line (ensure-list global-mode-string))
+        (setq global-mode-string
+              (append '("") (ensure-list global-mode-string) '(rlm--mode-line))))
+      (force-mode-line-update t))))
+
+(defun rlm--mode-line-observe (_run event _data)
+  "See to it that the mode line is right after EVENT."
+  (when (memq event '(state ended))
+    (rlm--mode-line-update)))
+
+(add-hook 'rlm-run-functions #'rlm--mode-line-observe)
+
 (defvar rlm--ticker nil
   "Timer that lets the header lines count seconds while runs are going.")
 
@@ -233,6 +284,7 @@ while an answer grows; looking up keys alone took a sixth of all time."
 
 (defun rlm--tick ()
   "Count a second in the header lines; stop when no run is going."
+  (rlm--mode-line-update)
   (let ((going nil))
     (dolist (buffer (buffer-list))
       (when-let ((run (buffer-local-value 'rlm--run buffer)))

@@ -64,6 +64,7 @@ running, ended, failed, cancelled or interrupted, and before that
   (notes nil :documentation "Sentences for the person, last first.")
   (activity nil :documentation "What it is doing, a short string.")
   answer citations receipt why
+  (ending nil :documentation "The fact that ended it, until one takes that back.")
   (marks nil :documentation "Alist from citations' numbers to their markers.")
   (answer-stream nil :documentation "Name of the stream that the answer equals.")
   (error nil :documentation "As in `rlm-error-text', if it failed.")
@@ -225,6 +226,30 @@ One that it was not asked for yet ends at once."
                        (setf (rlm-run-activity run) nil)
                        (message "rlm: %s" (rlm-error-text error))
                        (rlm--run-tell run 'state))))
+
+(defun rlm--run-limit (run)
+  "Return the name of the limit that ended RUN, if it can go on from there."
+  (and (eq (rlm-run-state run) 'ended)
+       (plist-get (rlm-run-receipt run) :limit)))
+
+(defun rlm-run-continue (run &optional more)
+  "Let RUN, which a limit has ended, go on.
+MORE is a plist of how much more it may use, with the keys of
+`rlm-limits' and :money; by default it is as much again of that limit."
+  (unless (rlm--run-limit run)
+    (user-error "No limit has ended this run"))
+  (setf (rlm-run-link run) 'asking)
+  (puthash (rlm-run-id run) run rlm--runs)
+  (rlm-call "run/continue"
+            (append (list :run_id (rlm-run-id run) :last_seq (1- (rlm-run-next run))) more)
+            :socket (rlm-run-socket run)
+            :success (lambda (_info)
+                       ;; Its fact may have come before, and its end too.
+                       (when (eq (rlm-run-link run) 'asking)
+                         (setf (rlm-run-link run) 'attached)))
+            :failure (lambda (error)
+                       (setf (rlm-run-link run) 'done)
+                       (message "rlm: %s" (rlm-error-text error)))))
 
 (defun rlm-wait (run &optional timeout)
   "Wait until RUN is over; return RUN, or nil after TIMEOUT seconds.

@@ -24,6 +24,7 @@
   ("RET" rlm-runs-open)
   ("t" rlm-runs-trace)
   ("k" rlm-runs-cancel)
+  (">" rlm-runs-continue)
   ("D" rlm-runs-delete))
 
 ;;;###autoload
@@ -79,6 +80,17 @@
   (rlm--list-do "run/cancel" (list :run_id (rlm--list-id) :why "asked in Emacs")
                 "Cancelled"))
 
+(defun rlm-runs-continue ()
+  "Let the run at point, which a limit has ended, go on; open its answer."
+  (interactive)
+  (let* ((id (rlm--list-id))
+         (known (rlm-run-find id)))
+    (if (and known (rlm--run-limit known))
+        (progn (rlm-continue known)
+               (rlm-open-run id))
+      (rlm-call "run/continue" (list :run_id id :attach :json-false)
+                :success (lambda (_) (rlm-open-run id))))))
+
 (defun rlm-runs-delete ()
   "Delete the run at point, with its journal."
   (interactive)
@@ -99,6 +111,8 @@
   ("RET" rlm-contexts-peek)
   ("a" rlm-contexts-ask)
   ("s" rlm-contexts-search)
+  ("u" rlm-contexts-update)
+  ("=" rlm-contexts-diff)
   ("d" rlm-contexts-drop))
 
 ;;;###autoload
@@ -168,6 +182,39 @@
                               (concat (propertize (plist-get hit :label) 'font-lock-face 'bold)
                                       "\n" (plist-get hit :text) "\n"))
                             (plist-get result :hits) "\n"))))))
+
+(defun rlm-contexts-update ()
+  "Bring the context at point up to date with the files that it came from."
+  (interactive)
+  (let ((name (rlm--list-id))
+        (buffer (current-buffer)))
+    (message "Looking through the files of %s…" name)
+    (rlm-call "context/update" (list :name name)
+              :success (lambda (result)
+                         (message "%s is %s: %s, %s" name (plist-get result :change)
+                                  (rlm--count (plist-get result :documents) "document")
+                                  (rlm--count (plist-get result :chars) "character"))
+                         (when (buffer-live-p buffer)
+                           (with-current-buffer buffer (revert-buffer)))))))
+
+(defun rlm-contexts-diff ()
+  "Show what the newest revision of the context at point has changed."
+  (interactive)
+  (let ((name (rlm--list-id)))
+    (rlm-call "context/diff" (list :name name)
+              :success
+              (lambda (result)
+                (rlm--text-display
+                 (format "%s: revision %d since %d: %d added, %d changed, %d removed" name
+                         (plist-get result :to_revision) (plist-get result :from_revision)
+                         (plist-get result :added) (plist-get result :changed)
+                         (plist-get result :removed))
+                 (mapconcat (lambda (document)
+                              (format "%-8s %s  +%d −%d lines\n" (plist-get document :change)
+                                      (plist-get document :name)
+                                      (plist-get document :lines_added)
+                                      (plist-get document :lines_removed)))
+                            (plist-get result :documents) ""))))))
 
 ;;;; Sessions
 

@@ -148,6 +148,12 @@
                   :failed (equal "failed" (plist-get fact :outcome))
                   :text (plist-get fact :answer)))
 
+(defun rlm--trace-continued (_fact)
+  "Show that the run goes on after its end."
+  (setq rlm--trace-turn nil
+        rlm--trace-cell nil)
+  (rlm--trace-add 'line "Continued"))
+
 (defun rlm--trace-line (fact)
   "Show FACT as a line."
   (rlm--trace-add 'line (string-replace "_" " " (plist-get fact :type))
@@ -170,7 +176,8 @@
     ("child_started" . rlm--trace-child-started)
     ("child_ended" . rlm--trace-child-ended)
     ("searched" . rlm--trace-searched)
-    ("run_ended" . rlm--trace-end))
+    ("run_ended" . rlm--trace-end)
+    ("run_continued" . rlm--trace-continued))
   "What shows each type of fact; other types are a line.")
 
 (defun rlm--trace-take (fact)

@@ -133,6 +133,7 @@
    ["Runs"
     ("k" "cancel" rlm-cancel)
     ("o" "open, follow again" rlm-open-run)
+    ("g" "go on after a limit" rlm-continue)
     ("t" "trace" rlm-trace)
     ("=" "compare answers" rlm-compare)
     ("y" "insert an answer" rlm-insert-answer)
@@ -157,6 +158,7 @@
     ("k" "cancel" rlm-cancel)
     ("y" "answer what it asks" rlm-confirm)
     ("r" "follow again" rlm-attach)
+    ("g" "go on after a limit" rlm-continue)
     ("t" "watch it at work" rlm-trace)]
    ["Use"
     ("w" "copy" rlm-copy-answer)

@@ -56,6 +56,7 @@
 (autoload 'rlm-open-run "rlm-again" nil t)
 (autoload 'rlm-follow-up "rlm-again" nil t)
 (autoload 'rlm-retry "rlm-again" nil t)
+(autoload 'rlm-continue "rlm-again" nil t)
 (autoload 'rlm-compare "rlm-again" nil t)
 (autoload 'rlm-copy-answer "rlm-apply" nil t)
 (autoload 'rlm-insert-answer "rlm-apply" nil t)

@@ -83,6 +83,7 @@ What one writes meanwhile stays."
       (let ((text (rlm-test-settle)))
         (should-not (string-search "running" text))
         (should (= 1 (how-many "Slowly the" (point-min) (point-max))))
+        (should-not (seq-find (lambda (timer) (eq #'rlm--stream-tick (timer--function timer))) timer-list))
         (should (string-match-p "399 400 and that is all\\.\n:end:\n\nAfter the block\\.\nWritten" text))))))
 
 (ert-deftest rlm-babel-a-result-that-is-gone-is-not-grown ()
@@ -187,6 +188,32 @@ What one writes meanwhile stays."
       (should (string-search "22 2 it's \\ ż" (rlm-test-execute)))
       (let ((run (car (hash-table-values rlm--runs))))
         (should (equal "How many?" (rlm-run-question run)))))))
+
+(ert-deftest rlm-babel-wrapped-results-wait ()
+  "A result that is wrapped is waited for: a placeholder would stay behind, and the next result stand inside the last."
+  (rlm-test-with-daemon (:scripts '(("root" . ("First." "Second."))))
+    (rlm-test-in-org (string-replace "src rlm" "src rlm :wrap note :fresh yes" rlm-test-block)
+      (org-babel-execute-src-block)
+      (should-not rlm--babel-running)
+      (org-babel-execute-src-block)
+      (should (string-suffix-p "#+RESULTS:\n#+begin_note\nSecond.\n#+end_note\n" (buffer-string)))
+      (should-not (string-match-p "First\\|running" (buffer-string))))))
+
+(ert-deftest rlm-babel-two-blocks-at-once ()
+  "Two blocks of one document run side by side; each answer grows, and ends, below its own."
+  (rlm-test-with-daemon
+      (:scripts `(("root" . ((:text ,(concat "1: " (plist-get rlm-test-slowly :text)) :chunk 12 :pause 0.02)
+                             (:text ,(concat "2: " (plist-get rlm-test-slowly :text)) :chunk 12 :pause 0.02)))))
+    (rlm-test-in-org "#+begin_src rlm :context buffer:words\nOne?\n#+end_src\n\n#+begin_src rlm :context buffer:words\nTwo?\n#+end_src\n"
+      (with-current-buffer (get-buffer-create "words") (insert "some words"))
+      (org-babel-execute-src-block)
+      (rlm-test-await (string-search "1: Slowly" (buffer-string)))
+      (search-forward "#+begin_src")
+      (org-babel-execute-src-block)
+      (rlm-test-await (string-match-p "running.*\n1: Slowly \\(?:.*\n\\)*.*running.*\n2: Slowly" (buffer-string)))
+      (should (string-match-p
+               "\\`#\\+begin_src.*\nOne\\?\n#\\+end_src\n\n#\\+RESULTS:\n:results:\n1: Slowly.*that is all\\.\n:end:\n\n#\\+begin_src.*\nTwo\\?\n#\\+end_src\n\n#\\+RESULTS:\n:results:\n2: Slowly.*that is all\\.\n:end:\n\\'"
+               (rlm-test-settle))))))
 
 (ert-deftest rlm-babel-tables ()
   "With `:results table' the answer is asked for as a table, and is one."

@@ -41,8 +41,9 @@
         (rlm-test-await (= 0 (funcall sessions)))))))
 
 (ert-deftest rlm-again-retry-with-another-model ()
-  "The same question goes to the model that was chosen, and both answers stand side by side."
-  (rlm-test-with-daemon (:scripts '(("root" . ("By root.")) ("sub" . ("By sub.")))
+  "The same question goes to the model that was chosen, and both answers stand side by side.
+The same model is asked anew too, not the cache."
+  (rlm-test-with-daemon (:scripts '(("root" . ("By root." "By root anew.")) ("sub" . ("By sub.")))
                                  :roots '("box/root" "box/sub"))
     (rlm-test-with-notes "text\n"
       (let ((one (rlm-test-ask "Who?")))
@@ -55,9 +56,80 @@
               (should-not (rlm-run-error two))
               (should (equal "By sub." (rlm-run-answer two)))
               (should (equal "Who?" (rlm-run-question two)))
+              (should (equal "By root anew." (rlm-run-answer (rlm-wait (rlm-retry rlm--run "box/root")
+                                                                       rlm-test-patience))))
               (let ((copies (mapcar #'rlm--answer-copy (list rlm--run two))))
                 (should (equal '("By root.\n" "By sub.\n")
                                (mapcar #'rlm-test-answer-text copies)))))))))))
+
+(defconst rlm-test-limited
+  '("```repl\nx = 41\nprint(x)\n```" "Nearly: 41." "```repl\ny = x + 1\n```\nFINAL_VAR(y)")
+  "Replies of a root that is stopped after its first turn, tells what it has, and may go on.")
+
+(ert-deftest rlm-again-a-limited-run-goes-on ()
+  "What a limit has ended goes on where it stopped: the answer takes the partial one's place, all else stays."
+  (rlm-test-with-daemon (:scripts `(("root" . ,rlm-test-limited)))
+    (rlm-test-with-notes "text\n"
+      (let* ((rlm-strategy "rlm")
+             (rlm-limits '(:turns 1))
+             (buffer (rlm-test-ask "How many?"))
+             (run (rlm-test-run-of buffer))
+             (partial (progn
+                        (should (string-match-p "^Nearly: 41\\.$" (rlm-test-complete buffer)))
+                        (rlm--one-line (plist-get (rlm-run-receipt run) :summary) 1000))))
+        (with-current-buffer buffer
+          (goto-char (point-max))
+          (insert "A line of mine.\n")
+          (should (equal "turns" (rlm--run-limit run)))
+          (should (string-match-p "partial .*\\[go on\\].*C-c > goes on" (rlm--header-line)))
+          (let ((current-prefix-arg '(4)))
+            (cl-letf (((symbol-function 'read-number)
+                       (lambda (prompt) (should (equal "How many more turns: " prompt)) 3)))
+              (call-interactively (key-binding (kbd "C-c >"))))))
+        (rlm-test-await (rlm-run-live-p run))
+        (let ((text (rlm-test-complete buffer)))
+          (should (string-match-p "^42$" text))
+          (should-not (string-search "Nearly" text))
+          (should-not (string-search "Limit reached" text))
+          ;; The old receipt went with the old answer.
+          (should (= 2 (length (split-string text (regexp-quote (plist-get (rlm-run-receipt run) :summary))))))
+          (should-not (string-search partial text))
+          (should (string-search "A line of mine.\n" text)))
+        (should (equal "42" (rlm-run-answer run)))
+        (should (eq 'done (rlm-run-link run)))
+        (should-error (rlm-run-continue run) :type 'user-error)))))
+
+(ert-deftest rlm-again-a-continued-run-of-another-emacs ()
+  "A run that an earlier Emacs asked and continued is opened with its last answer, and another from the list."
+  (rlm-test-with-daemon (:scripts `(("root" . ,(append rlm-test-limited rlm-test-limited))))
+    (rlm-test-with-notes "text\n"
+      (let* ((rlm-strategy "rlm")
+             (rlm-limits '(:turns 1))
+             (one (rlm-query "One?" (current-buffer)))
+             two)
+        (rlm-wait one rlm-test-patience)
+        (rlm-continue one '(:turns 3))
+        (rlm-test-await (equal "42" (rlm-run-answer one)))
+        (setq two (rlm-query "Two?" (current-buffer) :fresh t))
+        (rlm-wait two rlm-test-patience)
+        (clrhash rlm--runs)
+        (save-window-excursion
+          (rlm-open-run (rlm-run-id one))
+          (rlm-test-await (rlm-run-find (rlm-run-id one)))
+          (let ((text (rlm-test-complete (rlm--answer-buffer (rlm-run-find (rlm-run-id one))))))
+            (should (string-match-p "^42$" text))
+            (should-not (string-search "Nearly" text)))
+          (rlm-list-runs)
+          (rlm-test-await (string-search "Two?" (buffer-string)))
+          (goto-char (point-min))
+          (search-forward "Two?")
+          (call-interactively (key-binding ">"))
+          (rlm-test-await (rlm-run-find (rlm-run-id two)))
+          (let ((run (rlm-run-find (rlm-run-id two))))
+            (rlm-test-await (equal "42" (rlm-run-answer run)))
+            (rlm-trace run)
+            (rlm-test-await (string-match-p "Ended: partial\\(?:.*\n\\)*.*Continued\n\\(?:.*\n\\)*.*Ended: answered"
+                                            (buffer-string)))))))))
 
 (ert-deftest rlm-again-an-emacs-that-was-restarted ()
   "A run that this Emacs does not know is opened from the journal, and its links work."
@@ -262,6 +334,7 @@
              (closed (progn (rlm-wait open rlm-test-patience)
                             (rlm-query "Closed?" (current-buffer) :profile "private"))))
         (rlm-wait closed rlm-test-patience)
+        (insert "and more, which the daemon has not seen\n")
         (let ((again (rlm-query "Again?" (rlm--sources-again (rlm-run-sources closed)))))
           (rlm-wait again rlm-test-patience)
           (should (equal '(:json-false t t)

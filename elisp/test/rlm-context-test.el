@@ -207,6 +207,96 @@
       (should-not (directory-files (plist-get (rlm--client-server (rlm--client)) :spool_folder)
                                    nil "txt")))))
 
+(defun rlm-test-written-by (work)
+  "Call WORK; return the names of the files that Emacs wrote meanwhile."
+  (let* ((files nil)
+         (note (lambda (_start _end file &rest _) (push file files))))
+    (advice-add 'write-region :before note)
+    (unwind-protect (funcall work)
+      (advice-remove 'write-region note))
+    files))
+
+(defmacro rlm-test-decrypted (text &rest body)
+  "Run BODY in a buffer that shows TEXT, decrypted from a file."
+  (declare (indent 1) (debug t))
+  `(with-temp-buffer
+     (require 'epa-hook)
+     (insert ,text)
+     (setq buffer-file-name "/tmp/secret.gpg")
+     (set-buffer-modified-p nil)
+     (unwind-protect (progn ,@body)
+       (setq buffer-file-name nil))))
+
+(ert-deftest rlm-context-decrypted-text-is-never-on-a-disk ()
+  "However large, it goes by files in memory alone, and none is left; the daemon has it as ephemeral."
+  (rlm-test-with-daemon nil
+    (rlm-call-sync "daemon/status" nil)
+    (let* ((server (rlm--client-server (rlm--client)))
+           (text (concat (make-string 300000 ?x) "\nthe NEEDLE of the vault\n"))
+           (before (directory-files "/dev/shm")))
+      (setf (rlm--client-server (rlm--client)) (plist-put server :spool_in_memory :json-false))
+      (rlm-test-decrypted text
+        (let* ((source (rlm-source-from (current-buffer)))
+               name
+               (files (rlm-test-written-by (lambda () (setq name (rlm-test-load source))))))
+          (should files)
+          (should-not (seq-remove (lambda (file) (string-prefix-p "/dev/shm/" file)) files))
+          (should (equal "NEEDLE of" (rlm-test-peek name 300005 9)))
+          (should (eq t (plist-get (plist-get (rlm-call-sync "context/info" (list :name name)) :context) :ephemeral)))))
+      (should (equal before (directory-files "/dev/shm")))
+      ;; A plain text of this size goes by the spool.
+      (should (equal (list (plist-get server :spool_folder))
+                     (mapcar (lambda (file) (directory-file-name (file-name-directory file)))
+                             (rlm-test-written-by (lambda () (rlm-test-load (rlm-source-from text))))))))))
+
+(ert-deftest rlm-context-decrypted-text-needs-memory ()
+  "Where the spool is in memory it is used; where there is no place in memory the text is not written at all."
+  (rlm-test-with-server
+    (rlm-call-sync "test/big" '(:chars 1))
+    (let ((in-memory (lambda (value)
+                       (setf (rlm--client-server (rlm--client))
+                             (list :spool_folder rlm-test-folder :spool_in_memory value))))
+          (socket (rlm-socket-path)))
+      (rlm-test-decrypted (make-string 300000 ?x)
+        (let ((source (rlm-source-from (current-buffer))))
+          (funcall in-memory t)
+          (should (equal "spool" (plist-get (rlm--source-wire source socket) :kind)))
+          (funcall in-memory :json-false)
+          (cl-letf* ((writable (symbol-function 'file-writable-p))
+                     ((symbol-function 'file-writable-p)
+                      (lambda (file) (and (not (string-prefix-p "/dev/shm" file)) (funcall writable file)))))
+            (should-not (rlm-test-written-by
+                         (lambda ()
+                           (should (string-match-p "no place in memory"
+                                                   (cadr (should-error (rlm--source-wire source socket)))))))))
+          (delete-file (plist-get (rlm--source-wire source socket) :file)))))))
+
+(ert-deftest rlm-context-a-text-that-is-gone-ends-its-run ()
+  "What cannot be taken to the daemon ends the run with the reason; it does not load for ever."
+  (rlm-test-with-daemon nil
+    (rlm-call-sync "daemon/status" nil)
+    (let ((run (with-temp-buffer
+                 (rename-buffer "gone.txt" t)
+                 (insert "text")
+                 (let ((source (rlm-source-from (current-buffer))))
+                   (kill-buffer)
+                   (rlm-query "Q?" source)))))
+      (rlm-wait run rlm-test-patience)
+      (should (eq 'failed (rlm-run-state run)))
+      (should (string-match-p "gone\\.txt has been killed" (rlm-error-text (rlm-run-error run)))))))
+
+(ert-deftest rlm-context-what-json-cannot-hold-comes-back ()
+  "NUL, surrogates and raw bytes in a text do not lose the daemon's replies, which Emacs would drop silently."
+  (rlm-test-with-daemon nil
+    (let ((name (rlm-test-load (rlm-source-from
+                                (concat "a" (string 0 #xd800 #xdfff (unibyte-char-to-multibyte #xe9)) "NEEDLE\n")))))
+      (should (string-search "NEEDLE" (rlm-test-peek name 0 20)))
+      (should (string-search "NEEDLE" (plist-get (elt (plist-get (rlm-call-sync
+                                                                  "context/search" (list :name name :query "NEEDLE"))
+                                                                 :hits)
+                                                      0)
+                                                 :text))))))
+
 (ert-deftest rlm-context-bytes-that-count-otherwise-are-noticed ()
   "Raw bytes that together are a character to the daemon make a source inexact."
   (rlm-test-with-daemon nil

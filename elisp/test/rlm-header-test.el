@@ -140,6 +140,30 @@
       (should (string-match-p "turn 3" (rlm--header-shown)))
       (should-not (eq first (rlm--header-shown))))))
 
+(ert-deftest rlm-header-every-mode-line-counts-runs ()
+  "While runs are going the mode line says how many, and whether one asks; then nothing."
+  (rlm-test-with-home
+    (let ((runs (mapcar (lambda (id) (rlm--run-make :id id :socket (rlm-socket-path) :question "Q"
+                                                    :link 'attached :state 'running))
+                        '("a" "b")))
+          (global-mode-string "mine")
+          (rlm--mode-line ""))
+      (dolist (run runs)
+        (puthash (rlm-run-id run) run rlm--runs))
+      (rlm--run-tell (car runs) 'state)
+      (should (equal " rlm:2" (substring-no-properties rlm--mode-line)))
+      (should (equal '("" "mine" rlm--mode-line) global-mode-string))
+      (setf (rlm-run-asks (cadr runs)) '(:why "Long."))
+      (rlm--run-tell (cadr runs) 'state)
+      (should (equal " rlm:2?" (substring-no-properties rlm--mode-line)))
+      (rlm--run-over (cadr runs) 'ended)
+      (should (equal " rlm:1" (substring-no-properties rlm--mode-line)))
+      (let ((rlm-mode-line nil))
+        (rlm--run-tell (car runs) 'state)
+        (should (equal "" rlm--mode-line)))
+      (rlm--run-over (car runs) 'ended)
+      (should (equal "" rlm--mode-line)))))
+
 (ert-deftest rlm-header-the-budget ()
   "The list of accounts says what is spent, reserved and allowed, by the daemon's own words."
   (rlm-test-with-server

@@ -25,7 +25,7 @@
       (ert-fail (list arguments (buffer-string))))))
 
 (defmacro rlm-test-in-repository (&rest body)
-  "Run BODY in a repository with two commits, and a change that is staged."
+  "Run BODY in a repository with two commits, a change that is staged, and one that is not."
   (declare (indent 0) (debug t))
   `(let ((default-directory (file-name-as-directory
                              (expand-file-name "repo" rlm-test-folder))))
@@ -40,6 +40,7 @@
      (rlm-test-file "repo/a.txt" "one\nthe quick brown NEEDLE\nthree is new here\n")
      (rlm-test-file "repo/yarn.lock" (mapconcat #'number-to-string (number-sequence 1 500) "\n"))
      (rlm-test-git "add" ".")
+     (rlm-test-file "repo/a.txt" "one\nthe quick brown NEEDLE\nthree is new here\nfour is not staged\n")
      (save-window-excursion ,@body)))
 
 (defconst rlm-test-message
@@ -53,6 +54,7 @@
       (let ((text (rlm-source-text (rlm--magit-staged))))
         (should (string-search "fix: the second line says more" text))
         (should (string-search "+three is new here" text))
+        (should-not (string-search "four is not staged" text))
         (should (string-match-p "yarn\\.lock b/yarn\\.lock\n(50[0-9] lines, left out)" text))
         (should-not (string-search "+499" text)))
       (with-temp-buffer
@@ -110,12 +112,20 @@
     (rlm-test-in-repository
       (magit-status-setup-buffer default-directory)
       (goto-char (point-min))
-      (search-forward "Staged changes")
-      (should (string-search "+three is new here" (rlm--source-string (car (rlm--dwim-source nil)))))
+      (re-search-forward "^Staged changes")
+      (let ((text (rlm--source-string (car (rlm--dwim-source nil)))))
+        (should (string-search "+three is new here" text))
+        (should-not (string-search "four is not staged" text)))
       (search-forward "a.txt")
       (let ((text (rlm--source-string (car (rlm--dwim-source nil)))))
         (should (string-search "+three is new here" text))
-        (should-not (string-search "yarn" text)))
+        (should-not (string-search "yarn" text))
+        (should-not (string-search "four is not staged" text)))
+      (goto-char (point-min))
+      (re-search-forward "^Unstaged changes")
+      (let ((text (rlm--source-string (car (rlm--dwim-source nil)))))
+        (should (string-search "+four is not staged" text))
+        (should-not (string-search "+three is new here" text)))
       (search-forward "Recent commits")
       (search-forward "fix: the second")
       (should (string-search "+the quick brown NEEDLE"

@@ -163,6 +163,57 @@ Connections of one name shared the buffer and garbled each other."
       (rlm-test-await error)
       (should (equal (rlm-error-text error) "No such protocol.  Update rlm.el.")))))
 
+(ert-deftest rlm-rpc-quitting-a-send-closes-the-connection ()
+  "C-g while a large message is on its way: its answer would be lost, so the connection goes, and the next is whole."
+  (rlm-test-with-server
+    (rlm-call-sync "test/big" '(:chars 1))
+    (let* ((process (jsonrpc--process (rlm--client-connection (rlm--client))))
+           (failed nil))
+      (cl-letf (((symbol-function 'jsonrpc-async-request) (lambda (&rest _) (signal 'quit nil))))
+        (rlm-call "test/big" '(:chars 1) :failure (lambda (error) (setq failed error))))
+      (should (equal "lost" (plist-get failed :kind)))
+      (should-not (process-live-p process))
+      (should (= 10 (length (plist-get (rlm-call-sync "test/big" '(:chars 10)) :text)))))))
+
+(ert-deftest rlm-rpc-quitting-a-wait-leaves-the-connection ()
+  "C-g while one waits for an answer comes through at once; what comes later harms nothing."
+  (rlm-test-with-server
+    (rlm-call-sync "test/big" '(:chars 1))
+    (let ((process (jsonrpc--process (rlm--client-connection (rlm--client)))))
+      (run-at-time 0.1 nil (lambda () (setq quit-flag t)))
+      (should (eq 'quit (condition-case err
+                            (rlm-call-sync "test/late" '(:seconds 1))
+                          (quit (car err)))))
+      (rlm-call-sync "test/late" '(:seconds 1.5))
+      (should (eq process (jsonrpc--process (rlm--client-connection (rlm--client)))))
+      (should (rlm-call-sync "test/big" '(:chars 1))))))
+
+(ert-deftest rlm-rpc-what-belongs-to-an-old-connection-is-over ()
+  "A timer, an answer or an end of a handshake that is given up does nothing to the connection of now."
+  (rlm-test-with-home
+    (make-directory (file-name-directory (rlm-socket-path)) t)
+    (let ((silent (make-network-process :name "silent" :server t :family 'local
+                                        :service (rlm-socket-path) :noquery t))
+          handshake)
+      (cl-letf* ((request (symbol-function 'jsonrpc-async-request))
+                 ((symbol-function 'jsonrpc-async-request)
+                  (lambda (&rest arguments)
+                    (setq handshake (nthcdr 3 arguments))
+                    (apply request arguments))))
+        (rlm-call "daemon/status" nil :failure #'ignore))
+      (delete-process silent)
+      (delete-file (rlm-socket-path))
+      (rlm-disconnect)
+      (rlm-test-await (eq 'idle (rlm--client-state (rlm--client))))
+      (rlm-test-server)
+      (rlm-call-sync "test/big" '(:chars 1))
+      (funcall (plist-get handshake :timeout-fn))
+      (funcall (plist-get handshake :error-fn) '(:code 1 :message "Late."))
+      (funcall (plist-get handshake :success-fn) '(:methods ["late/method"]))
+      (should (rlm--client-live-p (rlm--client)))
+      (should-not (rlm--can-p "late/method"))
+      (should (rlm-call-sync "test/big" '(:chars 1))))))
+
 (ert-deftest rlm-rpc-no-warnings-of-old-or-new-slots ()
   "Making a connection warns of nothing, in any version."
   (when (get-buffer "*Warnings*")

@@ -222,6 +222,25 @@
         (rlm-contexts-drop))
       (rlm-test-await (string-empty-p (rlm-test-answer-text "*rlm contexts*"))))))
 
+(ert-deftest rlm-status-contexts-follow-their-files ()
+  "A context of files is brought up to date, and what changed is shown."
+  (rlm-test-with-daemon nil
+    (let ((file (rlm-test-file "seen.txt" "one\n")))
+      (save-window-excursion
+        (with-current-buffer (find-file-noselect file)
+          (dired (file-name-directory file))
+          (dired-goto-file file)
+          (rlm-keep-context "files"))
+        (rlm-test-await (append (plist-get (rlm-call-sync "context/list" nil) :contexts) nil))
+        (rlm-test-file "seen.txt" "one\ntwo\nthree\n")
+        (rlm-test-list #'rlm-list-contexts "files")
+        (should (looking-at-p " files +4 +1 +1"))
+        (call-interactively (key-binding "u"))
+        (rlm-test-await (string-match-p " files +14 +1 +2" (rlm-test-answer-text "*rlm contexts*")))
+        (rlm-test-goto "files")
+        (call-interactively (key-binding "="))
+        (rlm-test-seen-in "*rlm-text*" "changed  seen.txt  +2 −0 lines")))))
+
 (ert-deftest rlm-status-sessions ()
   "Sessions are listed; a cell runs in one, a question is asked in one, one is ended."
   (rlm-test-with-daemon (:scripts '(("root" . ("```repl\nx = 41\n```\nFINAL_VAR(x)" "```repl\ny = x + 1\n```\nFINAL_VAR(y)"))))
