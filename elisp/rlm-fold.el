@@ -154,13 +154,31 @@
   "Fold estimated FACT into RUN, which waits for an answer if that asks."
   (when (rlm--true-p (plist-get fact :asks))
     (setf (rlm-run-asks run) fact
-          (rlm-run-state run) 'asking
-          (rlm-run-activity run) nil)))
+          (rlm-run-activity run) nil)
+    (rlm--fold-state run)))
 
 (defun rlm--fold-confirmed (run _fact)
   "Fold a confirmed fact into RUN, whose question is answered."
-  (setf (rlm-run-asks run) nil
-        (rlm-run-state run) 'running))
+  (setf (rlm-run-asks run) nil)
+  (rlm--fold-state run))
+
+(defun rlm--fold-waiting (run fact)
+  "Fold waiting FACT into RUN: no host that may serve it takes work now."
+  (setf (rlm-run-waits run) fact
+        (rlm-run-activity run) nil)
+  (rlm--fold-state run))
+
+(defun rlm--fold-went-on (run _fact)
+  "Fold a went_on fact into RUN: a host has come, or the time is over."
+  (setf (rlm-run-waits run) nil
+        (rlm-run-activity run) "thinking")
+  (rlm--fold-state run))
+
+(defun rlm--fold-state (run)
+  "Set the state of RUN, which goes on, by what holds it up, if anything does."
+  (setf (rlm-run-state run) (cond ((rlm-run-asks run) 'asking)
+                                  ((rlm-run-waits run) 'waiting)
+                                  (t 'running))))
 
 (defun rlm--fold-turn (run fact)
   "Fold turn_started FACT into RUN."
@@ -285,6 +303,7 @@
           (rlm-run-citations run) (append (plist-get fact :citations) nil)
           (rlm-run-receipt run) (plist-get fact :receipt)
           (rlm-run-asks run) nil
+          (rlm-run-waits run) nil
           (rlm-run-answer-stream run) (plist-get fact :stream)
           (rlm-run-activity run) nil)
     ;; The receipt counts children and failed attempts too.
@@ -342,6 +361,8 @@ SOFAR the list of those that came, last first."
     ("strategy_chosen" . rlm--fold-strategy)
     ("estimated" . rlm--fold-estimated)
     ("confirmed" . rlm--fold-confirmed)
+    ("waiting" . rlm--fold-waiting)
+    ("went_on" . rlm--fold-went-on)
     ("turn_started" . rlm--fold-turn)
     ("root_replied" . rlm--fold-replied)
     ("root_failed" . rlm--fold-root-failed)

@@ -68,6 +68,8 @@ while an answer grows; looking up keys alone took a sixth of all time."
                   'face 'success))
      ((rlm-run-asks run)
       (propertize (concat "asks: " (rlm--run-question-text run)) 'face 'warning))
+     ((rlm-run-waits run)
+      (propertize (rlm--run-waits-text run) 'face 'warning))
      (t (propertize (or (rlm-run-queue run)
                         (rlm-run-activity run)
                         (rlm--header-waiting run state))
@@ -85,6 +87,13 @@ while an answer grows; looking up keys alone took a sixth of all time."
                 (when (> money 0) (concat ", up to " (rlm--dollars money)))
                 "; go on?")
       (rlm--one-line (plist-get asks :why) 200))))
+
+(defun rlm--run-waits-text (run)
+  "Return why RUN waits for a host, and until when."
+  (let* ((waits (rlm-run-waits run))
+         (until (plist-get waits :until)))
+    (concat "waits: " (string-trim-right (rlm--one-line (plist-get waits :why) 160) "[.]+")
+            (when until (format-time-string "; until %H:%M" until)))))
 
 (defun rlm--header-waiting (run state)
   "Return what RUN in STATE waits for."
@@ -220,13 +229,21 @@ while an answer grows; looking up keys alone took a sixth of all time."
   (let ((queued (or (plist-get result :queued) 0))
         (busy (seq-filter (lambda (host) (> (plist-get host :slots_used) 0))
                           (plist-get result :hosts)))
-        (drain (plist-get result :drain)))
+        (drain (plist-get result :drain))
+        (names (lambda (hosts) (mapconcat (lambda (host) (plist-get host :name)) hosts " "))))
     (cond ((> queued 0)
            (concat (format "%d queued" queued)
                    (when (and drain (> drain 1))
                      (concat ", about " (rlm--duration drain)))))
-          (busy (format "waiting for %s" (mapconcat (lambda (host) (plist-get host :name))
-                                                    busy " "))))))
+          ((seq-some #'rlm--host-loads-p busy)
+           (format "loading on %s" (funcall names (seq-filter #'rlm--host-loads-p busy))))
+          (busy (format "waiting for %s" (funcall names busy))))))
+
+(defun rlm--host-loads-p (host)
+  "Return non-nil if HOST is at work, and has no model in its memory yet.
+Only of an Ollama it is known what it has there."
+  (and (equal "ollama" (plist-get host :provider))
+       (seq-empty-p (plist-get host :resident))))
 
 ;;;; In every window
 

@@ -6,9 +6,10 @@
 ;;; Commentary:
 
 ;; A list is read without waiting, and again when something is done in
-;; it; that of the hosts also by itself while it is seen.  A list is
-;; described by an `rlm--list': the method that reads it, its columns,
-;; and how an entry becomes a row.
+;; it; that of the hosts also by itself: the daemon tells when they
+;; differ, and an older one is asked again while the list is seen.  A
+;; list is described by an `rlm--list': the method that reads it, its
+;; columns, and how an entry becomes a row.
 
 ;;; Code:
 
@@ -24,12 +25,16 @@ Nil means only by \\`g'."
   :package-version '(rlm . "0.1.0"))
 
 (cl-defstruct (rlm--list (:constructor rlm--list-make) (:copier nil))
-  "How a list is read and shown."
+  "How a list is read and shown.
+LIVE is non-nil if it is read again by itself; a cons is a method
+that subscribes to it, and the notification that then brings it."
   method params member columns row live)
 
 (defvar-local rlm--list nil "The `rlm--list' of this buffer.")
 (defvar-local rlm--list-timer nil "Timer that reads this list again.")
 (defvar-local rlm--list-reading nil "Non-nil while this list is being read.")
+(defvar-local rlm--list-subscribed nil
+  "Non-nil while the daemon tells by itself when this list has changed.")
 (defvar-local rlm--list-note nil "What the header says besides, or nil.")
 
 ;;;; Reading
@@ -38,20 +43,78 @@ Nil means only by \\`g'."
   "Read the list of the current buffer again."
   (unless rlm--list-reading
     (setq rlm--list-reading t)
-    (let ((buffer (current-buffer)))
-      (rlm-call (rlm--list-method rlm--list) (rlm--list-params rlm--list)
-                :success (lambda (result)
-                           (when (buffer-live-p buffer)
-                             (with-current-buffer buffer
-                               (setq rlm--list-reading nil)
-                               (rlm--list-show result))))
-                :failure (lambda (error)
-                           (when (buffer-live-p buffer)
-                             (with-current-buffer buffer
-                               (setq rlm--list-reading nil)
-                               (rlm--list-stop)
-                               (setq mode-line-process " [not read]")))
-                           (message "rlm: %s" (rlm-error-text error)))))))
+    (let ((here (rlm--list-here (lambda () (setq rlm--list-reading nil))))
+          begun)
+      (unwind-protect
+          (progn
+            (rlm-call (rlm--list-method rlm--list) (rlm--list-params rlm--list)
+                      :success (rlm--list-here (lambda (result)
+                                                 (funcall here)
+                                                 (rlm--list-show result)
+                                                 (rlm--list-subscribe)))
+                      :failure (rlm--list-here (lambda (error)
+                                                 (funcall here)
+                                                 (rlm--list-stop)
+                                                 (setq mode-line-process " [not read]")
+                                                 (message "rlm: %s" (rlm-error-text error)))))
+            (setq begun t))
+        (unless begun                   ; no daemon, and none can be started
+          (funcall here))))))
+
+(defun rlm--list-here (function)
+  "Return FUNCTION such that it is called in the current buffer, if that lives."
+  (let ((buffer (current-buffer)))
+    (lambda (&rest arguments)
+      (when (buffer-live-p buffer)
+        (with-current-buffer buffer
+          (apply function arguments))))))
+
+;;;;; By itself
+
+(defun rlm--list-subscribe ()
+  "Have the daemon tell when the current list has changed, if it can."
+  (pcase (rlm--list-live rlm--list)
+    ((and `(,method . ,_) (guard (and (not rlm--list-subscribed) (rlm--can-p method))))
+     (setq rlm--list-subscribed t)
+     (rlm-call method (list :on t :seconds 0.5)
+               :failure (rlm--list-here (lambda (_) (setq rlm--list-subscribed nil)))))))
+
+(defun rlm--lists (socket)
+  "Return the buffers with lists of the daemon at SOCKET."
+  (seq-filter (lambda (buffer)
+                (and (buffer-local-value 'rlm--list buffer)
+                     (equal socket (with-current-buffer buffer (rlm-socket-path)))))
+              (buffer-list)))
+
+(defun rlm--list-notified (socket method params)
+  "Show PARAMS, if METHOD brings what a list at SOCKET shows."
+  (unless (memq method '(run/fact run/delta)) ; thousands of them
+    (dolist (buffer (rlm--lists socket))
+      (with-current-buffer buffer
+        (when (and rlm--list-subscribed
+                   (equal (symbol-name method) (cdr (rlm--list-live rlm--list))))
+          (rlm--list-show params))))))
+
+(defun rlm--list-disconnected (socket)
+  "The daemon at SOCKET tells nothing more by itself."
+  (dolist (buffer (rlm--lists socket))
+    (with-current-buffer buffer
+      (setq rlm--list-subscribed nil))))
+
+(add-hook 'rlm--notification-functions #'rlm--list-notified)
+(add-hook 'rlm--disconnect-functions #'rlm--list-disconnected)
+
+(defun rlm--list-unsubscribe ()
+  "Let the daemon not tell any more when the current list has changed."
+  (when (and rlm--list-subscribed (rlm--client-live-p (rlm--client)))
+    (rlm-call (car (rlm--list-live rlm--list)) '(:on :json-false) :failure #'ignore)))
+
+(defun rlm--list-counts-down-p ()
+  "Return non-nil if something in the current list changes with time alone."
+  (seq-some (lambda (entry) (and (consp (car entry)) (plist-get (cdar entry) :retry_in)))
+            tabulated-list-entries))
+
+;;;; Showing
 
 (defun rlm--list-show (result)
   "Show RESULT, what the daemon answered, in the current list."
@@ -87,6 +150,7 @@ Nil means only by \\`g'."
   (tabulated-list-init-header)
   (setq-local revert-buffer-function (lambda (&rest _) (rlm--list-read)))
   (add-hook 'kill-buffer-hook #'rlm--list-stop nil t)
+  (add-hook 'kill-buffer-hook #'rlm--list-unsubscribe nil t)
   (rlm--list-read)
   (when (and (rlm--list-live list) rlm-list-interval)
     (rlm--list-start)))
@@ -108,7 +172,8 @@ Nil means only by \\`g'."
                          (when (and (buffer-live-p buffer) (get-buffer-window buffer 'visible)
                                     (rlm--client-live-p (rlm--client)))
                            (with-current-buffer buffer
-                             (rlm--list-read))))))))
+                             (unless (and rlm--list-subscribed (not (rlm--list-counts-down-p)))
+                               (rlm--list-read)))))))))
 
 (defun rlm--list-stop ()
   "Do not read the current list by itself any more."

@@ -39,7 +39,7 @@
   "One question and what became of it.
 The link to the daemon is one of nil (not yet asked), `asking',
 `attached', `lost', `done'.  The state is the daemon's: queued,
-running, ended, failed, cancelled or interrupted, and before that
+running, asking, waiting, ended, failed, cancelled or interrupted, and before that
 `new'; `loading' while texts are taken to the daemon."
   id socket question
   (state 'new) (link nil)
@@ -60,6 +60,7 @@ running, ended, failed, cancelled or interrupted, and before that
   (energy 0.0 :documentation "Watt-hours, as far as the hosts' watts are known.")
   (pieces-since nil :documentation "When the first batch of sub-queries began.")
   (asks nil :documentation "The fact by which it asks whether to go on, while it does.")
+  (waits nil :documentation "The fact by which it waits for a host, while it does.")
   (queue nil :documentation "What the hosts said of their queue, while it waits for one.")
   (notes nil :documentation "Sentences for the person, last first.")
   (activity nil :documentation "What it is doing, a short string.")

@@ -277,7 +277,8 @@
 (rlm--define-list-mode rlm-hosts-mode "RLM-Hosts"
   "Mode of the list of hosts, which is read again by itself."
   ("RET" rlm-hosts-show)
-  ("P" rlm-hosts-pause))
+  ("P" rlm-hosts-pause)
+  ("w" rlm-hosts-wake))
 
 ;;;###autoload
 (defun rlm-list-hosts ()
@@ -285,7 +286,8 @@
   (interactive)
   (rlm--list-open
    "*rlm hosts*" #'rlm-hosts-mode
-   (rlm--list-make :method "host/list" :member :hosts :row #'rlm--host-row :live t
+   (rlm--list-make :method "host/list" :member :hosts :row #'rlm--host-row
+                   :live '("host/subscribe" . "host/changed")
                    :columns [("Host" 14 t) ("State" 16 t) ("Trust" 6 t)
                              ("Slots" 6 nil :right-align t) ("Queue" 6 nil :right-align t)
                              ("Done" 8 nil :right-align t) ("Failed" 7 nil :right-align t)
@@ -319,6 +321,13 @@
     (rlm--need method)
     (rlm--list-do method (list :name name)
                   (format (if paused "%s works again" "%s is paused") name))))
+
+(defun rlm-hosts-wake ()
+  "Wake the host at point by the command that the configuration has for it."
+  (interactive)
+  (rlm--need "host/wake")
+  (let ((name (car (rlm--list-id))))
+    (rlm--list-do "host/wake" (list :name name) (format "%s is being woken" name))))
 
 (defun rlm-hosts-show ()
   "Show all that is known of the host at point."

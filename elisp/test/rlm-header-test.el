@@ -114,7 +114,10 @@
   "When no word comes for a while the hosts are asked, and the header says what is waited for."
   (rlm-test-with-answer
     (rlm-test-answer "host/list" '(:queued 4 :drain 90 :hosts []))
-    (rlm-test-answer "host/list" '(:queued 0 :hosts [(:name "m40" :slots_used 1) (:name "rtx" :slots_used 0)]))
+    (rlm-test-answer "host/list" '(:queued 0 :hosts [(:name "m40" :slots_used 1 :provider "ollama" :resident ["a"])
+                                                     (:name "rtx" :slots_used 0 :provider "ollama" :resident [])]))
+    (rlm-test-answer "host/list" '(:queued 0 :hosts [(:name "m40" :slots_used 1 :provider "ollama" :resident [])
+                                                     (:name "rtx" :slots_used 1 :provider "openai" :resident [])]))
     (rlm-test-tell 1 "turn_started" :time 1 :turn 1 :stream "r1")
     (rlm--queue-look run)
     (should-not (rlm-test-seen "host/list"))   ; it was heard of just now
@@ -124,11 +127,30 @@
       (should (string-match-p "4 queued, about 1:30 min" (rlm--header-line)))
       (rlm--queue-look run)
       (rlm-test-await (equal "waiting for m40" (rlm-run-queue run)))
+      (rlm--queue-look run)
+      (rlm-test-await (equal "loading on m40" (rlm-run-queue run)))
       (rlm-test-say (list (rlm-test-notification "run/delta" :run_id rlm-test-id :stream "r1" :offset 0 :text "word")
                           "reply"))
       (rlm-test-await (null (rlm-run-queue run)))
       (rlm--queue-look run)
-      (should (= 2 (length (rlm-test-seen "host/list")))))))
+      (should (= 3 (length (rlm-test-seen "host/list")))))))
+
+(ert-deftest rlm-header-a-run-that-waits-for-a-host ()
+  "Why it waits and until when stands in the header; it can be cancelled; then it goes on."
+  (rlm-test-with-answer
+    (rlm-test-tell 1 "waiting" :time 1 :why "No host that may answer takes work now: m40 (asleep)." :hosts []
+                   :until (float-time (encode-time 0 30 14 1 1 2026)))
+    (should (eq 'waiting (rlm-run-state run)))
+    (should (rlm-run-live-p run))
+    (should (string-match-p "waits: No host that may answer takes work now: m40 (asleep); until 14:30 · .*\\[cancel\\]"
+                            (rlm--header-line)))
+    (rlm-test-tell 2 "estimated" :time 1 :asks t :why "Long." :estimate '(:requests 1))
+    (should (eq 'asking (rlm-run-state run)))
+    (rlm-test-tell 3 "went_on" :time 1 :came t)
+    (should (eq 'asking (rlm-run-state run)))
+    (rlm-test-tell 4 "confirmed" :time 1 :choice "accept")
+    (should (eq 'running (rlm-run-state run)))
+    (should-not (string-search "waits" (rlm--header-line)))))
 
 (ert-deftest rlm-header-is-made-anew-only-when-something-changed ()
   "Redisplay asks for it all the time; only a fact, a state or a second makes it anew."

@@ -280,6 +280,57 @@
           (kill-buffer "*rlm hosts*")
           (should-not (memq timer timer-list)))))))
 
+(ert-deftest rlm-status-hosts-are-told-of ()
+  "Where the daemon tells of changes the list is not read by the second; it is followed anew when the daemon comes back."
+  (rlm-test-with-server
+    (let ((hosts (lambda (state &rest more)
+                   (list :hosts (vector (append (list :name "m40" :state state :trust "mine" :slots 1 :slots_used 0
+                                                      :queued 0 :completed 0 :failed 0 :models [])
+                                                more)))))
+          (rlm-list-interval 0.05)
+          (reads (lambda () (length (rlm-test-seen "host/list")))))
+      (rlm-test-answer "initialize" '(:protocol 1 :methods ["host/list" "host/subscribe" "host/wake"]))
+      (rlm-disconnect)
+      (rlm-test-await (eq 'idle (rlm--client-state (rlm--client))))
+      (rlm-test-answer "host/list" (funcall hosts "asleep"))
+      (rlm-disconnect)
+      (rlm-test-await (eq 'idle (rlm--client-state (rlm--client))))
+      (save-window-excursion
+        (rlm-list-hosts)
+        (rlm-test-seen-in "*rlm hosts*" "asleep")
+        (rlm-test-await (rlm-test-seen "host/subscribe"))
+        (let ((before (funcall reads)))
+          (rlm-test-say (list (rlm-test-notification "host/changed" :hosts (plist-get (funcall hosts "waking") :hosts))
+                              "reply"))
+          (rlm-test-seen-in "*rlm hosts*" "waking")
+          (rlm-call-sync "test/late" '(:seconds 0.3))
+          (should (= before (funcall reads)))
+          ;; What counts down is read all the same.
+          (rlm-test-say (list (rlm-test-notification "host/changed" :hosts (plist-get (funcall hosts "down" :retry_in 9) :hosts))
+                              "reply"))
+          (rlm-test-await (> (funcall reads) before)))
+        (rlm-test-goto "m40")
+        (call-interactively (key-binding "w"))
+        (rlm-test-await (equal '((:name "m40")) (rlm-test-seen "host/wake")))
+        (rlm-call "test/die" nil :failure #'ignore)
+        (rlm-test-await (not (buffer-local-value 'rlm--list-subscribed (get-buffer "*rlm hosts*"))))
+        (rlm-call-sync "test/big" '(:chars 1))
+        (rlm-test-await (= 2 (length (rlm-test-seen "host/subscribe"))))
+        (kill-buffer "*rlm hosts*")
+        (rlm-test-await (equal '(t t :json-false)
+                               (mapcar (lambda (params) (plist-get params :on)) (rlm-test-seen "host/subscribe"))))))))
+
+(ert-deftest rlm-status-a-list-without-a-daemon ()
+  "A list that cannot be read because nobody listens can be read again later."
+  (rlm-test-with-home
+    (save-window-excursion
+      (should-error (rlm-list-runs) :type 'user-error)
+      (rlm-test-server)
+      (rlm-test-answer "run/list" '(:runs []))
+      (with-current-buffer "*rlm runs*"
+        (revert-buffer))
+      (rlm-test-await (rlm-test-seen "run/list")))))
+
 (ert-deftest rlm-status-what-the-daemon-cannot-do ()
   "A key for something that this daemon does not know says so."
   (rlm-test-with-daemon nil
