@@ -237,11 +237,13 @@ nil.  Only what root models write is shown; of several texts the newest."
            ("none" (rlm--paragraph "No answer:" why)))))))
 
 (defun rlm--note-lines (run)
-  "Return lines with the notes of RUN that its answer does not hold."
-  (mapcan (lambda (note)
-            (unless (rlm--says-p (or (rlm-run-answer run) "") note)
-              (rlm--paragraph "Note:" note)))
-          (reverse (rlm-run-notes run))))
+  "Return lines with the notes of RUN that neither its answer nor its end tells."
+  (let ((why (string-trim-right (or (rlm-run-why run) "") "[.]+")))
+    (mapcan (lambda (note)
+              (unless (or (rlm--says-p (or (rlm-run-answer run) "") note)
+                          (and (not (string-empty-p why)) (rlm--says-p note why)))
+                (rlm--paragraph "Note:" note)))
+            (reverse (rlm-run-notes run)))))
 
 (defun rlm--says-p (text words)
   "Return non-nil if TEXT holds WORDS, however their lines are broken."

@@ -76,6 +76,8 @@ The same model is asked anew too, not the cache."
              (run (rlm-test-run-of buffer))
              (partial (progn
                         (should (string-match-p "^Nearly: 41\\.$" (rlm-test-complete buffer)))
+                        ;; Why it ended is said once.
+                        (should (= 2 (length (split-string (rlm-test-answer-text buffer) "limit of 1 turn"))))
                         (rlm--one-line (plist-get (rlm-run-receipt run) :summary) 1000))))
         (with-current-buffer buffer
           (goto-char (point-max))

@@ -215,6 +215,22 @@ def test_cancel_and_ask_on(desk: Desk) -> None:
     desk.sees(r"^42$")
 
 
+def test_a_run_that_a_limit_ended_goes_on(desk: Desk) -> None:
+    desk.script("```repl\nx = 41\n```", "Nearly: 41.", "```repl\ny = x + 1\n```\nFINAL_VAR(y)")
+    desk.edit("notes.txt", NOTES)
+    desk.keys("M-:")
+    desk.says('(setq rlm-strategy "rlm" rlm-limits \'(:turns 1))')
+    desk.ask("How many?")
+    desk.sees(r"^ partial · rlm · .*\[go on\] .*C-c > goes on")
+    desk.sees(r"^Nearly: 41\.$")
+    desk.keys("C-x", "o")
+    desk.keys("C-c", ">")
+    desk.sees(r"^42$")
+    screen = desk.sees(r"^ done · rlm")
+    assert "Nearly" not in screen
+    assert "rlm:1" not in screen
+
+
 def test_trace(desk: Desk) -> None:
     desk.script(*WORK)
     desk.edit("notes.txt", NOTES)
@@ -265,7 +281,7 @@ def test_the_daemon_dies_in_mid_stream_and_comes_back(desk: Desk) -> None:
 
 
 def test_a_block_in_an_org_document(desk: Desk) -> None:
-    desk.script({"text": QUOTED, "latency": 0.5})
+    desk.script({"text": QUOTED, "latency": 0.5, "chunk": 4, "pause": 0.1})
     desk.edit("notes.org", f"* Notes\n{NOTES}\n#+begin_src rlm\nWhere?\n#+end_src\n\nEnd.\n")
     desk.keys("C-s")
     desk.says("Where")
@@ -273,6 +289,7 @@ def test_a_block_in_an_org_document(desk: Desk) -> None:
     desk.sees(r"^\[rlm [0-9a-f]+ running")
     desk.keys("M->")
     desk.says("typed meanwhile")
+    desk.sees(r"^\[rlm [0-9a-f]+ running.*\n^It lies here:$[^*]*^:end:$")
     screen = desk.sees(r"^1\. Notes:\d+ “the quick brown NEEDLE lies”")
     assert re.search(r"^End\.$\n^typed meanwhile$", screen, re.MULTILINE)
     assert "running" not in screen
