@@ -114,7 +114,7 @@ Nil if that is gone."
              (forward-line 1)
              ;; The line that grows must not run into the end of the drawer.
              (insert "\n")
-             (rlm--stream-open (current-buffer) (1- (point))))))))))
+             (rlm--stream-open (current-buffer) (1- (point)) #'rlm--babel-stream-there-p))))))))
 
 (defun rlm--babel-stream-there-p (stream)
   "Return non-nil if STREAM still stands below its placeholder."

@@ -61,12 +61,15 @@ It would otherwise be converted anew at each insertion.")
   (from 0 :documentation "Characters of the first of them that are taken.")
   (partial "" :documentation "The text of the line that has not ended.")
   (timer nil)
+  (there nil :documentation "Function of the stream, or nil: whether its place is still there.")
   (closing nil :documentation "Function to call when all is inserted."))
 
-(defun rlm--stream-open (buffer position)
-  "Return a new stream at POSITION of BUFFER."
+(defun rlm--stream-open (buffer position &optional there)
+  "Return a new stream at POSITION of BUFFER.
+THERE, a function of it, says before each insertion whether its place
+is still there; if not, it ends."
   (with-current-buffer buffer
-    (rlm--stream-make :beg (copy-marker position)
+    (rlm--stream-make :there there :beg (copy-marker position)
                       :tail (copy-marker position)
                       :end (copy-marker position t))))
 
@@ -129,7 +132,9 @@ Then STREAM is no more."
 (defun rlm--stream-tick (stream)
   "Insert some of what STREAM has gathered."
   (setf (rlm--stream-timer stream) nil)
-  (if (not (rlm--stream-buffer stream))
+  (if (not (and (rlm--stream-buffer stream)
+                (or (null (rlm--stream-there stream))
+                    (funcall (rlm--stream-there stream) stream))))
       (rlm--stream-stop stream)
     (condition-case err
         (rlm--stream-advance stream)

@@ -92,6 +92,9 @@ What one writes meanwhile stays."
     (rlm-test-in-org (concat rlm-test-block "\nAfter the block.\n")
       (org-babel-execute-src-block)
       (rlm-test-await (string-search "Slowly the answer" (buffer-string)))
+      ;; What has come and is not yet inserted does not come afterwards.
+      (let ((run (car (hash-table-values rlm--runs))))
+        (rlm--run-tell run 'delta (cons (cdar (rlm-run-texts run)) "piece on its way")))
       (org-babel-remove-result)
       (let ((without (buffer-string))
             (heard 0)
