@@ -67,6 +67,8 @@ class Tally:
     asked: set[Span] = field(default_factory=set)
     answered: set[Span] = field(default_factory=set)
     uses: dict[tuple[str, str, str], _Use] = field(default_factory=dict)
+    #: Stretches that cells have shown and that no root has replied to yet: if it never does, nobody has read them.
+    shown: list[Span] = field(default_factory=list)
 
     def apply(self, fact: AnyFact) -> None:
         match fact:
@@ -76,6 +78,8 @@ class Tally:
                 self.turns = max(self.turns, fact.turn)
             case RootReplied():
                 self.root_replied = True
+                self._reached(self.shown)
+                self.shown.clear()
                 self._used("root", fact.completion)
             case SubQueryReplied():
                 self.sub_queries += 1
@@ -95,7 +99,7 @@ class Tally:
             case Searched():
                 self.searched.update(fact.contexts)
             case CellEnded():
-                self._reached(fact.shown)
+                self.shown.extend(fact.shown)
             case LimitHit():
                 self.limit = fact.limit
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator
+from datetime import datetime
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlmd.config import ReplSettings, RoleSettings
-from rlmd.engine import ExecuteRequest, RunRequest
+from rlmd.engine import ExecuteRequest, LimitRequest, RunRequest
 from rlmd.engine.exports.markup import code, element, text
 from rlmd.errors import Busy, NotFound
-from tests.fakes.ollama import FakeOllama, Scripted
+from tests.fakes.ollama import FakeOllama, Scripted, Seen
 from tests.house import House, new_id, settings_for
 
 ROLES = RoleSettings(root=("box/root",), sub=("box/sub",))
@@ -219,3 +224,169 @@ def test_coloured_code_is_the_same_code(source: str) -> None:
     plain = Page(element("pre", code(source)))
     assert "".join(plain.shown) == "".join(Page(element("pre", text(source))).shown)
     assert set(plain.tags) <= {"pre", "span"}
+
+
+# ── the whole tree ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def tree_of_runs(house: House, fake: FakeOllama) -> str:
+    """A run that asks two children, the first of which asks one of its own; one child fails."""
+    turns = {
+        "top": [
+            cell(f"r = rlm_query_batched([{'first ' + NASTY!r}, 'second'])\nprint(r)"),
+            f"FINAL(It is lit. {NASTY})",
+        ],
+        "first": [
+            cell("low = rlm_query('lowest', 'a made text of its own ' * 9000)\nn = llm_query('sub of first')"),
+            "FINAL_VAR(low)",
+        ],
+        "lowest": [cell("print('deep down', len(context))"), "FINAL(found below)"],
+        "second": [cell("print('no luck')"), "FINAL()", cell("1/0"), cell("1/0"), cell("1/0"), cell("1/0")],
+    }
+
+    def root(seen: Seen) -> str:
+        asked = str(seen.messages[1]["content"])
+        name = next(name for name in turns if f"Question: {name}" in asked)
+        done = sum(message["role"] == "assistant" for message in seen.messages)
+        return turns[name][done] if done < len(turns[name]) else "I do not know."
+
+    fake.mind("root", root)
+    await house.load("long", f"The lamp is lit. {NASTY}\n" * 2000)
+    limits = LimitRequest(depth=2, turns=40, consecutive_errors=4)
+    record = await house.ask("top", "long", strategy="rlm", limits=limits)
+    assert record.outcome == "answered", record
+    return record.run_id
+
+
+async def test_a_page_holds_the_whole_tree(house: House, fake: FakeOllama) -> None:
+    """Children, and theirs, folded below the cell that asked them; nothing is loaded from anywhere."""
+    run_id = await tree_of_runs(house, fake)
+    source, _ = await house.engine.export(run_id, "html")
+    page = Page(source)
+    assert set(page.tags) <= ALLOWED
+    assert page.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class"}
+    shown = "".join(page.shown)
+    for what in ("deep down 207000", "found below", "sub of first", "no luck", "ZeroDivisionError"):
+        assert what in shown, what
+    assert shown.count("child run") >= 3
+    assert shown.count("<script>alert(1)</script>") >= 4
+    assert source.index("first") < source.index("lowest") < source.index("deep down") < source.index("second</pre>")
+    for loads in ("http:", "https:", "//", "url(", "@import", "<script", "<link", "<img", "<iframe", "srcset"):
+        assert loads not in source.replace(escape(NASTY), ""), loads
+    nested = re.search(r"<details><summary>child run.*", source, re.DOTALL)
+    assert nested is not None
+    assert nested[0].count("<summary>child run") == 3
+
+
+async def test_a_child_whose_journal_is_damaged_is_told_by_its_parent(
+    tmp_path: Path, house: House, fake: FakeOllama
+) -> None:
+    run_id = await tree_of_runs(house, fake)
+    journals = sorted((tmp_path / "state" / "runs" / run_id / "children").glob("*/journal.jsonl"))
+    for journal in journals:
+        journal.write_text("no journal\n")
+    source, _ = await house.engine.export(run_id, "html")
+    shown = "".join(Page(source).shown)
+    assert "found below" in shown
+    assert "not shown further" in shown
+    assert "deep down" not in shown
+
+
+# ── the reference's visualizer ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass
+class Opened:
+    """What the visualizer of rlms 0.1.3 makes of a file: its header and panels read these fields without a check."""
+
+    config: dict[str, Any]
+    iterations: list[dict[str, Any]]
+    question: str
+    answer: str | None
+    calls: list[dict[str, Any]]
+    errors: bool
+
+
+def opened(source: str) -> Opened:
+    """Reads a log by that program's rules; fails where it would show a blank, ``undefined``, or an exception."""
+    lines = [json.loads(line) for line in source.strip().split("\n") if line.strip()]
+    configs = [line for line in lines if line.get("type") == "metadata"]
+    iterations = [line for line in lines if line.get("type") != "metadata"]
+    assert len(configs) == 1
+    for name in ("root_model", "backend", "environment_type"):
+        assert isinstance(configs[0][name], str)
+    calls: list[dict[str, Any]] = []
+    answer: str | None = None
+    for iteration in iterations:
+        assert isinstance(iteration["iteration"], int)
+        datetime.fromisoformat(iteration["timestamp"])
+        assert isinstance(iteration["response"], str)
+        assert isinstance(iteration["iteration_time"], float | int | None)
+        for message in iteration["prompt"]:
+            assert message["role"] in ("system", "user", "assistant")
+            assert isinstance(message["content"], str)
+        final = iteration["final_answer"]
+        assert final is None or isinstance(final, str)
+        answer = final or answer
+        for block in iteration["code_blocks"]:
+            result = block["result"]
+            assert all(isinstance(text, str) for text in (block["code"], result["stdout"], result["stderr"]))
+            assert isinstance(result["locals"], dict)
+            assert isinstance(result["execution_time"], float | int)
+            calls += result["rlm_calls"]
+    for call in calls:
+        assert isinstance(call["prompt"], str | dict)
+        assert isinstance(call["response"], str)
+        assert isinstance(call["prompt_tokens"], int)
+        assert isinstance(call["completion_tokens"], int)
+        assert isinstance(call["execution_time"], float | int)
+    blocks = [block for iteration in iterations for block in iteration["code_blocks"]]
+    errors = any(block["result"]["stderr"] for block in blocks)
+    return Opened(configs[0], iterations, _question(iterations), answer, calls, errors)
+
+
+def _question(iterations: list[dict[str, Any]]) -> str:
+    users = [message["content"] for message in iterations[0]["prompt"] if message["role"] == "user"]
+    found = next((match for text in users if (match := re.search(r'original query: "([^"]+)"', text))), None)
+    assert found is not None, "it would guess at the question"
+    return found[1]
+
+
+async def test_a_tree_opens_in_the_references_visualizer(house: House, fake: FakeOllama) -> None:
+    """Children are calls of their cell, with their own iterations where the reference has them."""
+    run_id = await tree_of_runs(house, fake)
+    log = opened((await house.engine.export(run_id, "jsonl"))[0])
+    assert (log.question, log.errors, log.config["max_depth"]) == ("top", False, 2)
+    assert log.answer is not None
+    assert log.answer.startswith("It is lit.")
+    first, second = log.calls
+    assert first["response"] == "found below"
+    assert first["usage_summary"]["model_usage_summaries"]["root"]["total_calls"] == 4
+    assert first["prompt_tokens"] > 0
+    assert "error" in second
+    below = opened(
+        "\n".join(json.dumps(line) for line in [first["metadata"]["run_metadata"], *first["metadata"]["iterations"]])
+    )
+    assert below.question.startswith("first")
+    assert [call["response"] for call in below.calls if "metadata" in call] == ["found below"]
+    assert len(below.calls) == 2
+
+
+@pytest.mark.parametrize("strategy", ["direct", "map", "quote", "rlm"])
+async def test_every_way_of_running_opens_in_it(house: House, fake: FakeOllama, strategy: str) -> None:
+    """Also where nobody led, and where a question has the sign that it looks for."""
+    fake.answer = lambda prompt: "NOTHING" if "Above are" not in prompt else "lit"
+    fake.mind("root", lambda seen: "It is lit." if strategy == "direct" else "FINAL(It is lit.)")
+    record = await house.ask('Is the "lamp"\nlit?', "note", strategy=strategy, limits=LimitRequest(turns=3))
+    log = opened((await house.engine.export(record.run_id, "jsonl"))[0])
+    assert log.question == "Is the 'lamp'\nlit?"
+    assert log.iterations
+    assert (log.answer or "").strip() == (await house.answer(record) or "").strip()
+
+
+async def test_a_run_that_failed_opens_in_it(house: House, fake: FakeOllama) -> None:
+    fake.mind("root", lambda seen: Scripted("no such model", status=404))
+    record = await house.ask("Is it lit?", "note", strategy="rlm")
+    assert record.state == "failed"
+    log = opened((await house.engine.export(record.run_id, "jsonl"))[0])
+    assert (log.question, log.answer) == ("Is it lit?", None)

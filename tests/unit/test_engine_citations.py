@@ -170,13 +170,16 @@ def test_a_receipt_counts_each_code_point_once() -> None:
             seconds=0.1, shown=reached(("a", 90, 100)),
         )
     )  # fmt: skip
+    assert receipt(tally, [context], 2.0).chars_read == 60, "what was printed has reached no model yet"
+    tally.apply(RootReplied(**BASE, turn=2, stream="s", reply=Text(chars=0, text=""), completion=COMPLETION))
     made = receipt(tally, [context], 2.0)
     assert (made.chars_total, made.chars_searched, made.chars_read) == (150, 150, 70)
     assert (made.pieces, made.pieces_failed, made.sub_queries, made.sub_queries_cached) == (3, 1, 3, 1)
     assert [(span.document, span.start, span.end) for span in made.unread] == [("a", 60, 90), ("b", 0, 50)]
     assert made.unread_stretches == 2
-    [use] = made.models
-    assert (use.calls, use.prompt_tokens, use.completion_tokens) == (1, 10, 2)
+    assert [(use.role, use.calls, use.prompt_tokens, use.completion_tokens) for use in made.models] == [
+        ("sub", 1, 10, 2), ("root", 1, 10, 2),
+    ]  # fmt: skip
     assert made.summary == (
         "searched all 150 characters; models read 70 of 150 characters (47 %); 3 pieces, 1 failed; "
         "3 sub-queries (1 from the cache); m on h; 2.0 s"

@@ -1,4 +1,5 @@
-"""A run as one page that needs nothing else: no network, no script. Everything told in it is somebody else's text."""
+"""A run with its children as one page that needs nothing else: no network, no script. What is told in it is text of
+others, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rlmd.engine.exports.markup import Markup, code, element, joined, text
-from rlmd.engine.exports.story import CellStory, Story, SubQueryStory, TurnStory
+from rlmd.engine.exports.story import CellStory, ChildStory, Story, SubQueryStory, TurnStory
 from rlmd.events import Citation, CompletionRecord, Receipt
 
 #: Forbids whatever the page does not bring along, should a browser find something to load all the same.
@@ -31,15 +32,7 @@ table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text
 def page(story: Story) -> str:
     """The whole document."""
     record = story.record
-    body = [
-        element("h1", story.question),
-        _meta(story),
-        *_answer(story),
-        *_citations(record.citations),
-        *(_receipt(record.receipt) if record.receipt is not None else ()),
-        *(element("p", remark, class_="meta") for remark in story.remarks),
-        *(part for turn in story.turns for part in _turn(turn)),
-    ]
+    body = [element("h1", story.question), *_told(story)]
     head = joined(
         (
             Markup('<meta charset="utf-8">'),
@@ -52,6 +45,20 @@ def page(story: Story) -> str:
     )
     document = element("html", element("head", head), element("body", *body), lang="en")
     return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _told(story: Story) -> Iterable[Markup]:
+    """All of a run but its question."""
+    record = story.record
+    yield _meta(story)
+    yield from _answer(story)
+    yield from _citations(record.citations)
+    if record.receipt is not None:
+        yield from _receipt(record.receipt)
+    for remark in story.remarks:
+        yield element("p", remark, class_="meta")
+    for turn in story.turns:
+        yield from _turn(turn)
 
 
 def _meta(story: Story) -> Markup:
@@ -131,6 +138,8 @@ def _cell(cell: CellStory) -> Iterable[Markup]:
         yield _folded(f"search: {len(search.hits)} passages", element("p", places, class_="meta"))
     if cell.asked:
         yield _sub_queries(cell)
+    for child in cell.children:
+        yield _child(child)
     if cell.output.strip():
         yield element("pre", cell.output)
     told = [f"cell {cell.number}, {cell.seconds:.2f} s"]
@@ -149,6 +158,19 @@ def _sub_queries(cell: CellStory) -> Markup:
     if more:
         shown.append(element("p", f"{more:,} more are not shown.", class_="meta"))
     return _folded(title, *shown)
+
+
+def _child(child: ChildStory) -> Markup:
+    """A run that the cell asked, with all that happened in it, folded."""
+    asked, answered = " ".join(child.question.split())[:100] or "(empty)", " ".join(child.answer.split())[:80]
+    ended = "" if child.outcome == "answered" else f", {child.outcome or 'not ended'}"
+    given = "" if child.given_chars is None else f", given {child.given_chars:,} characters"
+    title = f"child run{ended}{given}: {asked} → {answered}"
+    question = element("pre", child.question)
+    if child.story is not None:
+        return _folded(title, question, *_told(child.story))
+    said = [element("pre", child.answer)] if child.answer else []
+    return _folded(title, question, *said, element("p", f"run {child.run_id}, not shown further", class_="meta"))
 
 
 def _sub_query(one: SubQueryStory) -> Markup:

@@ -1,30 +1,37 @@
 """A run in the log format of the reference implementation (rlms 0.1.3, ``RLMLogger``), for its visualizer.
 
-One JSON object a line: ``metadata``, then an ``iteration`` for each turn. Values are elided: where the reference writes
+One JSON object a line: ``metadata``, then an ``iteration`` for each turn. A child run is one of its cell's calls, with
+its own iterations as the call's ``metadata``. Values are elided: where the reference writes
 every variable of the REPL, here are their types and sizes. Times are ISO without a zone, in UTC, as there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rlmd.engine.exports.story import CellStory, Story, SubQueryStory, TurnStory
-from rlmd.events import CompletionRecord
+from rlmd.engine.exports.story import CellStory, ChildStory, Story, SubQueryStory, TurnStory
+from rlmd.events import CompletionRecord, ModelUse
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
 def reference(story: Story) -> str:
     """The lines, each ended by a newline."""
+    lines = [_metadata(story), *_iterations(story)]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _iterations(story: Story) -> list[dict[str, Json]]:
     messages: list[Json] = [{"role": "user", "content": _opening(story)}]
-    lines = [_metadata(story)]
+    lines = []
     for number, turn in enumerate(story.turns, 1):
         last = number == len(story.turns)
         lines.append(_iteration(story, turn, number, list(messages), story.answer if last else None))
         messages.append({"role": "assistant", "content": turn.reply})
         messages.append({"role": "user", "content": _told(turn)})
-    return "".join(json.dumps(line) + "\n" for line in lines)
+    return lines
 
 
 def _metadata(story: Story) -> dict[str, Json]:
@@ -35,7 +42,7 @@ def _metadata(story: Story) -> dict[str, Json]:
         "type": "metadata",
         "timestamp": _time(started.time),
         "root_model": _model(started.root),
-        "max_depth": 1,
+        "max_depth": max(1, started.limits.depth),
         "max_iterations": started.limits.turns,
         "backend": "rlmd",
         "backend_kwargs": {"model_name": _model(started.root)},
@@ -67,7 +74,7 @@ def _iteration(
 
 def _code_block(story: Story, cell: CellStory) -> dict[str, Json]:
     names: dict[str, Json] = {name: f"<{kind}, {size}>" for name, kind, size in cell.names}
-    calls: list[Json] = [_call(one) for one in cell.sub_queries]
+    calls: list[Json] = [*map(_call, cell.sub_queries), *map(_child, cell.children)]
     return {
         "code": cell.code,
         "result": {
@@ -95,6 +102,38 @@ def _call(one: SubQueryStory) -> dict[str, Json]:
         "completion_tokens": one.completion.completion_tokens if one.completion is not None else 0,
     }
     return call | {"error": one.reply} if one.failed else call
+
+
+def _child(child: ChildStory) -> dict[str, Json]:
+    receipt = child.receipt
+    uses = receipt.models if receipt is not None else ()
+    root = child.story.started.root if child.story is not None else ()
+    call: dict[str, Json] = {
+        "root_model": _model(root),
+        "prompt": child.question,
+        "response": child.answer,
+        "usage_summary": {"model_usage_summaries": _summed(uses)},
+        "execution_time": receipt.wall_seconds if receipt is not None else 0.0,
+        "prompt_tokens": sum(use.prompt_tokens for use in uses),
+        "completion_tokens": sum(use.completion_tokens for use in uses),
+    }
+    if child.story is not None:
+        iterations: list[Json] = [*_iterations(child.story)]
+        call["metadata"] = {"run_metadata": _metadata(child.story), "iterations": iterations}
+    return call if child.outcome == "answered" else call | {"error": child.answer or child.outcome or "not ended"}
+
+
+def _summed(uses: Sequence[ModelUse]) -> dict[str, Json]:
+    """By model, whatever the host and the role."""
+    summed: dict[str, Json] = {}
+    for model in dict.fromkeys(use.model for use in uses):
+        own = [use for use in uses if use.model == model]
+        summed[model] = {
+            "total_calls": sum(use.calls for use in own),
+            "total_input_tokens": sum(use.prompt_tokens for use in own),
+            "total_output_tokens": sum(use.completion_tokens for use in own),
+        }
+    return summed
 
 
 def _usage(completion: CompletionRecord | None) -> dict[str, Json]:

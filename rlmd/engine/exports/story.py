@@ -1,7 +1,8 @@
-"""What happened in a run, in the order in which a person reads it: folded from its facts, its texts bounded."""
+"""What happened in a run and its children, in the order in which a person reads it; texts are bounded."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rlmd.engine.history import elide
@@ -14,10 +15,13 @@ from rlmd.events import (
     AnyFact,
     CellEnded,
     CellStarted,
+    ChildEnded,
+    ChildStarted,
     CompletionRecord,
     FinalRefused,
     LimitHit,
     Note,
+    Receipt,
     RootFailed,
     RootReplied,
     RunContinued,
@@ -37,6 +41,8 @@ from rlmd.events import (
 MOST_CHARS = 20_000
 #: Sub-queries of one cell that are told; their number is told in full.
 MOST_SUB_QUERIES = 2000
+#: Child runs of the whole tree whose turns are told; of the others what they were asked and what came of it.
+MOST_CHILDREN = 500
 
 
 @dataclass(slots=True)
@@ -49,6 +55,19 @@ class SubQueryStory:
     failed: bool
     seconds: float
     completion: CompletionRecord | None
+
+
+@dataclass(slots=True)
+class ChildStory:
+    """A run that a cell asked. ``answer`` is what the cell was told; ``story`` None where it is told no further."""
+
+    run_id: str
+    question: str
+    given_chars: int | None
+    outcome: str = ""
+    answer: str = ""
+    receipt: Receipt | None = None
+    story: Story | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +86,7 @@ class CellStory:
     sub_queries: list[SubQueryStory] = field(default_factory=list)
     #: How many there were in all.
     asked: int = 0
+    children: list[ChildStory] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -94,10 +114,21 @@ class Story:
 
 
 def story_of(folder: RunFolder) -> Story:
-    """Reads a run's folder. Raises ``InternalError``, ``NotFound``."""
+    """Reads a run's folder and those of its children. Raises ``InternalError``, ``NotFound``."""
+    return _story_of(folder, _Room(MOST_CHILDREN))
+
+
+@dataclass(slots=True)
+class _Room:
+    """How many more children are told, in the whole tree."""
+
+    children: int
+
+
+def _story_of(folder: RunFolder, room: _Room) -> Story:
     facts = read_facts(folder).facts
     record = fold(facts)
-    teller = _Teller(folder)
+    teller = _Teller(folder, room)
     for fact in lasting(facts).facts:
         teller.tell(fact)
     started = next(fact for fact in facts if isinstance(fact, RunStarted))
@@ -114,11 +145,12 @@ def story_of(folder: RunFolder) -> Story:
 class _Teller:
     """The fold from facts to turns."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: RunFolder, room: _Room) -> None:
+        self._folder, self._room = folder, room
         self.turns: list[TurnStory] = []
         self.remarks: list[str] = []
         self._cells: dict[int, CellStory] = {}
+        self._children: dict[str, ChildStory] = {}
 
     def text(self, text: Text) -> str:
         """The text, bounded; of one that is damaged on the disk its beginning and a word on that."""
@@ -143,6 +175,10 @@ class _Teller:
                 self._cell_ended(fact)
             case SubQueryReplied() | SubQueryFailed():
                 self._sub_query(fact)
+            case ChildStarted():
+                self._child_started(fact)
+            case ChildEnded():
+                self._child_ended(fact)
             case Searched():
                 if (cell := self._cells.get(fact.cell)) is not None:
                     cell.searches.append(fact)
@@ -169,6 +205,22 @@ class _Teller:
         cell.output, cell.cut, cell.ok, cell.error = self.text(fact.output), fact.cut, fact.ok, fact.error
         cell.seconds, cell.names = fact.seconds, fact.names
         cell.final = self.text(fact.final.text) if fact.final is not None else None
+
+    def _child_started(self, fact: ChildStarted) -> None:
+        if fact.child in self._children or (cell := self._cells.get(fact.cell)) is None:
+            return
+        child = self._children[fact.child] = ChildStory(fact.child, self.text(fact.question), fact.given_chars)
+        cell.children.append(child)
+        folder = self._folder.child(fact.child)
+        if self._room.children > 0 and folder.begun():
+            self._room.children -= 1
+            with suppress(RlmdError):  # its journal is damaged: what its parent knows of it is told
+                child.story = _story_of(folder, self._room)
+
+    def _child_ended(self, fact: ChildEnded) -> None:
+        if (child := self._children.get(fact.child)) is not None:
+            child.outcome, child.receipt = fact.outcome, fact.receipt
+            child.answer = fact.told or self.text(fact.answer)
 
     def _sub_query(self, fact: SubQueryReplied | SubQueryFailed) -> None:
         cell = self._cells.get(fact.cell)
