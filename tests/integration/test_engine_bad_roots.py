@@ -185,6 +185,51 @@ async def test_map_is_not_taken_unasked_where_it_cannot_be_paid(house: House, fa
     assert fake.prompts("sub") == []
 
 
+#: Name → what the root does in every turn, for ever.
+FOR_EVER = {
+    "several blocks": "".join(cell(f"n{k} = {k}") + "\n" for k in range(3)),
+    "more blocks than are run": "".join(cell(f"print({k})") + "\n" for k in range(20)),
+    "a final with unread output": cell("print(context.count(' lit'))") + "\nFINAL(I think 450)",
+    "an invented output": cell("print(context.count(' lit'))") + "\nOutput:\n```\n450\n```\nFINAL(450)",
+    "a literal beside unread output": cell("print(context.count(' lit'))\nFINAL('450')"),
+    "verifying": cell("print('lit lamps:', context.count(' lit'))"),
+    "a sub-query a line": cell("r = llm_query_batched([f'{line} Lit?' for line in context.splitlines()])"),
+    "an unclosed fence": "```repl\nn = context.count(' lit'",
+    "code that never compiles": cell("for line in context\n  print(line"),
+    "FINAL of a variable that is not set": "FINAL_VAR(result)",
+    "FINAL of a variable, beside a cell that fails": cell("result = 1/0") + "\nFINAL_VAR(result)",
+    "nothing": "",
+    "thinking alone": "<think>I should count them.",
+    "prose": "I would count the lamps that are lit.",
+    "another language": cell("grep -c lit context", "bash"),
+    "a cell that never ends": cell("while True: pass"),
+    "one line again and again": "The same line.\n" * 200,
+}
+
+
+@pytest.mark.parametrize("reply", FOR_EVER.values(), ids=FOR_EVER.keys())
+async def test_a_bad_habit_for_ever_ends_inside_the_limits(tmp_path: Path, fake: FakeOllama, reply: str) -> None:
+    """No limit is passed by one, and what comes out is the right answer or is said to be none for sure."""
+    limits = LimitSettings(turns=8, sub_queries=40, seconds=600)
+    repl = ReplSettings(spare_workers=0, cell_seconds=0.3)
+    fake.answer = findings
+    fake.mind("root", lambda seen: reply)
+    async with House(tmp_path, settings_for(("box", fake), roles=ROLES, limits=limits, repl=repl)) as house:
+        await house.load("lines", LINES)
+        record = await house.ask("How many lamps are lit?", "lines", strategy="rlm")
+        [last] = await house.engine.facts(record.run_id, record.last_seq)
+    assert len(fake.prompts("root")) <= limits.turns + 1, "one last call, for the answer, is beside the limit"
+    assert len(fake.prompts("sub")) <= limits.sub_queries
+    assert last.type == "run_ended"
+    if record.outcome == "answered":
+        assert "600" in (record.answer.text or "")
+    else:
+        assert record.outcome in ("partial", "none")
+        assert record.why
+    assert record.receipt is not None
+    assert record.receipt.turns <= limits.turns + 1
+
+
 # ── typed answers ───────────────────────────────────────────────────────────────────────────────────────────
 
 COUNT = '{"type": "object", "properties": {"lit": {"type": "integer"}}, "required": ["lit"]}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rlmd.errors import NotFound
 from rlmd.events import AnyFact, ChildEnded, ChildStarted
 from rlmd.pool import CompletionRequest, PooledCompletion
 from tests.fakes.ollama import FakeOllama, Scripted, Seen
+from tests.harness import all_end, descendants
 from tests.house import Ear, House, new_id, settings_for
 
 ROLES = RoleSettings(root=("box/root",), sub=("box/sub",))
@@ -174,8 +176,9 @@ async def test_below_the_depth_there_are_no_children(house: House, fake: FakeOll
     assert "rlm_query" not in systems["below"]
 
 
-async def tree(house: House, fake: FakeOllama, widths: tuple[int, int, int], workers: int) -> RunRecord:
-    """A run over three levels of children; every node prints its own name and hands it up with its children's."""
+async def tree(house: House, fake: FakeOllama, widths: tuple[int, int, int], workers: int, **limits: int) -> RunRecord:
+    """A run over three levels of children; every node prints its own name and hands it up with its children's. The
+    lowest ask three sub-queries each, of their own."""
     first, second, third = widths
     ask = (
         "r = rlm_query_batched([f'node {name}.{{k}}' for k in range({width})])\n"
@@ -191,7 +194,8 @@ async def tree(house: House, fake: FakeOllama, widths: tuple[int, int, int], wor
             return "FINAL_VAR(out)"
         level = name.count(".")
         if level == 3:
-            return cell(f"for _ in range(10): print('{name}')\nout = '{name}'")
+            asked = f"said = llm_query_batched([f'{name} {{n}}' for n in range(3)])\n"
+            return cell(f"{asked}for _ in range(10): print('{name}')\nout = '{name}'")
         width = (first, second, third)[level]
         return cell(ask.replace("{name}", name).replace("{width}", str(width)).replace("{{k}}", "{k}"))
 
@@ -205,8 +209,8 @@ async def tree(house: House, fake: FakeOllama, widths: tuple[int, int, int], wor
             await asyncio.sleep(0.01)
 
     watching = asyncio.create_task(watch())
-    limits = LimitRequest(depth=3, turns=10_000, seconds=3000)
-    record = await house.ask("node r", "lines", strategy="rlm", limits=limits)
+    given = LimitRequest(**{"depth": 3, "turns": 10_000, "sub_queries": 10_000, **limits}, seconds=3000)
+    record = await house.ask("node r", "lines", strategy="rlm", limits=given)
     watching.cancel()
     assert peak <= workers
     return record
@@ -227,11 +231,14 @@ def whole_tree(widths: tuple[int, int, int]) -> str:
     )
 
 
-@pytest.mark.parametrize(
+small_or_whole = pytest.mark.parametrize(
     ("widths", "workers"),
-    [((2, 2, 2), 4), pytest.param((8, 8, 1), 16, marks=pytest.mark.full)],
+    [((2, 2, 2), 4), pytest.param((8, 8, 1), 16, marks=[pytest.mark.full, pytest.mark.timeout(900)])],
     ids=["2+4+8 under 4", "8+64+64 under 16"],
 )
+
+
+@small_or_whole
 async def test_three_levels_of_children_come_to_their_end(
     tmp_path: Path, fake: FakeOllama, widths: tuple[int, int, int], workers: int
 ) -> None:
@@ -246,7 +253,34 @@ async def test_three_levels_of_children_come_to_their_end(
         nodes = 1 + first * (1 + second * (1 + third))
         assert record.receipt is not None
         assert (record.receipt.children, record.receipt.turns) == (nodes - 1, 2 * nodes)
-        assert len(fake.seen) == 2 * nodes
+        assert len(fake.prompts("root")) == 2 * nodes
+        assert len(fake.prompts("sub")) == record.receipt.sub_queries == 3 * first * second * third
+        assert house.workers.alive == 0
+
+
+@small_or_whole
+@pytest.mark.parametrize("limit", ["sub_queries", "turns"])
+async def test_a_limit_holds_for_three_levels_to_the_unit(
+    tmp_path: Path, fake: FakeOllama, widths: tuple[int, int, int], workers: int, limit: str
+) -> None:
+    """A purse for half of what the tree asks: so much is sent and not one more, and all come to an end."""
+    repl = ReplSettings(spare_workers=0, max_workers=workers)
+    first, second, third = widths
+    nodes = 1 + first * (1 + second * (1 + third))
+    allowed = {"sub_queries": 3 * first * second * third // 2, "turns": nodes}[limit]
+    async with House(tmp_path, settings_for(("box", fake), roles=ROLES, limits=LIMITS, repl=repl)) as house:
+        await house.load("lines", LINES)
+        record = await tree(house, fake, widths, workers, **{limit: allowed})
+        assert record.receipt is not None
+        if limit == "sub_queries":
+            assert (record.outcome, len(fake.prompts("sub"))) == ("answered", allowed)
+            assert record.receipt.sub_queries == 2 * allowed
+        else:
+            last = sum("You can run no more code" in prompt for prompt in fake.prompts("root"))
+            asked = len(fake.prompts("root")) - last
+            assert asked <= allowed, "only one last call for the answer of each run is beside the limit"
+            assert last <= nodes
+            assert record.receipt.turns == asked + last
         assert house.workers.alive == 0
 
 
@@ -301,26 +335,41 @@ async def test_tokens_are_limited_for_the_tree(house: House, fake: FakeOllama) -
 # ── cancelling, privacy ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_cancelling_the_parent_leaves_nothing(house: House, fake: FakeOllama) -> None:
+@small_or_whole
+async def test_cancelling_the_parent_leaves_nothing(
+    tmp_path: Path, fake: FakeOllama, widths: tuple[int, int, int], workers: int
+) -> None:
     """No process, no upstream request, and every journal has its end."""
+    first, second, third = widths
     Roots(
         fake,
         {
-            "top": [cell("r = rlm_query_batched([f'child {k}' for k in range(3)])")],
-            "child (\\d)": [cell("x = rlm_query_batched([f'deep \\1 {k}' for k in range(2)])")],
-            "deep .*": [cell("y = llm_query_batched([f'slow {k}' for k in range(9)])")],
+            "top": [cell(f"r = rlm_query_batched([f'child {{k}}' for k in range({first})])")],
+            "child (\\d)": [cell(f"x = rlm_query_batched([f'deep \\1 {{k}}' for k in range({second})])")],
+            "deep (.*)": [cell(f"x = rlm_query_batched([f'low \\1 {{k}}' for k in range({third})])")],
+            "low (.*)": [cell("y = llm_query_batched([f'slow \\1 {k}' for k in range(9)])")],
         },
     )
     fake.answer = lambda prompt: Scripted("late", latency=600)
-    request = RunRequest(new_id(), "top", ("lines",), strategy="rlm", limits=LimitRequest(depth=2))
-    await house.engine.start_run(request)
-    await fake.until(lambda: sum(seen.prompt.startswith("slow") for seen in fake.seen if seen.outcome == "held") >= 4)
-    record = await house.engine.cancel(request.run_id, "enough")
-    assert record.state == "cancelled"
-    assert house.workers.alive == 0
-    await fake.until(lambda: fake.serving == 0)
-    journals = sorted((house.folder / "state" / "runs" / request.run_id).rglob("journal.jsonl"))
-    assert len(journals) >= 1 + 3 + 1
+    before = {one.pid for one in descendants(os.getpid())}
+    repl = ReplSettings(spare_workers=0, max_workers=workers)
+    async with House(tmp_path, settings_for(("box", fake), roles=ROLES, limits=LIMITS, repl=repl)) as house:
+        await house.load("lines", LINES)
+        limits = LimitRequest(depth=3, turns=10_000)
+        request = RunRequest(new_id(), "top", ("lines",), strategy="rlm", limits=limits)
+        idle = {one.pid for one in descendants(os.getpid())}
+        await house.engine.start_run(request)
+        held = lambda: sum(one.prompt.startswith("slow") for one in fake.seen if one.outcome == "held")  # noqa: E731
+        await fake.until(lambda: held() >= fake.slots)
+        record = await house.engine.cancel(request.run_id, "enough")
+        assert record.state == "cancelled"
+        assert house.workers.alive == 0
+        await all_end(lambda: [one for one in descendants(os.getpid()) if one.pid not in before | idle], lambda: "")
+        await fake.until(lambda: fake.held == 0)
+        asked = len(fake.seen)
+    assert len(fake.seen) == asked, "nothing is asked after the end"
+    journals = sorted((tmp_path / "state" / "runs" / request.run_id).rglob("journal.jsonl"))
+    assert len(journals) >= 1 + 3
     for journal in journals:
         assert '"type":"run_ended"' in journal.read_text().splitlines()[-1]
 
