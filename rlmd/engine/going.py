@@ -31,7 +31,7 @@ from rlmd.engine.sessionlog import folded
 from rlmd.engine.sessions import Session, Sessions
 from rlmd.engine.waking import pinned_again
 from rlmd.errors import Conflict, RlmdError
-from rlmd.events import AnyFact, More, Note, RunContinued, RunInterrupted, RunResumed, RunStarted
+from rlmd.events import AnyFact, More, Note, RunContinued, RunInterrupted, RunResumed, RunStarted, RunState
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +89,11 @@ class Going:
         if not record.private and self._parts.any_private(record.held):
             return replace(record, private=True)
         return record
+
+    def state(self, record: RunRecord) -> RunState:
+        """The state of a run as it stands."""
+        live = self.of(record.run_id)
+        return record.state if live is None else live.recorder.record.state
 
     async def begin(
         self,

@@ -5,12 +5,16 @@ Every door asks anew whether the asking client may know of the run: what was pub
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Iterator
+
 from rlmd.engine.archive import Archive
 from rlmd.engine.exports import ExportForm
 from rlmd.engine.feed import Feed, Subscription
 from rlmd.engine.going import Going
 from rlmd.engine.parts import Parts
-from rlmd.engine.record import RunRecord
+from rlmd.engine.record import ACTIVE, RunRecord
 from rlmd.engine.requests import Sink
 from rlmd.errors import NotFound
 from rlmd.events import AnyFact, RunState
@@ -43,13 +47,21 @@ class Lookups:
         return await self._archive.whole(self._find(run_id, egress=egress))
 
     def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
-        """Runs, newest first, without answers; child runs are left out."""
-        shown = [
-            record
-            for record in map(self._going.current, self._archive.records.values())
-            if record.parent is None and (state is None or record.state == state) and not (egress and record.private)
-        ]
-        return sorted(shown, key=lambda record: record.created, reverse=True)[:limit]
+        """Runs, newest first, without answers, child runs left out; of thousands no more are looked at than needed."""
+        newest = sorted(self._asked(), key=lambda record: record.created, reverse=True)
+        found = (record for record in newest if state is None or self._going.state(record) == state)
+        shown = (record for record in map(self._going.current, found) if not (egress and record.private))
+        return list(itertools.islice(shown, limit))
+
+    def counts(self, *, egress: bool = False) -> tuple[int, int]:
+        """How many runs there are, child runs left out, and how many of them go on."""
+        private = functools.cache(self._parts.any_private)  # thousands of runs are about a few contexts
+        known = [one for one in self._asked() if not (egress and (one.private or private(one.held)))]
+        return len(known), sum(self._going.state(record) in ACTIVE for record in known)
+
+    def _asked(self) -> Iterator[RunRecord]:
+        """Those that are no part of another."""
+        return (record for record in self._archive.records.values() if record.parent is None)
 
     async def facts(
         self, run_id: str, from_seq: int = 1, to_seq: int | None = None, *, egress: bool = False

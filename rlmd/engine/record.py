@@ -39,6 +39,8 @@ _STATE_OF_OUTCOME: dict[Outcome, RunState] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+#: States of a run that has not ended.
+ACTIVE: frozenset[RunState] = frozenset({"queued", "running", "asking"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class RunRecord:
 
     @property
     def active(self) -> bool:
-        return self.state in ("queued", "running", "asking")
+        return self.state in ACTIVE
 
     @classmethod
     def begin(cls, fact: RunStarted) -> RunRecord:

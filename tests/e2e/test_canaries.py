@@ -147,6 +147,10 @@ async def test_no_canary_reaches_a_client_that_may_leak(
                 told = told.replace(word, "")
             assert not [mark for mark in MARKS if mark in told], f"{method}: {told}"
         assert not [mark for mark in (CANARY, "okapi") if mark in json.dumps(leaky.notifications)]
+        for asking, private in ((leaky, 0), (client, 4)):
+            listed = (await asking.call("run/list", {"limit": 1000}))["runs"]
+            assert (await asking.call("daemon/status"))["runs"] == len(listed), "what cannot be listed is not counted"
+            assert sum(one["private"] for one in listed) == private
         assert (await client.call("context/list"))["contexts"][: len(before)] == before
     assert not [one for one in cloud_host.prompts() if any(mark in one for mark in MARKS)]
     assert any(CANARY in one for one in mine.prompts()), "nothing private was asked at all"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -40,7 +39,7 @@ class DaemonHandlers:
         """Counts are of what this client may know of."""
         parts = self._parts
         contexts = parts.contexts.list(egress=client.egress)
-        runs = parts.engine.runs(limit=sys.maxsize, egress=client.egress)
+        runs, active = parts.engine.counts(egress=client.egress)
         pool = parts.pool.statistics()
         return StatusResult(
             version=__version__,
@@ -51,8 +50,8 @@ class DaemonHandlers:
             config_files=tuple(map(str, parts.paths.config_files)),
             contexts=len(contexts),
             context_bytes=sum(context.bytes for context in contexts),
-            runs_active=sum(run.active for run in runs),
-            runs=len(runs),
+            runs_active=active,
+            runs=runs,
             sessions=parts.engine.session_count(egress=client.egress),
             workers=parts.workers.alive,
             hosts=tuple(map(host_info, parts.pool.hosts())),
