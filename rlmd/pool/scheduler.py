@@ -248,22 +248,14 @@ class Scheduler:
         self._may.withheld = False
         self._outlook.forget()
         free = sorted((host for host in self._hosts.values() if host.free(now)), key=_speed)
-        late = (
-            self._copies.stragglers(free, now, [], interactive=bool(self._interactive))
-            if free and len(self._waiting)
-            else []
-        )
+        late = self._late(free, now, []) if free and len(self._waiting) else []
         for host in free:
             while host.free(now) and (
                 found := self._copies.best_for(host, late, now, wake) or self._next_for(host, now, wake)
             ):
                 self._start(self._requests[found[0]], found[1], now, actions)
         free = [host for host in free if host.free(now)]
-        late = (
-            self._copies.stragglers(free, now, wake, interactive=bool(self._interactive))
-            if free and self._attempts
-            else []
-        )
+        late = self._late(free, now, wake) if free and self._attempts else []
         for host in free:
             while host.free(now) and (found := self._copies.best_for(host, late, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
