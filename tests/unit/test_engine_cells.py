@@ -172,6 +172,25 @@ async def test_a_limit_is_one_fact_and_many_failed_slots(bench: Bench) -> None:
     assert len(bench.facts("subquery_failed")) == 7
 
 
+async def test_what_the_cache_answered_costs_nothing(bench: Bench) -> None:
+    """Ten against a limit of three: none is refused, and all three are left."""
+    bench.pool.source = "cache"
+    replies = await asyncio.gather(*(bench.ask(f"q{slot}", slot) for slot in range(10)))
+    assert replies == [SubQueryReply("fine")] * 10
+    assert (bench.purse.used("sub_queries"), bench.purse.used("tokens")) == (0, 0)
+    assert bench.facts("limit_hit") == []
+
+
+async def test_what_was_never_sent_costs_no_tokens(bench: Bench) -> None:
+    """No host, or a prompt that fits none: what was claimed for it at the worst is given back."""
+    bench.pool.reply = lambda: PromptTooLong("9,000 tokens; the window is 8,192.")
+    await bench.ask("q")
+    assert bench.purse.used("tokens") == 0
+    bench.pool.reply = lambda: HostFailed("The host went away.")
+    await bench.ask("q")
+    assert bench.purse.used("tokens") > 512, "a request that was sent may have cost all of it"
+
+
 async def test_what_was_cancelled_is_given_back(bench: Bench) -> None:
     """A cancelled sub-query leaves the purse and the journal as they were."""
     bench.pool.gate.clear()

@@ -124,13 +124,14 @@ async def test_a_quote_gets_its_place() -> None:
     assert (three.number, three.verified, three.match, three.document, three.locator) == (3, False, "none", None, None)
 
 
-async def test_what_models_were_shown_is_looked_at_first() -> None:
+@pytest.mark.parametrize("start", [360, 343])
+async def test_what_models_were_shown_is_looked_at_first(start: int) -> None:
     """The place that a model read is the one cited, not an earlier copy; the context is not searched for it."""
     text = "the lamp is dark. " * 50
     context = Context("notes", Document("a", text))
-    hint = Span(context="notes", document="a", start=360, end=400)
+    hint = Span(context="notes", document="a", start=start, end=400)
     [citation] = await Finder([context], [hint]).cite('"the lamp is dark. the lamp"')
-    assert (citation.start, context.searches) == (360, 0)
+    assert (citation.start, citation.end, context.searches) == (360, 386, 0)
 
 
 def reached(*spans: tuple[str, int, int]) -> tuple[Span, ...]:
