@@ -199,6 +199,41 @@ async def test_a_private_name_and_a_free_one_are_told_the_same(daemon: Daemon, f
         assert CANARY not in json.dumps(done)
 
 
+async def test_what_held_private_text_stays_private_when_the_text_no_longer_is(
+    daemon: Daemon, start_daemon: StartDaemon
+) -> None:
+    """Sessions and runs of that time, also when the session is begun anew, and after a restart of the daemon."""
+
+    async def cell(client: Client, session: str, code: str) -> Json:
+        params = {"run_id": str(uuid.uuid4()), "code": code, "contexts": ["plan"], "session": session}
+        return await client.call("repl/execute", params)
+
+    async def seen(running: Daemon) -> tuple[set[str], int]:
+        async with running.connect() as leaky:
+            await leaky.call("initialize", {"egress": True})
+            told = json.dumps(await cell(leaky, "then", "print(globals().get('kept'))"))
+            assert CANARY not in told
+            sessions = (await leaky.call("session/list"))["sessions"]
+            names = {one["name"] for one in sessions} - {"egress/then"}  # that of this very look
+            runs = (await leaky.call("run/list", {"limit": 1000}))["runs"]
+            return names, sum(one["session"] != "egress/then" for one in runs)
+
+    async with daemon.connect() as client:
+        await client.call(
+            "context/load", {"name": "plan", "private": True, "source": {"kind": "inline", "text": SECRET}}
+        )
+        for session in ("then", "reset"):
+            assert (await cell(client, session, "kept = context"))["ok"]
+        await client.call("context/flags", {"name": "plan", "private": False})
+        await client.call("session/reset", {"name": "reset"})
+        assert await seen(daemon) == (set(), 0)
+        assert (await cell(client, "now", "1 + 1"))["ok"]
+        assert await seen(daemon) == ({"now"}, 1), "what began after is as public as the text is now"
+    await daemon.stop()
+    again = await start_daemon()
+    assert await seen(again) == ({"now"}, 1)
+
+
 async def test_what_is_private_by_rule_is_so_by_every_way(daemon: Daemon, folders: Folders) -> None:
     vault = folders.home / "vault" / "deep"
     vault.mkdir(parents=True)
