@@ -34,10 +34,8 @@ class Access:
         Raises:
             NotFound: There is none, or none that this client may know of.
         """
-        row = self._rows.get(name)
-        if egress and not self._public(name):
-            row = self._rows.get(EGRESS + name)
-        if row is None or (egress and row.info.private):
+        row = self._rows.get(self.kept_name(name, egress))
+        if row is None:
             raise NotFound(f"There is no context {name!r}.", hint="context/list shows those that there are.")
         return row
 
@@ -45,8 +43,8 @@ class Access:
         row = self._rows.get(name)
         return row is not None and row.info.private
 
-    def name_to_load(self, name: str, egress: bool) -> str:
-        """The name under which a client's load is kept.
+    def kept_name(self, name: str, egress: bool) -> str:
+        """The name under which is kept what a client loads or loaded by this one.
 
         With ``egress`` that of a public context is that context. Any other leads to a name of such clients' own,
         whether there is a private context of that name or none: the answer does not tell which.

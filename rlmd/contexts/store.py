@@ -170,7 +170,7 @@ class ContextStore(Reading):
         known_as = name or (implicit_path_name(source) if isinstance(source, PathSource) else None)
         if egress:
             self._access.check_paths(source)
-        known_as = known_as and self._access.name_to_load(known_as, egress)
+        known_as = known_as and self._access.kept_name(known_as, egress)
         async with self._name_locked(known_as):
             vault = self._vaults.to_load(known_as, ephemeral=ephemeral)
             ephemeral = vault is self._vaults.memory
@@ -192,7 +192,7 @@ class ContextStore(Reading):
                     raise self._access.refused()
 
                 def described() -> ContextChange:
-                    final = known_as or self._access.name_to_load(content_name(source, loaded, ephemeral), egress)
+                    final = known_as or self._access.kept_name(content_name(source, loaded, ephemeral), egress)
                     hidden = private or ruled or ephemeral
                     return change_of(final, loaded, known, source, private=hidden, implicit=implicit)
 

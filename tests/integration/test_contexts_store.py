@@ -218,6 +218,23 @@ async def test_private_contexts_do_not_exist_for_egress_and_stay_private(store: 
     assert (await store.pin("notes")).pin.private
 
 
+async def test_what_such_a_client_loaded_is_hidden_from_it_once_a_person_marks_it(store: ContextStore) -> None:
+    """Its own name for it leads to nothing, and to a fresh one when it loads again."""
+    await store.load(InlineSource("what it brought"), name="plan", egress=True)
+    assert (await store.peek("plan", egress=True)).text == "what it brought"
+    await store.set_private("egress/plan", True)
+    assert list(store.list(egress=True)) == []
+    for name in ("plan", "egress/plan"):
+        for ask in (store.pin, store.info, store.peek, store.drop):
+            with pytest.raises(NotFound):
+                await ask(name, egress=True)  # type: ignore[operator]
+    report = await store.load(InlineSource("another"), name="plan", egress=True)
+    assert report.context is not None
+    assert (report.context.name, report.change) == ("egress/egress/plan", "created")
+    assert (await store.peek("plan", egress=True)).text == "another"
+    assert (await store.peek("egress/plan")).text == "what it brought"
+
+
 async def test_drop_erases_what_only_it_used(store: ContextStore, tmp_path: Path) -> None:
     await store.load(InlineSource("shared text"), name="one")
     await store.load(InlineSource("shared text"), name="two")
