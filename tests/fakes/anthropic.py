@@ -25,7 +25,8 @@ _TYPES |= {500: "api_error", 529: "overloaded_error"}
 
 
 class FakeAnthropic(FakeServer):
-    """See the module's docstring. ``stop_reason`` replaces the one that the script's ``finish`` means."""
+    """See the module's docstring. ``stop_reason`` replaces the one that the script's ``finish`` means; without
+    ``stops`` the last event does not come."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class FakeAnthropic(FakeServer):
         self.api_key = api_key
         self.split = split
         self.stop_reason: str | None = None
+        self.stops = True
         #: What a 429 says besides, such as ``{"error_code": "enforced_spend_limit_reached"}``.
         self.details: dict[str, Any] = {}
         self._cached: set[str] = set()
@@ -149,7 +151,8 @@ class FakeAnthropic(FakeServer):
         usage = {"output_tokens": max(1, len(entry.text.encode()) // 4)}
         last = {"stop_reason": self._reason(entry), "stop_sequence": None}
         await self._send(reply, {"type": "message_delta", "delta": last, "usage": usage})
-        await self._send(reply, {"type": "message_stop"})
+        if self.stops:
+            await self._send(reply, {"type": "message_stop"})
         await reply.end()
         return True
 

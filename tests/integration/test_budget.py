@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from rlmd.config import BudgetSettings, HostSettings, ModelSettings, PriceSettings, Settings
-from rlmd.errors import CompletionCut, NoHost
+from rlmd.errors import CompletionCut, NoHost, RlmdError
 from rlmd.pool import CompletionRequest, Pool
+from rlmd.pool.ledger import Ledger
 from rlmd.pool.prices import NANO
 from rlmd.providers.base import Message, Sampling
 from tests.conftest import StartDaemon
@@ -178,6 +179,21 @@ async def test_a_cancelled_request_costs_what_was_reserved(tmp_path: Path) -> No
             while pool.accounts()[0].reserved:
                 await asyncio.sleep(0)
             assert pool.accounts()[0].spent == day.reserved
+
+
+async def test_what_cannot_be_written_down_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full: nothing goes to a host that costs money, and one that costs none does the work."""
+    monkeypatch.setattr(Ledger, "_write", lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk is full")))
+    async with FakeOllama(["sub"]) as cloud, FakeOllama(["sub"]) as local:
+        async with spending({"cloud": paid(cloud)}, BudgetSettings(day=5), tmp_path / "ledger") as pool:
+            with pytest.raises(RlmdError):
+                await pool.complete(ask("q"))
+            assert pool.accounts()[0].reserved == pool.accounts()[0].spent == 0
+        hosts = {"cloud": paid(cloud), "local": HostSettings(url=local.url, provider="ollama")}
+        async with spending(hosts, BudgetSettings(day=5, overflow_after=0), tmp_path / "ledger") as pool:
+            got = await asyncio.gather(*(pool.complete(ask(f"p{number}")) for number in range(6)))
+            assert {one.record.host for one in got} == {"local"}
+        assert not cloud.seen
 
 
 async def test_a_damaged_ledger_is_set_aside_and_nothing_is_spent(tmp_path: Path) -> None:

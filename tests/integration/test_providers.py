@@ -185,6 +185,16 @@ async def test_ollama_a_prompt_cut_to_half_of_the_window_is_noticed_every_time()
         assert len(fake.seen) == 2, "asked once more to be sure"
 
 
+async def test_ollama_a_prompt_of_which_far_too_little_was_read_is_noticed_whatever_was_cut() -> None:
+    """Versions differ in what they leave: not only half of the window gives the cut away."""
+    async with speaking("ollama", honours_truncate=False) as (fake, provider):
+        fake.answer = lambda _: Scripted("x", prompt_eval_count=700)
+        with pytest.raises(PromptTruncated, match="read 700 tokens"):
+            await complete(provider, PROSE * 400, window=2048)
+        assert len(fake.seen) == 1
+        assert (await complete(provider, PROSE * 20, window=8192)).text == "x", "it cannot have been cut"
+
+
 async def test_ollama_a_whole_prompt_of_exactly_the_suspicious_size_is_accepted() -> None:
     async with speaking("ollama") as (fake, provider):
         prompt = "word" * (2048 // 2 + 2 - 4)
@@ -411,6 +421,14 @@ async def test_anthropic_reasons_that_end_no_reply(reason: str, kind: type[Excep
     async with speaking("anthropic") as (fake, provider):
         fake.stop_reason = reason
         with pytest.raises(kind):
+            await complete(provider)
+
+
+async def test_anthropic_a_stream_without_its_last_event_is_no_answer() -> None:
+    """Though all of the text came, and why it ended."""
+    async with speaking("anthropic") as (fake, provider):
+        fake.stops = False
+        with pytest.raises(CompletionCut, match="without its last event"):
             await complete(provider)
 
 
