@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 from rlmd import logs
 from rlmd.errors import LimitReached
 from rlmd.wire import connection as connections
+from rlmd.wire import server as servers
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Dispatcher
 from rlmd.wire.methods import METHODS, Done, FetchResult, Params, Result
@@ -428,6 +429,29 @@ async def test_another_user_is_not_served(wire: Wire, monkeypatch: pytest.Monkey
     with contextlib.suppress(ConnectionResetError):
         assert await stranger.reader.read() == b""
     await stranger.close()
+
+
+async def test_more_clients_than_there_is_room_for_are_turned_away(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are there go on, and when one goes there is room for another."""
+    monkeypatch.setattr(servers, "MAX_CONNECTIONS", 3)
+    there = [await wire.connect() for _ in range(3)]
+    for number, one in enumerate(there):
+        one.ask(number, "context/list")
+        await one.read()
+    late = await wire.connect()
+    with contextlib.suppress(ConnectionResetError):
+        assert await late.reader.read() == b""
+    await late.close()
+    there[0].ask(9, "context/list")
+    await there[0].read()
+    await there.pop().close()
+    while wire.server.connections() == 3:
+        await asyncio.sleep(0)
+    there.append(await wire.connect())
+    there[-1].ask(1, "context/list")
+    await there[-1].read()
+    for one in there:
+        await one.close()
 
 
 async def test_connections_come_and_go_without_a_trace(wire: Wire) -> None:
