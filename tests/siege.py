@@ -25,7 +25,8 @@ from pathlib import Path
 
 from rlmd.errors import SessionLost
 from rlmd.repl import SubQuery, SubQueryFailure, SubQueryReply, Workers
-from rlmd.repl.process import CagePlan, _program, interpreter
+from rlmd.repl.process import CagePlan, _program
+from rlmd.repl.visible import interpreter
 from tests.attacks import ATTACKS, PREAMBLE, Attack
 from tests.repl import Host
 

@@ -20,19 +20,18 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
-import sysconfig
 import time
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 
 from rlmd.errors import CageUnavailable
 from rlmd.repl.cgroup import WorkerGroup, WorkerGroups
-from rlmd.repl.packages import Packages, refuse_home, shared_libraries
+from rlmd.repl.packages import Packages
 from rlmd.repl.tree import Usage, machine_threads, tree_of, usage_of
+from rlmd.repl.visible import bubblewrap_options, interpreter, readable_paths
 
 #: The worker's modules.
 MODULES = ("arrivals", "asking", "awaiting", "cage", "cutting", "leaving", "link", "namespaces", "queries", "scaffold",
@@ -48,10 +47,6 @@ MOST_THREADS = 256
 #: Descriptors of a worker; how many come in one frame, and how many more it is lent meanwhile, whatever its cells
 #: left open: those, and what a map of one takes.
 MOST_DESCRIPTORS, MOST_AT_ONCE, _LENT = 256, 60, 64
-_SYSTEM = (
-    "/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf.d",
-    "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
-)  # fmt: skip
 
 _BOOT = """
 import marshal,os
@@ -346,30 +341,7 @@ def _last_words(output: int) -> str:
     return lines[-1][:300] if lines else ""
 
 
-# --- what a worker sees ------------------------------------------------------------------------------------------
-
-
-@cache
-def interpreter() -> str:
-    """The interpreter itself, not a virtual environment's link to it."""
-    base = getattr(sys, "_base_executable", None) or sys.executable
-    return os.path.realpath(base)
-
-
-@cache
-def readable_paths() -> tuple[str, ...]:
-    """What a worker may read: the standard library, the interpreter's shared libraries, those of the system."""
-    # Of the interpreter itself: by default a virtual environment's own folders would be among them.
-    base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_exec_prefix,
-            "installed_platbase": sys.base_exec_prefix}  # fmt: skip
-    libraries = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
-    paths = [interpreter(), *map(os.path.realpath, libraries), *libraries]
-    prefix = os.path.realpath(sys.base_prefix)
-    refuse_home(prefix, "The interpreter's prefix")
-    # In these stores libraries are packages of their own.
-    paths += [store for store in ("/nix/store", "/gnu/store") if prefix.startswith(store)]
-    paths += [] if prefix == "/usr" else shared_libraries(prefix)
-    return tuple(dict.fromkeys(path for path in (*paths, *_SYSTEM) if os.path.exists(path)))
+# --- its command and its code -----------------------------------------------------------------------------------
 
 
 def _command(plan: CagePlan, packages: Packages) -> list[str]:
@@ -381,23 +353,7 @@ def _command(plan: CagePlan, packages: Packages) -> list[str]:
     found = shutil.which("bwrap")
     if found is None:
         raise WorkerStartFailed("bubblewrap is not installed")
-    return [found, *_bubblewrap_options((*readable_paths(), *packages.readable)), "--", *python]
-
-
-def _bubblewrap_options(paths: Sequence[str]) -> list[str]:
-    # --unshare-user always: as root bubblewrap would do without. --as-pid-1: the worker's end is everybody's end.
-    options = [
-        "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "repl",
-        "--size", str(1 << 20), "--tmpfs", "/",
-    ]  # fmt: skip
-    for path in paths:
-        if os.path.islink(path) and os.path.dirname(path) == "/":  # /lib -> usr/lib
-            options += ["--symlink", os.readlink(path), path]
-        else:
-            options += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
-    # No --proc, no --dev, no /tmp: they are writable memory or windows, and nothing here needs them.
-    return [*options, "--remount-ro", "/", "--chdir", "/"]
+    return [found, *bubblewrap_options((*readable_paths(), *packages.readable)), "--", *python]
 
 
 @cache

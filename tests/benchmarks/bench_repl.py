@@ -25,7 +25,8 @@ from pathlib import Path
 import uvloop
 
 from rlmd.repl import ReplSession, Workers
-from rlmd.repl.process import CagePlan, interpreter
+from rlmd.repl.process import CagePlan
+from rlmd.repl.visible import interpreter
 from tests.benchmarks.suite import COLUMNS, Row, machine, peers_python
 from tests.repl import CAGES, Context, Host
 

@@ -18,8 +18,9 @@ import uvloop
 from rlmd.errors import CageUnavailable, Draining, SessionLost
 from rlmd.repl import ReplSession, Workers, process
 from rlmd.repl.cell import CellClock
-from rlmd.repl.process import CagePlan, WorkerProcess, _program, readable_paths
+from rlmd.repl.process import CagePlan, WorkerProcess, _program
 from rlmd.repl.proof import _PROBES
+from rlmd.repl.visible import readable_paths
 from tests.repl import BARE, CAGES, WITH_BUBBLEWRAP, WITHOUT_BUBBLEWRAP, Context, Host
 
 ROOT = Path(__file__).resolve().parents[2]
