@@ -352,7 +352,7 @@ def marked(folders: Folders) -> Iterator[Process]:
 
 async def all_end(suspects: Callable[[], Iterable[Process]], story: Callable[[], str]) -> None:
     """Waits until no suspect is alive; kills those that stay and fails with the story."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while left := [one for one in suspects() if one.alive()]:
         if time.monotonic() > deadline:
             for one in left:

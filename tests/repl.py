@@ -61,7 +61,7 @@ class Host:
 
     async def until_in_flight(self, count: int) -> None:
         """Waits until ``count`` sub-queries are here at once."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.in_flight < count:
                 self.asked.clear()
                 await self.asked.wait()

@@ -231,7 +231,7 @@ async def test_time_over_in_the_middle_of_a_batch(house: House, fake: FakeOllama
     record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(seconds=1.5))
     assert (record.outcome, await house.answer(record)) == ("partial", "From what I saw: seen.")
     assert record.receipt.limit == "seconds"
-    await asyncio.wait_for(fake.until(lambda: fake.aborted == 1), 5)
+    await asyncio.wait_for(fake.until(lambda: fake.aborted == 1), 60)
 
 
 # ── lost workers, cancelling ────────────────────────────────────────────────────────────────────────────────

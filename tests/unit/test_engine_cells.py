@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from rlmd.engine.journal import Journal, read_facts
 from rlmd.engine.limits import Purse
 from rlmd.engine.parts import Parts
 from rlmd.engine.passages import shown_in, verified
+from rlmd.engine.past import Past
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.runfolder import DiskFolder
-from rlmd.errors import HostFailed, NotFound, PromptTooLong, RlmdError
+from rlmd.errors import HostFailed, NoHost, NotFound, PromptTooLong, RlmdError
 from rlmd.events import CompletionRecord, Limits, Pin, RunStarted, Span, Text
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Completion, Usage
@@ -179,6 +181,25 @@ async def test_what_the_cache_answered_costs_nothing(bench: Bench) -> None:
     assert replies == [SubQueryReply("fine")] * 10
     assert (bench.purse.used("sub_queries"), bench.purse.used("tokens")) == (0, 0)
     assert bench.facts("limit_hit") == []
+
+
+async def test_what_was_spent_stays_spent_when_a_run_is_taken_up_again(bench: Bench) -> None:
+    """A reply of the journal is not asked for again, and takes from the new purse what it took from the old one; one
+    of the cache took nothing."""
+    await bench.ask("paid")
+    bench.pool.source = "cache"
+    await bench.ask("free")
+    bench.pool.reply = lambda: NoHost("None is up.")
+    await bench.ask("failed")
+    asked, folder = len(bench.pool.asked), DiskFolder(bench.folder)
+    past = Past(read_facts(folder).facts, folder, bench.asking.parts.threads)
+    purse = Purse(LIMITS, time.monotonic)
+    again = RunCellHost(1, "cell-1/output", replace(bench.asking, past=past, purse=purse), bench.recorder)
+    replies = [await again.answer(SubQuery(prompt, None, ()), batch=1, slot=0) for prompt in ("paid", "free", "failed")]
+    assert replies[:2] == [SubQueryReply("fine")] * 2
+    assert isinstance(replies[2], SubQueryFailure)
+    assert len(bench.pool.asked) == asked
+    assert (purse.used("sub_queries"), purse.used("tokens")) == (2, 513)
 
 
 async def test_what_was_never_sent_costs_no_tokens(bench: Bench) -> None:

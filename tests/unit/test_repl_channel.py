@@ -27,7 +27,7 @@ class Ends:
         self.channel = Channel(ours, lambda header, body: self.frames.append((header, body)), self.ended.set_result)
 
     async def until_frames(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.frames) < count:
                 await asyncio.sleep(0)
 

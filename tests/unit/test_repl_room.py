@@ -96,7 +96,7 @@ async def test_a_tree_of_waiting_parents_comes_to_its_end(most: int, depth: int)
             room.give_back(level)
         done += 1
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await node(0)
     assert done == 1 + 8 + (16 if depth > 1 else 0) + (16 if depth > 2 else 0)
     assert peak <= max(most, depth + 1)
