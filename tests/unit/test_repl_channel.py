@@ -58,12 +58,13 @@ async def test_frames_arrive_whole_however_they_are_cut(size: int, ends: Ends) -
 
 @pytest.mark.parametrize(
     "data",
-    [struct.pack(">II", 9 << 20, 0), struct.pack(">II", 5 << 20, 5 << 20), packed([1]), packed({"n": 1}),
-     packed({"t": 1}), struct.pack(">II", 3, 0) + b"\xff{}"],
+    [struct.pack(">II", 9 << 20, 0), struct.pack(">II", 5 << 20, 5 << 20), struct.pack(">II", 9, 8 << 20),
+     packed([1]), packed({"n": 1}), packed({"t": 1}), struct.pack(">II", 3, 0) + b"\xff{}"],
 )  # fmt: skip
 async def test_what_is_no_frame_ends_the_channel(data: bytes, ends: Ends) -> None:
     ends.other.sendall(packed({"t": "good"}) + data + packed({"t": "after"}))
-    assert isinstance(await ends.ended, Breach)
+    async with asyncio.timeout(60):
+        assert isinstance(await ends.ended, Breach)
     assert [header["t"] for header, _ in ends.frames] == ["good"]
 
 
@@ -77,6 +78,34 @@ async def test_hanging_up_in_the_middle_of_a_frame_is_an_end_without_a_breach(en
 async def test_a_frame_too_long_for_the_worker_is_refused_here(ends: Ends) -> None:
     with pytest.raises(ValueError, match="at most 8,388,608 fit"):
         ends.channel.send({"t": "reply"}, b"x" * (9 << 20))
+
+
+async def test_a_worker_that_asks_and_does_not_read_fills_no_memory(ends: Ends) -> None:
+    """64 MiB may wait for it; what is beyond ends it, and nothing waits any more."""
+    body = bytes(8_000_000)
+    for _ in range(8):
+        ends.channel.send({"t": "reply"}, body)
+    await asyncio.sleep(0)
+    assert not ends.ended.done()
+    ends.channel.send({"t": "reply"}, body)
+    async with asyncio.timeout(60):
+        breach = await ends.ended
+    assert breach is not None
+    assert "not read" in str(breach)
+    assert not ends.channel._outgoing
+
+
+async def test_a_worker_that_reads_may_be_sent_any_amount_in_all(ends: Ends) -> None:
+    body = bytes(8_000_000)
+    ends.other.setblocking(True)
+    worker = WorkerChannel(ends.other.detach(), Interrupts())
+    for number in range(10):
+        ends.channel.send({"t": "reply", "n": number}, body)
+        header, got = await asyncio.to_thread(worker.receive)
+        assert (header["n"], len(got)) == (number, len(body))
+    await asyncio.sleep(0)
+    assert not ends.ended.done()
+    worker.close()
 
 
 async def test_a_slow_reader_gets_everything_and_descriptors_are_handed_over_and_closed(ends: Ends) -> None:
