@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -314,6 +315,17 @@ async def test_with_too_few_layers_no_cell_runs(monkeypatch: pytest.MonkeyPatch)
     assert "bwrap" in refused.value.hint
     assert [proof.ok for proof in await workers.prove_layers()] == [False]
     await workers.close()
+
+
+async def test_a_worker_is_held_by_the_kernels_limits(session: ReplSession) -> None:
+    names = ("AS", "CORE", "FSIZE", "NOFILE", "MEMLOCK")
+    source = f"import resource as r\nprint([r.getrlimit(getattr(r, 'RLIMIT_' + name)) for name in {names}])"
+    report = await session.run_cell(source, Host(), seconds=30, output_chars=1000)
+    limits = dict(zip(names, json.loads(report.output.replace("(", "[").replace(")", "]")), strict=True))
+    soft, hard = limits["AS"]
+    assert 0 < soft <= hard <= 4 << 30
+    assert [limits[name] for name in ("CORE", "FSIZE", "MEMLOCK")] == [[0, 0]] * 3
+    assert 0 < limits["NOFILE"][0] <= limits["NOFILE"][1] <= 1024
 
 
 async def test_layers_that_came_too_late_once_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

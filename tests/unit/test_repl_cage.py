@@ -251,3 +251,16 @@ def test_a_thread_born_before_the_seal_is_sealed_too() -> None:
             [sys.executable, "-c", _BEFORE_THE_SEAL, str(landlock)], capture_output=True, text=True, check=True
         )
         assert told.stdout.strip() == expected
+
+
+def test_a_sealed_process_is_unreadable_to_others_and_leaves_no_core() -> None:
+    """PR_GET_DUMPABLE, prctl(2), which the filter would not let through."""
+    code = (
+        "from rlmd.repl import cage\n"
+        "ask = lambda: cage.c_function('prctl')(3, 0, 0, 0, 0)\n"
+        "before = ask()\n"
+        "cage.seal(readable=[], landlock=0, seccomp=False, limits=[], namespaces=True)\n"
+        "print(before, ask(), cage.c_function('prctl')(39, 0, 0, 0, 0))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.stdout == "1 0 1\n", told.stderr
