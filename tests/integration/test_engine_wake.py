@@ -84,6 +84,21 @@ async def test_unused_sessions_are_woken_too(tmp_path: Path, fake: FakeOllama) -
         assert await execute(house, "print(n, answer['content'], len(context))") == f"{len(LINES)} kept {len(LINES)}\n"
 
 
+async def test_a_cell_whose_output_comes_out_otherwise_is_told(tmp_path: Path, fake: FakeOllama) -> None:
+    """Its variables are of the type and size that they were: the output alone gives it away."""
+    async with house_of(tmp_path, fake) as house:
+        await house.load("lines", LINES)
+        await execute(house, "before = 41", "lines")
+        await execute(house, "import time\nwhen = int(time.time())\nprint(time.time_ns())")
+        await house.engine._sessions.end_unused(float("inf"))
+        request = ExecuteRequest(run_id=new_id(), code="before + 1", contexts=(), session="s", limits=LimitRequest())
+        report = await house.engine.execute(request)
+        assert report.output == "42\n"
+        [woken] = [fact for fact in await house.engine.facts(report.run_id) if fact.type == "session_started"]
+        assert "when" in woken.names_lost
+        assert "output is another" in woken.why
+
+
 async def test_a_cell_that_names_no_context_finds_the_sessions(tmp_path: Path, fake: FakeOllama) -> None:
     """After a restart as before; at the revision that was loaded, whatever the context is by now."""
     async with house_of(tmp_path, fake) as house:
