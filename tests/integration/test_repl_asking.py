@@ -154,3 +154,16 @@ async def test_what_is_no_schema_is_refused_before_anything_is_asked(run: Run, h
     assert report.error is not None
     assert "has no JSON. Known are str, int" in report.error
     assert host.queries == []
+
+
+async def test_many_more_than_may_be_out_at_once_are_all_answered(run: Run, host: Host) -> None:
+    """A slot that was answered, or given up before its prompt had come, makes room for the next."""
+    source = (
+        "import asyncio\n"
+        "try:\n    await asyncio.wait_for(llm_query_batched_async([f'late {n}' for n in range(500)]), 0.05)\n"
+        "except TimeoutError:\n    pass\n"
+        "r = llm_query_batched([str(n) for n in range(600)])\n"
+        "print(r == [f're:{n}' for n in range(600)])"
+    )
+    running = asyncio.ensure_future(run(source))
+    assert (await running).output == "True\n"
