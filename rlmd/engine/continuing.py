@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from rlmd.engine.lasting import ended_by
+from rlmd.engine.past import seconds_of
 from rlmd.engine.record import RunRecord
 from rlmd.errors import Conflict, InternalError, InvalidParams
 from rlmd.events import AnyFact, Limits, More, RunContinued, RunStarted
@@ -89,7 +90,7 @@ def grant(facts: Sequence[AnyFact], more: More, run_money: float | None) -> Gran
             hint=f"Give it more of it: {limit}.",
             field=limit,
         )
-    return Grant(limit, more, _raised(limits_of(facts), more), money_of(facts) + more.money)
+    return Grant(limit, more, _raised(limits_of(facts), more, seconds_of(facts)), money_of(facts) + more.money)
 
 
 def limits_of(facts: Sequence[AnyFact]) -> Limits:
@@ -124,8 +125,11 @@ def _once_more(limit: str, limits: Limits, run_money: float | None) -> More:
     return More.model_validate({limit: amount}) if amount else More()
 
 
-def _raised(limits: Limits, more: More) -> Limits:
-    """Where nothing limited it, nothing does."""
+def _raised(limits: Limits, more: More, seconds: float) -> Limits:
+    """Where nothing limited it, nothing does. A last word may have taken longer than there was time: more time is more
+    than what has passed."""
     extra = more.model_dump(exclude={"money"})
     have = limits.model_dump()
+    if more.seconds:
+        have["seconds"] = max(limits.seconds, seconds)
     return limits.model_copy(update={name: have[name] + extra[name] for name in extra if have[name] is not None})

@@ -125,7 +125,7 @@ class Past:
         #: Who asked that the run be cancelled, if somebody did before its last fact.
         self.cancelled: CancelRequested | None = None
         #: Seconds that the run has been going.
-        self.seconds = _seconds(facts)
+        self.seconds = seconds_of(facts)
         #: How often it was taken up again without coming any further, the daemon having died each time.
         self.vain = _vain(facts)
         #: How often it was continued after a limit.
@@ -276,7 +276,7 @@ class Past:
         return self._searches[cell]
 
 
-def _seconds(facts: Sequence[AnyFact]) -> float:
+def seconds_of(facts: Sequence[AnyFact]) -> float:
     """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact; without
     the time that somebody was asked."""
     total, began, last = 0.0, None, 0.0
