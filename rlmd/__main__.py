@@ -29,6 +29,7 @@ and XDG_RUNTIME_DIR move the folders.
 
 examples:
   rlmd                          serve at $XDG_RUNTIME_DIR/rlmd/rlmd.sock until Ctrl-C
+  kill -HUP PID                 have it take changed settings (rlmctl daemon reload tells what came of it)
   rlmd --check                  look at Python, settings, folders and the unit, and stop
   rlmd --socket /tmp/a.sock     serve at another path
   systemctl --user enable --now rlmd.socket     start it when the first client connects

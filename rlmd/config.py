@@ -1,4 +1,4 @@
-"""Settings and paths: read once at start, checked whole, handed down.
+"""Settings and paths: read at the start and at a reload, checked whole, handed down.
 
 Sources, later ones win: defaults, ``~/.config/rlmd/config.toml``, ``config.d/*.toml`` in name order.
 An unknown key is refused with the nearest valid one. Only keys that do something exist.

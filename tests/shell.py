@@ -99,6 +99,14 @@ class Terminal:
             raise AssertionError(f"it does not show {text!r}:\n{self.screen}") from None
         return found + len(text)
 
+    async def wait_shown_after(self, position: int, text: str) -> None:
+        """Waits for a text in what is written from here on."""
+        async with asyncio.timeout(PATIENCE):
+            while text not in self.screen[position:]:
+                assert not self.over, f"ended before it showed {text!r}:\n{self.screen}"
+                self._news.clear()
+                await self._news.wait()
+
     def type(self, text: str) -> None:
         """As from the keyboard: \\x03 becomes SIGINT by the terminal's own doing."""
         os.write(self._master, text.encode())

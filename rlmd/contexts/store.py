@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
@@ -124,9 +125,12 @@ class ContextStore(Reading):
 
     async def _mark_ruled(self) -> None:
         """A rule may be newer than what it covers."""
-        for row in list(self._vaults.rows.values()):
-            if not row.info.private and self._rules.cover(row.info.sources):
-                await self._vaults.of(row).set_private(row, True)
+        for name, row in list(self._vaults.rows.items()):
+            covers = functools.partial(self._rules.cover, row.info.sources)
+            if row.info.private or not await self._threads.in_files(covers):
+                continue
+            if (now := self._vaults.rows.get(name)) is not None:  # it may have been loaded anew, or dropped
+                await self._vaults.of(now).set_private(now, True)
 
     async def close(self) -> None:
         """Waits for what is being committed, ends the helpers, lets go of the folder."""

@@ -111,7 +111,7 @@ def _types() -> Iterator[str]:
     yield "## Types\n"
     params = {method.params.__name__ for method in METHODS.values()}
     for name, schema in _schemas().items():
-        if name not in params and name != "Done":
+        if name not in params:
             yield from _type(name, schema)
 
 
@@ -123,6 +123,9 @@ def _type(name: str, schema: dict[str, Any]) -> Iterator[str]:
         return
     if text := _description(schema):
         yield f"{text}\n"
+    if not schema.get("properties"):
+        yield "An empty object.\n"
+        return
     yield from _fields(schema, defaults=False)
 
 

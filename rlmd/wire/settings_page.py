@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from rlmd.changed import waits
 from rlmd.config import FamilySettings, HostSettings, ModelSettings, Settings
 
 _HEAD = """\
@@ -23,7 +24,8 @@ No file is needed: without any, rlmd uses an Ollama at `localhost:11434`, or ans
 The settings are `~/.config/rlmd/config.toml` and, in the order of their names, `~/.config/rlmd/config.d/*.toml`.
 Later files win key by key; a list replaces the earlier list. A key that is not known is refused, with the nearest
 one that is. `rlmctl config check` tells everything that is wrong, `rlmctl config show --effective` what holds.
-Changes take effect at the next start of the daemon; hosts that `rlmctl host add` and `remove` change, at once.
+`rlmctl daemon reload` takes changes while runs go on; keys that are read once, marked so, wait for a restart. Hosts
+that `rlmctl host add` and `remove` change are used at once.
 
 Keys are never in these files: `api_key_env` names an environment variable, `api_key_file` a file. Under systemd, with
 `systemctl --user edit rlmd`:
@@ -33,7 +35,8 @@ Keys are never in these files: `api_key_env` names an environment variable, `api
 LoadCredential=deepseek:%h/.config/rlmd/deepseek.key
 ```
 
-and `api_key_file = "deepseek"` for the host.
+and `api_key_file = "deepseek"` for the host. Such a key is handed over when the service starts:
+`systemctl --user restart rlmd`.
 
 ## Folders
 
@@ -92,7 +95,8 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
     for key, field in model.model_fields.items():
         if key in ("models", "families") and model is not FamilySettings:
             continue  # a table of its own
-        yield f"| `{key}` | {_kind(properties[key])} | {_default(field)} | {field.description or ''} |"
+        once = " (read once)" if waits(f"{name}.{key}") else ""
+        yield f"| `{key}` | {_kind(properties[key])} | {_default(field)} | {field.description or ''}{once} |"
     yield ""
 
 

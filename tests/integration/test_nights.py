@@ -98,6 +98,7 @@ async def test_the_machine_stays_awake_while_a_run_is_at_work_and_no_longer(
         ]
         released.set()
         await asking
+        assert "not_kept_awake" not in daemon.stderr()
         assert (await desktop.until(2))[1] == {"released": "idle:sleep"}
         released.clear()
         await client.call("run/start", new_run("And why?", "boiler", strategy="direct"))

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-async def test_the_example_of_the_python_client_runs(
+async def test_the_examples_of_the_python_client_run(
     daemon: Daemon,
     folders: Folders,
     tmp_path: Path,
@@ -86,15 +87,24 @@ async def test_the_example_of_the_python_client_runs(
     for name, value in folders.environment().items():
         monkeypatch.setenv(name, value)
     (tmp_path / "mill.txt").write_text("The mill burned down because of a lantern.\n")
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), flags=re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(compile(example, "docs/python.md", "exec"), names)
-    await names["main"](str(tmp_path), "Why did the mill burn down?")
+    asks, counts = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), flags=re.DOTALL)
+    await example(asks, "main")(str(tmp_path), "Why did the mill burn down?")
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["1 documents, created", "1 run_started"]
     assert any(line.endswith(" run_ended") for line in told)
     assert any(line.startswith("1 True ") for line in told)
     assert any("lantern" in line for line in told)
+    await example(counts, "count")("A dark hall.\nA lantern.\n", "lantern")
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["24 characters, created", "notes.txt:1: A dark hall.", "A lantern.", "2"]
+
+
+def example(source: str, name: str) -> Callable[..., Awaitable[None]]:
+    """A function of a page's program, which is not run as one."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(source, "docs/python.md", "exec"), names)
+    function: Callable[..., Awaitable[None]] = names[name]
+    return function
 
 
 def test_exit_statuses_are_documented_as_they_are() -> None:

@@ -84,6 +84,26 @@ async def test_a_new_rule_makes_private_what_is_there(daemon: Daemon, client: Cl
         assert (await leaky.call("context/list"))["contexts"] == []
 
 
+async def test_a_new_rule_recalls_what_a_cloud_is_being_asked(start_daemon: StartDaemon, folders: Folders) -> None:
+    async with FakeOllama(["root"]) as cloud:
+        cloud.answer = lambda _: Scripted(text="Rain.", until=asyncio.Event())
+        host = config_of([Host("cloud", cloud.url, models={"root": 32_768})], root=("cloud/root",), sub=("cloud/root",))
+        host = host.replace("[hosts.cloud]\n", '[hosts.cloud]\ntrust = "cloud"\n')
+        folders.write_config(host)
+        diary = folders.home / "diary"
+        diary.mkdir()
+        (diary / "monday.txt").write_text("Rain.")
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_path(client, "diary", diary)
+            await client.call("run/start", new_run("What was on monday?", "diary", strategy="direct"))
+            async with asyncio.timeout(PATIENCE):
+                await cloud.until(lambda: bool(cloud.seen))
+                folders.write_config(host + f'[privacy]\nprivate = ["{diary}/"]\n')
+                await client.call("daemon/reload")
+                await cloud.until(lambda: cloud.aborted == 1)
+
+
 async def test_what_is_in_flight_at_a_host_that_changes_ends_there(start_daemon: StartDaemon, folders: Folders) -> None:
     """Nothing is asked twice; a new host helps, one that is gone gets nothing more, and roles are those of now."""
     async with FakeOllama(["root"]) as m40, FakeOllama(["root"]) as rtx, FakeOllama(["root"]) as p100:

@@ -84,6 +84,8 @@ def test_the_doctor_finds_nothing_amiss_under_the_hardening(manager: UserManager
     checks = manager.ask("daemon/doctor")["result"]["checks"]
     amiss = {check["name"]: check["message"] for check in checks if not check["ok"]}
     assert not amiss
+    (linger,) = [check for check in checks if check["name"] == "linger"]
+    assert "loginctl enable-linger" in linger["hint"]  # this user does not linger
 
 
 def test_workers_make_their_own_namespaces_under_the_hardening(manager: UserManager) -> None:

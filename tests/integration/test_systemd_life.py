@@ -172,3 +172,16 @@ def test_the_log_has_fields(manager: UserManager, slow_model: str) -> None:
     assert "host_asked" in manager.journal("HOST=m40")
     assert "canary" not in manager.journal("-o", "verbose")
     assert "The boiler" not in manager.journal("-o", "verbose")
+
+
+def test_a_command_at_the_end_leaves_the_sandbox_by_systemd_run(manager: UserManager, slow_model: str) -> None:
+    """A unit of the user's own, which the unit's protections do not bind."""
+    told = manager.home / "told"
+    config = manager.home / ".config/rlmd/config.toml"
+    leaves = ["systemd-run", "--user", "--quiet", "--collect", "--setenv=RLMD_RUN_ID", "--setenv=RLMD_OUTCOME"]
+    command = [*leaves, "sh", "-c", f'echo "$RLMD_RUN_ID $RLMD_OUTCOME" >{told}']
+    config.write_text(f"{config.read_text()}\n[finish]\nafter = 0\ncommand = {json.dumps(command)}\n")
+    manager.ask("context/load", name="lamp", source={"kind": "inline", "text": "The lamp hangs in the hall."})
+    run = {"run_id": str(uuid.uuid4()), "question": "the lamp", "contexts": ["lamp"], "strategy": "quote"}
+    assert "result" in manager.ask("run/start", **run, attach=False)
+    wait_for(lambda: manager.run("cat", str(told), check=False) == f"{run['run_id']} answered\n", manager.log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 HEADER = ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TOK/S", "FIRST", "WH", "$", "IN MEMORY")
 _RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
+#: What a narrow terminal does without, the first first.
+_SPARED = ("FIRST", "FAILED", "DONE", "IN MEMORY", "TOK/S", "WH", "QUEUED")
+#: Between columns.
+_GAP = 2
 
 
 def register(root: typer.Typer) -> None:
@@ -28,7 +32,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
     seconds: Annotated[float, typer.Option("--seconds", "-s", metavar="N", min=0.2, help="Between looks.")] = 1.0,
 ) -> None:
-    """Watch the hosts: slots, queue, speed, energy and money. Ctrl-C ends it."""
+    """Watch the hosts: slots, queue, speed, energy and money. Ctrl-C ends it. Never starts a daemon."""
 
     async def work(client: Client, output: Output) -> None:
         if once or not output.live:
@@ -36,7 +40,7 @@ def top(
             return
         await _watch(client, output, seconds)
 
-    with_daemon(work)
+    with_daemon(work, start=False)
 
 
 async def _look(client: Client) -> tuple[HostListResult, BudgetResult]:
@@ -51,16 +55,26 @@ async def _watch(client: Client, output: Output, seconds: float) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from rlmd.errors import NotConnected
+
     console = Console(file=output.out, no_color=not output.colour_out, highlight=False)
+
+    def shown(hosts: HostListResult, budget: BudgetResult) -> Group:
+        rows = rows_of(hosts.hosts)
+        columns = columns_in(console.width, rows)
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+        for number in columns:
+            table.add_column(HEADER[number], justify="right" if number in _RIGHT else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(row[number]) for number in columns))
+        return Group(*map(Text, summary_of(hosts, budget)), Text(""), table, *map(Text, troubles_of(hosts.hosts)))
+
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            hosts, budget = await _look(client)
-            table = Table(box=None, pad_edge=False)
-            for number, name in enumerate(HEADER):
-                table.add_column(name, justify="right" if number in _RIGHT else "left", no_wrap=True)
-            for row in rows_of(hosts.hosts):
-                table.add_row(*map(Text, row))
-            live.update(Group(*map(Text, summary_of(hosts, budget)), Text(""), table), refresh=True)
+            try:
+                live.update(shown(*await _look(client)), refresh=True)
+            except NotConnected:  # stopped, or being restarted
+                live.update(Text("No daemon runs. Waiting for one; Ctrl-C ends this."), refresh=True)
             await asyncio.sleep(seconds)
 
 
@@ -68,6 +82,8 @@ def print_top(output: Output, hosts: HostListResult, budget: BudgetResult) -> No
     for line in summary_of(hosts, budget):
         output.print(line)
     output.table(HEADER, rows_of(hosts.hosts), right=_RIGHT)
+    for line in troubles_of(hosts.hosts):
+        output.remark(line, None)
 
 
 def summary_of(hosts: HostListResult, budget: BudgetResult) -> list[str]:
@@ -85,6 +101,24 @@ def summary_of(hosts: HostListResult, budget: BudgetResult) -> list[str]:
     return [f"{hosts.queued:,} wait, {hosts.in_flight:,} under way{drain}   {share}", spent]
 
 
+def columns_in(width: int, rows: Sequence[tuple[str, ...]]) -> list[int]:
+    """Numbers of the columns for which a terminal of so many characters has room; what matters most stays."""
+    columns = list(range(len(HEADER)))
+    widths = [max(map(len, column)) + _GAP for column in zip(HEADER, *rows, strict=True)]
+    for spared in map(HEADER.index, _SPARED):
+        if sum(widths[number] for number in columns) - _GAP <= width:
+            break
+        columns.remove(spared)
+    return columns
+
+
+def troubles_of(hosts: Iterable[HostInfo]) -> list[str]:
+    """Why hosts that are down are."""
+    from rlmd.ctl.terminal import one_line
+
+    return [f"{host.name}: {one_line(host.last_error)}" for host in hosts if host.state == "down" and host.last_error]
+
+
 def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
     from rlmd.ctl.terminal import duration, one_line
 
@@ -99,7 +133,7 @@ def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
             str(host.queued),
             str(host.completed),
             str(host.failed),
-            number(host.meter.output_speed),
+            number(host.meter.output_speed, ",.1f" if (host.meter.output_speed or 0) < 100 else ",.0f"),
             "–" if host.meter.first_token is None else f"{host.meter.first_token:.2f} s",
             number(host.meter.energy or None, ".2f"),
             dollars(host.meter.money) if host.meter.money else "–",
