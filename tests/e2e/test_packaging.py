@@ -30,7 +30,7 @@ cd /tmp/build
 tar -xzf "$1"
 cd rlmd-0.1.0
 cp -r docs/packaging/debian .
-dpkg-buildpackage -b -us -uc
+dpkg-buildpackage -b -us -uc -d
 dpkg -i ../rlmd_*.deb
 useradd --create-home anna
 echo 'The mill burned down because of a lantern.' > /home/anna/notes.txt
