@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import trixie
-from tests.harness import ROOT
+from tests.harness import ROOT, Folders
 
 #: An ordinary user, as makepkg will not run as root; the number need not exist.
 BUILDER = 64_321
@@ -68,31 +68,32 @@ def test_the_package_of_debian_is_built_installed_asked_and_removed(tmp_path: Pa
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_the_package_of_arch_is_built_and_makepkg_has_nothing_to_say_of_it(tmp_path: Path) -> None:
+def test_the_package_of_arch_is_built_and_makepkg_has_nothing_to_say_of_it(folders: Folders) -> None:
     """makepkg looks at the PKGBUILD, and then for what points back to the folder of the build."""
-    shutil.copy(ROOT / "docs/packaging/arch/PKGBUILD", tmp_path)
-    archive(tmp_path)
-    for path in (tmp_path, *tmp_path.iterdir()):
+    folder = folders.root / "build"
+    folder.mkdir()
+    folders.root.chmod(0o755)
+    shutil.copy(ROOT / "docs/packaging/arch/PKGBUILD", folder)
+    archive(folder)
+    for path in (folder, *folder.iterdir()):
         os.chown(path, BUILDER, BUILDER)
-    for above in tmp_path.parents[:2]:
-        above.chmod(0o755)
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     built = subprocess.run(
         ["setpriv", "--reuid", str(BUILDER), "--regid", str(BUILDER), "--clear-groups",
          "makepkg", "--nodeps", "--nocolor"],
-        cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CARCH": "x86_64", "LANG": "C.UTF-8", **pip},
+        cwd=folder, env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "CARCH": "x86_64", "LANG": "C.UTF-8", **pip},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     said = [line for line in built.stderr.splitlines() if "WARNING" in line or "ERROR" in line]
     assert said == ["==> WARNING: Skipping dependency checks."]
-    (package,) = tmp_path.glob("rlmd-0.1.0-1-*.pkg.tar.*")
-    there = tmp_path / "unpacked"
+    (package,) = folder.glob("rlmd-0.1.0-1-*.pkg.tar.*")
+    there = folder / "unpacked"
     there.mkdir()
     subprocess.run(["bsdtar", "-x", "-f", package, "-C", there], check=True)
     assert (there / "usr/lib/rlmd/bin/rlmctl").read_text().startswith("#!/usr/lib/rlmd/bin/python\n")
     assert (there / "usr/bin/rlmctl").readlink() == Path("../lib/rlmd/bin/rlmctl")
     for path in FILES:
         assert (there / path).is_file(), path
-    named = subprocess.run(["grep", "-rlF", str(tmp_path), there / "usr"], capture_output=True, text=True, check=False)
+    named = subprocess.run(["grep", "-rlF", str(folder), there / "usr"], capture_output=True, text=True, check=False)
     assert named.stdout == ""
