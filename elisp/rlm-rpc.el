@@ -50,7 +50,7 @@ connection."
 (defconst rlm--initialize-timeout 30
   "Seconds to wait for the daemon's first answer.")
 
-(defconst rlm--protocol 1
+(defconst rlm--protocol 2
   "The version of the protocol that this client speaks.")
 
 (defvar rlm--notification-functions nil

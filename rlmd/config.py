@@ -111,6 +111,12 @@ class LimitSettings(Section):
     depth: int = Field(1, ge=0, le=8, description="Levels of child runs (`rlm_query`) below a run; 0 allows none")
     seconds: float = Field(3600.0, gt=0, description="Time on the clock")
     consecutive_errors: int = Field(5, ge=1, description="Cells in a row that end in an error")
+    waiting: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds in all for which it waits for a host, while all that may serve it are down, asleep or"
+        " paused; they do not count as time on the clock",
+    )
 
 
 class ConfirmSettings(Section):

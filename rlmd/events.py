@@ -22,7 +22,8 @@ PREVIEW_CHARS = 200
 STRATEGIES = ("auto", "direct", "rlm", "map", "quote")
 #: One of these, the name of a program, or what the engine calls runs that answer no question: execute, open.
 Strategy = str
-RunState = Literal["queued", "running", "asking", "ended", "failed", "cancelled", "interrupted"]
+#: ``asking``: for a yes of somebody; ``waiting``: for a host that is down, asleep or paused.
+RunState = Literal["queued", "running", "asking", "waiting", "ended", "failed", "cancelled", "interrupted"]
 #: Why a run ended: by itself, by a limit with the best answer so far, or without any answer.
 Outcome = Literal["answered", "partial", "none", "failed", "cancelled"]
 CompletionSource = Literal["model", "cache", "flight"]
@@ -179,6 +180,7 @@ class Limits(Model):
 
     ``tokens`` are of prompts and replies together, None: as many as it takes. ``depth``: levels of child runs.
     ``repeats``: outputs that may come again before a root that goes on checking is stopped.
+    ``waiting``: seconds in all for which hosts are waited for; they do not count as ``seconds``.
     """
 
     turns: int
@@ -188,6 +190,7 @@ class Limits(Model):
     tokens: int | None = None
     depth: int = 0
     repeats: int = 5
+    waiting: float = 600.0
 
 
 class More(Model):
@@ -287,6 +290,32 @@ class Confirmed(Fact):
     accepted: bool
     strategy: Strategy | None = None
     why: str = ""
+
+
+class AwaitedHost(Model):
+    """A host that would take work of a run: ``state`` as in ``host/list``; ``why``: what it last failed with."""
+
+    name: str
+    state: str
+    why: str = ""
+
+
+class Waiting(Fact):
+    """Nothing of the run goes on: every host that may serve it is down, asleep or paused. It waits as ``waiting``, its
+    time standing still, ``until`` then (seconds since the epoch) at most; what waits then fails, and the run ends with
+    what it has."""
+
+    type: Literal["waiting"] = "waiting"
+    why: str
+    hosts: tuple[AwaitedHost, ...]
+    until: float
+
+
+class WentOn(Fact):
+    """The run waits for no host any more; ``came``: because one came, and not because the time was over."""
+
+    type: Literal["went_on"] = "went_on"
+    came: bool
 
 
 class SessionStarted(Fact):
@@ -549,6 +578,8 @@ AnyFact = Annotated[
     | StrategyChosen
     | Estimated
     | Confirmed
+    | Waiting
+    | WentOn
     | SessionStarted
     | TurnStarted
     | RootReplied

@@ -20,7 +20,7 @@ from rlmd.wire.methods import AttachParams, FetchParams, Params, RunIdParams, Ru
 #: Facts asked for at once when a gap is filled.
 FETCH = 500
 #: A run in one of these states may still have facts to come.
-GOING = ("queued", "running", "asking")
+GOING = ("queued", "running", "asking", "waiting")
 
 
 class UnknownFact(Fact):

@@ -13,9 +13,10 @@ from rlmd.ctl.confirming import Confirming
 from rlmd.ctl.exits import Exit, exit_of_run
 from rlmd.ctl.interrupts import Interrupts
 from rlmd.ctl.live import Display
+from rlmd.ctl.progress import waits_until
 from rlmd.ctl.terminal import Output
 from rlmd.errors import RlmdError
-from rlmd.events import Confirmed, Delta, Estimated, Note, RunEnded
+from rlmd.events import Confirmed, Delta, Estimated, Note, RunEnded, Waiting
 from rlmd.wire.methods import CancelParams, RunIdParams
 
 Form = Literal["text", "json", "events"]
@@ -89,6 +90,8 @@ class _Watcher:
                 return
             if isinstance(event, Confirmed):
                 self._confirming.settled()
+            if isinstance(event, Waiting) and not self._output.live:
+                self._output.remark(f"{event.why} {waits_until(event)}.", None)
             if isinstance(event, Note):
                 self.notes.append(event.text)
             if isinstance(event, RunEnded):

@@ -135,7 +135,8 @@ Limit = Annotated[
     typer.Option(
         "--limit",
         metavar="WHAT=N",
-        help="turns=N, sub-queries=N, tokens=N, seconds=N, depth=N or consecutive-errors=N; can be repeated.",
+        help="turns=N, sub-queries=N, tokens=N, seconds=N (on the clock), waiting=N (seconds for a host to come), "
+        "depth=N or consecutive-errors=N; can be repeated.",
     ),
 ]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from rlmd.client import Event
 from rlmd.ctl.terminal import count, duration, one_line
@@ -32,6 +33,8 @@ from rlmd.events import (
     SubQueryFailed,
     SubQueryReplied,
     TurnStarted,
+    Waiting,
+    WentOn,
 )
 
 #: Characters of a stream's end that are kept to show its last line.
@@ -105,6 +108,10 @@ class Progress:
                 return replace(self, step="goes on with more", tail="")
             case Estimated(asks=True):
                 return replace(self, step=f"waits for a yes: {event.why}", tail="")
+            case Waiting():
+                return replace(self, step=f"{event.why} {waits_until(event)}.", tail="")
+            case WentOn():
+                return replace(self, step="goes on" if event.came else "no host came", tail="")
             case Confirmed():
                 return replace(self, step="goes on" if event.accepted else "it was refused", tail="")
             case CancelRequested():
@@ -141,6 +148,13 @@ class Progress:
         """The line that is being written, else what is being done."""
         lines = self.tail.rstrip().splitlines()
         return one_line(lines[-1] if lines else self.step, width)
+
+
+def waits_until(waits: Waiting) -> str:
+    """How long it waits, in the user's time; with the day, if that is another."""
+    until = datetime.fromtimestamp(waits.until).astimezone()
+    same = until.date() == datetime.now().astimezone().date()
+    return f"It waits for one until {until:%H:%M:%S}" if same else f"It waits for one until {until:%Y-%m-%d %H:%M}"
 
 
 def _first_line(code: str) -> str:

@@ -44,7 +44,7 @@ from rlmd.events import (
     SubQueryReplied,
     digest_of,
 )
-from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
+from rlmd.pool import PATIENCE, Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
 from rlmd.repl import ChildQuery, SearchPassage, SubQuery, SubQueryFailure, SubQueryReply
 
@@ -78,6 +78,8 @@ class Asking:
     past: Past = field(default_factory=Past)
     #: None where nobody is asked, however long it takes.
     confirming: Confirming | None = None
+    #: Seconds for which a request may wait for a host.
+    patience: Callable[[], float] = lambda: PATIENCE
 
     def candidates(self) -> tuple[Candidate, ...]:
         return self.parts.pool.candidates("sub", private=self.private(), narrowed_to=self.sub)
@@ -265,6 +267,7 @@ class RunCellHost:
             fresh=asking.fresh,
             batch=self._batches.get(batch, 1) > 1,
             schema=query.schema,
+            patience=asking.patience(),
         )
 
     async def _complete(self, query: SubQuery, sample: int, batch: int, stream: str | None) -> PooledCompletion:

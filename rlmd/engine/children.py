@@ -194,6 +194,7 @@ def _below(
         past=past,
         tree=parent.tree,
         confirming=parent.confirming,
+        waits=parent.waits,
     )
 
 

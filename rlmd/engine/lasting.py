@@ -33,6 +33,8 @@ from rlmd.events import (
     SubQueryFailed,
     SubQueryReplied,
     TurnStarted,
+    Waiting,
+    WentOn,
 )
 
 _STOPPED = "cancelled"
@@ -86,7 +88,8 @@ def lasting(facts: Sequence[AnyFact], *, stops: bool = True) -> Lasting:
     """
     found = Lasting()
     kept = found.facts
-    for fact in (*facts, None):
+    told = (fact for fact in facts if not isinstance(fact, Waiting | WentOn))  # they hold nothing
+    for fact in (*told, None):
         if stops and (fact is None or isinstance(fact, RunInterrupted | RunResumed)):  # or killed while it stopped
             while kept and _is_stopped(kept[-1]):
                 kept.pop()

@@ -40,6 +40,7 @@ class Purse:
         self._chain: tuple[Purse, ...] = (self, *(above._chain if above is not None else ()))
         #: Since when the tree's time stands still, and how long it has stood still before; the first one's.
         self._paused: float | None = None
+        self._pauses = 0
         self._idle = 0.0
         #: The whole tree's: claims that may yet be given back, in part or whole.
         self._first = self._chain[-1]
@@ -59,13 +60,18 @@ class Purse:
         self._started = self._time() - spent
 
     def pause(self) -> None:
-        """The time of the whole tree stands still: somebody is asked."""
-        self._first._paused = self._first._clock()
+        """The time of the whole tree stands still: somebody is asked, or a host is waited for; of several such pauses
+        the last that ends counts."""
+        first = self._first
+        first._pauses += 1
+        if first._paused is None:
+            first._paused = first._clock()
 
     def go_on(self) -> None:
         """The time of the whole tree goes on."""
         first = self._first
-        if first._paused is not None:
+        first._pauses -= 1
+        if first._paused is not None and not first._pauses:
             first._idle += first._clock() - first._paused
             first._paused = None
 

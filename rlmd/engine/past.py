@@ -48,6 +48,8 @@ from rlmd.events import (
     SubQueryReplied,
     Text,
     TurnStarted,
+    Waiting,
+    WentOn,
 )
 
 F = TypeVar("F", bound=AnyFact)
@@ -83,6 +85,8 @@ _NEVER_KNOWN = (
     RunEnded,
     CancelRequested,
     Confirmed,
+    Waiting,
+    WentOn,
 )
 #: Limits that cells run into, and go on.
 _OF_CELLS = ("sub_queries", "tokens", "money")
@@ -278,11 +282,12 @@ class Past:
 
 def seconds_of(facts: Sequence[AnyFact]) -> float:
     """Of each stretch between a start and a stop of the daemon, the time from its first step to its last fact; without
-    the time that somebody was asked."""
+    the time that somebody was asked, or a host was waited for."""
     total, began, last = 0.0, None, 0.0
     for fact in facts:
-        if isinstance(fact, RunStarted | RunResumed | RunContinued) or (isinstance(fact, Estimated) and fact.asks):
-            last = fact.time if isinstance(fact, Estimated) else last
+        stands = isinstance(fact, Waiting) or (isinstance(fact, Estimated) and fact.asks)
+        if isinstance(fact, RunStarted | RunResumed | RunContinued) or stands:
+            last = fact.time if stands else last
             total += last - began if began is not None else 0.0
             began = None
         elif began is None:

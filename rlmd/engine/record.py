@@ -30,6 +30,8 @@ from rlmd.events import (
     SubQueryFact,
     Text,
     TurnStarted,
+    Waiting,
+    WentOn,
 )
 
 _STATE_OF_OUTCOME: dict[Outcome, RunState] = {
@@ -77,10 +79,21 @@ class RunRecord:
     ephemeral: bool = False
     #: What it asks about, while it does.
     asks: Estimated | None = None
+    #: What hosts it waits for, while it does; since when, and how long it waited before.
+    waits: Waiting | None = None
+    waits_since: float | None = None
+    waited: float = 0.0
 
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+    def waited_until(self, now: float) -> float:
+        """Seconds for which it has waited for hosts by then."""
+        return self.waited + (max(0.0, now - self.waits_since) if self.waits_since is not None else 0.0)
+
+    def _waits_no_more(self, now: float) -> RunRecord:
+        return replace(self, waits=None, waits_since=None, waited=self.waited_until(now))
 
     @classmethod
     def begin(cls, fact: RunStarted) -> RunRecord:
@@ -111,12 +124,20 @@ class RunRecord:
             case Estimated(asks=True):
                 return replace(self, last_seq=fact.seq, state="asking", asks=fact)
             case Confirmed():
-                return replace(self, last_seq=fact.seq, state="running", asks=None)
+                state: RunState = "running" if self.waits is None else "waiting"
+                return replace(self, last_seq=fact.seq, state=state, asks=None)
+            case Waiting():
+                state = "waiting" if self.asks is None else "asking"
+                since = fact.time if self.waits_since is None else self.waits_since
+                return replace(self, last_seq=fact.seq, state=state, waits=fact, waits_since=since)
+            case WentOn():
+                state = "running" if self.asks is None else "asking"
+                return replace(self._waits_no_more(fact.time), last_seq=fact.seq, state=state)
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
             case RunInterrupted():
                 return replace(
-                    self,
+                    self._waits_no_more(fact.time),
                     last_seq=fact.seq,
                     state="interrupted",
                     ended=fact.time,
@@ -125,7 +146,16 @@ class RunRecord:
                     asks=None,
                 )
             case RunResumed():
-                return replace(self, last_seq=fact.seq, state="running", ended=None, why=None, resumable=False)
+                return replace(
+                    self,
+                    last_seq=fact.seq,
+                    state="running",
+                    ended=None,
+                    why=None,
+                    resumable=False,
+                    waits=None,
+                    waits_since=None,
+                )
             case RunContinued():
                 return replace(
                     self,
@@ -138,10 +168,11 @@ class RunRecord:
                     answer=None,
                     citations=(),
                     receipt=None,
+                    waited=0.0,
                 )
             case RunEnded():
                 return replace(
-                    self,
+                    self._waits_no_more(fact.time),
                     last_seq=fact.seq,
                     state=_STATE_OF_OUTCOME[fact.outcome],
                     strategy=fact.strategy or self.strategy,

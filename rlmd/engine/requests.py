@@ -29,6 +29,7 @@ class LimitRequest:
     consecutive_errors: int | None = None
     tokens: int | None = None
     depth: int | None = None
+    waiting: float | None = None
 
     def over(self, configured: LimitSettings) -> Limits:
         """The limits of the run: these, and where they are silent the configured ones."""
@@ -118,7 +119,7 @@ class QueryRequest:
 
 #: Fields that requests did not have at first.
 _LATER = (("schema", None), ("within", None), ("confirm", "ask"))
-_LATER_LIMITS = (("tokens", None), ("depth", None))
+_LATER_LIMITS = (("tokens", None), ("depth", None), ("waiting", None))
 _REQUEST = TypeAdapter(RunRequest)
 
 

@@ -181,6 +181,7 @@ class Root:
             contexts=run.recorder.record.held,
             fresh=run.request.fresh,
             prefix_group=run.request.run_id,
+            patience=run.waits.patience,
         )
         return await run.parts.pool.complete(request, lambda offset, text: run.recorder.delta(stream, offset, text))
 

@@ -31,6 +31,7 @@ from rlmd.engine.requests import RunRequest
 from rlmd.engine.runcells import RunCells
 from rlmd.engine.sessions import Session, not_found
 from rlmd.engine.typed import AnswerType, quotable
+from rlmd.engine.waits import Waits
 from rlmd.engine.waking import pinned_again
 from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled
 from rlmd.events import (
@@ -63,6 +64,7 @@ class Run:
         private work of one away from others' hosts at once.
     within: The open run that this one belongs to.
     confirming: The tree's, by default its own.
+    waits: The tree's, by default its own.
     past: What the journal of a run that is taken up again holds. Its contexts are pinned when it has its turn.
     """
 
@@ -80,6 +82,7 @@ class Run:
         tree: str | None = None,
         within: Run | None = None,
         confirming: Confirming | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self.past = past or Past()
         self.request = request
@@ -101,6 +104,8 @@ class Run:
         self._why = ""
         self._deadline: asyncio.Timeout | None = None
         self.confirming = confirming or Confirming(recorder, purse, parts.settings.confirm, self.past, request.confirm)
+        self._own_waits = waits is None
+        self.waits = waits or Waits(recorder, purse, parts.now, lambda: self.stopping is not None)
         self.asking = Asking(
             run_id=self.tree,
             parts=parts,
@@ -116,6 +121,7 @@ class Run:
             past=self.past,
             held=recorder.record.held,
             confirming=self.confirming,
+            patience=lambda: self.waits.patience,
         )
         self.cells = RunCells(self)
         self.answer_type = AnswerType(request.schema) if request.schema is not None else None
@@ -156,11 +162,15 @@ class Run:
 
     async def execute(self) -> None:
         """Runs to the end. Whatever happens, the last fact is written and the session is given back."""
+        if self._own_waits:
+            self.parts.pool.watch(self.tree, self.waits.heard)
         try:
             await self._run()
         except asyncio.CancelledError:
             await self._stopped()
         finally:
+            if self._own_waits:
+                self.parts.pool.unwatch(self.tree, self.waits.heard)
             await self.recorder.finish()
             if self.parts.workers.waited_for:
                 await self.parts.make_room()
@@ -197,6 +207,7 @@ class Run:
             async with asyncio.timeout(None) as deadline:
                 self._deadline = deadline
                 self.confirming.follow(self)
+                self.waits.follow(self)
                 if not self.past.any:
                     self.goes_on()
                 return await strategies.answer(self)
@@ -210,6 +221,7 @@ class Run:
     def _no_deadline(self) -> None:
         """What comes after a limit is bounded by itself."""
         self.confirming.forget(self)
+        self.waits.forget(self)
         self._deadline = None
 
     async def _at_limit(self, limit: LimitReached) -> Conclusion:
@@ -239,12 +251,14 @@ class Run:
         return await self.parts.children.ask(self, child_id, query)
 
     def goes_on(self) -> None:
-        """From here on the run does what it never did: its time counts, except while somebody is asked."""
-        if self._deadline is not None and self._deadline.when() is None and not self.confirming.asking:
+        """From here on the run does what it never did: its time counts, except while somebody is asked or a host is
+        waited for."""
+        stands = self.confirming.asking or self.waits.waiting
+        if self._deadline is not None and self._deadline.when() is None and not stands:
             self._deadline.reschedule(asyncio.get_running_loop().time() + max(0.0, self.purse.seconds_left))
 
     def hold_time(self) -> None:
-        """Somebody is asked, for as long as it takes."""
+        """Somebody is asked, or a host is waited for, for as long as it takes."""
         if self._deadline is not None and self._deadline.when() is not None:
             self._deadline.reschedule(None)
 

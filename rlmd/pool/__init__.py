@@ -1,18 +1,22 @@
 """The pool: who completes which prompt, when, and what is remembered of it."""
 
+from rlmd.pool.actions import PATIENCE
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.dispatcher import Deadlines
 from rlmd.pool.estimating import Expected
 from rlmd.pool.host import settings_for, trusted_by_address, trusted_by_lookup
 from rlmd.pool.hosts import HostStatus
 from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
+from rlmd.pool.stalls import HostWait
 
 __all__ = [
+    "PATIENCE",
     "Candidate",
     "CompletionRequest",
     "Deadlines",
     "Expected",
     "HostStatus",
+    "HostWait",
     "Pool",
     "PoolStatistics",
     "PooledCompletion",

@@ -16,6 +16,10 @@ Verdict = Literal["whole", "failed", "refused", "overloaded", "cut", "unfit", "b
 Outcome = Literal["whole", "no_host", "given_up", "unfit", "fatal", "cancelled"]
 
 
+#: Seconds for which a host is waited for that could take a request, where nobody says how long.
+PATIENCE = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A request as the scheduler sees it. ``ordered``: earlier targets are preferred (a root), not just allowed.
@@ -31,6 +35,8 @@ class Work:
     prefix: str = ""
     #: The most that each target may cost, in nano; those that cost nothing are left out.
     costs: Mapping[Target, int] = field(default_factory=dict)
+    #: Seconds for which a host is waited for when all that could take it are down, asleep or paused.
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,22 @@ class WakeHost:
     host: str
 
 
-Action = Dispatch | Abort | Settle | WakeAt | WakeHost
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Nothing of this run goes on before a host is back, which is waited for ``until`` then."""
+
+    run: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A run that was stalled is so no more: a host is back, or nothing waits any longer."""
+
+    run: str
+
+
+Action = Dispatch | Abort | Settle | WakeAt | WakeHost | Stalled | Moving
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from rlmd.errors import (
     PromptTooLong,
     RlmdError,
 )
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, WakeAt, WakeHost, Work
+from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Moving, Settle, Stalled, WakeAt, WakeHost, Work
 from rlmd.pool.billing import Billing
 from rlmd.pool.budget import Budget
 from rlmd.pool.eligibility import size_class
@@ -66,14 +66,22 @@ class HostBook(Protocol):
         ...
 
 
+class StallBook(Protocol):
+    """Who is told that a run waits for a host."""
+
+    def stalled(self, run: str, until: float, hosts: Collection[str]) -> None: ...
+    def moving(self, run: str) -> None: ...
+
+
 class Dispatcher:
     """``start`` it with the group that owns its tasks; ``stop`` it before that group ends."""
 
-    def __init__(self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger) -> None:
+    def __init__(self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger, stalls: StallBook) -> None:
         self._scheduler = scheduler
         self._billing = Billing(ledger)
         self._budget: Budget = ledger.budget
         self._deadlines = deadlines
+        self._stalls = stalls
         self._hosts: HostBook | None = None
         self._tickets: dict[int, Ticket] = {}
         self._running: dict[int, Running] = {}
@@ -163,6 +171,15 @@ class Dispatcher:
                 case WakeHost(name):
                     if self._hosts is not None:
                         self._hosts.wake(name)
+                case Stalled(run, until):
+                    self._stalls.stalled(run, until, self._wanted_by(run))
+                case Moving(run):
+                    self._stalls.moving(run)
+
+    def _wanted_by(self, run: str) -> list[str]:
+        """Hosts that may take what a run waits for."""
+        asked = (ticket.work for ticket in self._tickets.values() if ticket.work.run == run and not ticket.settled)
+        return list(dict.fromkeys(target.host for work in asked for target in work.targets))
 
     # ── attempts ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -213,6 +230,7 @@ class Dispatcher:
                     now = loop.time()
                     if running.first_token is None:
                         running.first_token = now - running.started
+                        self.do(self._scheduler.attempt_spoke(running.dispatch.attempt, now))
                     deadline.reschedule(now + self._deadlines.between_tokens)
                     running.heard(text)
                     if running.dispatch.entry is not None and running.wrote_more_than(ticket.sampling.max_tokens):
@@ -234,8 +252,8 @@ class Dispatcher:
             ticket.error = worse(ticket.error, error)
         if host is not None:
             host.last_error = error.message
-            if isinstance(error, HostFailed) and host.settings.wake:
-                host.nudged.set()  # it may have fallen asleep
+            if isinstance(error, HostFailed) and (host.settings.wake or error.details.get("refused")):
+                host.nudged.set()  # it may have fallen asleep, or ended; from now on it is asked until it answers
             window = error.details.get("window")
             if isinstance(error, PromptTooLong) and isinstance(window, int) and host.learn_window(target.model, window):
                 assert self._hosts is not None
@@ -296,9 +314,10 @@ class Dispatcher:
             hint = "`rlmctl budget` shows what was spent."
             return NoHost(f"No host may take this request: {said}.", hint=hint, limit="money")
         said = "; ".join(f"{host.name}: {host.trouble or 'has not answered yet'}" for host in hosts)
+        waited = f"; {ticket.work.patience:.0f} s were waited" if ticket.work.patience else ""
         return NoHost(
-            f"No host that may take this request is up ({said or 'none is left'})".replace(".)", ")") + ".",
-            hint="`rlmctl host list` shows their states.",
+            f"No host that may take this request is up ({said or 'none is left'}{waited})".replace(".)", ")") + ".",
+            hint="`rlmctl host list` shows their states; limits.waiting is how long a run waits for one.",
         )
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────

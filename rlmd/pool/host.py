@@ -61,6 +61,8 @@ class Host:
         self._key = read_key(name, settings, environment)
         self.facts: ServerFacts | None = None
         self.ready = False
+        #: Whether anything answered when it was last asked what it is.
+        self.answers = False
         #: Its key cannot be had: it is not asked again by itself, as that might ask a person each time.
         self.unusable = False
         #: Set once it has been asked what it is, whatever came of it.
@@ -118,20 +120,21 @@ class Host:
                 self._provider = await self._made_provider()
             self.facts = await self._provider.probe()
             self._learn_digests(self.facts)
-            self.ready = True
+            self.ready = self.answers = True
         except ConfigInvalid as failure:
             self.last_error = failure.message
             self.unusable = True
         except Unavailable as failure:
             self.last_error = failure.message
+            self.answers = False
             self.ready = self.ready and not self.settings.wake  # it sleeps; others are left to their breaker
         except RlmdError as failure:
             self.last_error = failure.message
-            self.ready = True
+            self.ready = self.answers = True
         except Exception as fault:  # noqa: BLE001  a server may answer anything; it must not end the others' tasks
             log.warning("probe_crashed", host=self.name, error=type(fault).__name__)
             self.last_error = f"{self.name} describes itself in a way that rlmd does not understand."
-            self.ready = True
+            self.ready = self.answers = True
         finally:
             self._offered.clear()
             self.asked.set()

@@ -35,7 +35,7 @@ DEFAULT_SECONDS = 1.5
 #: How long "there is none" is believed.
 DEFAULT_ABSENT_SECONDS = 15.0
 #: Seconds between questions to a host that does not answer: from, to.
-PROBE_FIRST, PROBE_LAST = 1.0, 60.0
+PROBE_FIRST, PROBE_LAST = 1.0, 15.0
 #: Seconds between questions to a host that answers.
 REFRESH = 300.0
 #: How long to wait for hosts that must first say which models they have, and of what digest.
@@ -408,7 +408,7 @@ class Hosts:
         """Asks until the host has said what it is, and now and then again: models come and go."""
         pause = PROBE_FIRST
         while True:
-            known, was_ready = host.facts, host.ready
+            known, was_ready, answered = host.facts, host.ready, host.answers
             await host.probe()
             if host.ready:
                 host.resting = False
@@ -416,10 +416,12 @@ class Hosts:
                 log.info("host_asked", host=host.name, ready=host.ready, models=len(host.models()))
             if host.ready != was_ready or host.facts != known or not host.ready or known is None:
                 self.tell_scheduler(host)
+            if host.answers and not answered:
+                self._do(self._scheduler.host_answers(host.name, _now()))
             if host.unusable:
                 return
-            await nudge_or(host, REFRESH if host.ready or host.resting else pause)
-            pause = PROBE_FIRST if host.ready else min(PROBE_LAST, pause * 2)
+            await nudge_or(host, REFRESH if host.answers or host.resting else pause)
+            pause = PROBE_FIRST if host.answers else min(PROBE_LAST, pause * 2)
 
     def wake(self, name: str) -> None:
         """Work waits that is worth waking its machine for."""

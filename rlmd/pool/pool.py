@@ -20,7 +20,7 @@ import structlog
 from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining, RlmdError
 from rlmd.events import CompletionRecord, CompletionSource
-from rlmd.pool.actions import Statistics, Work
+from rlmd.pool.actions import PATIENCE, Statistics, Work
 from rlmd.pool.budget import Account, Budget
 from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
 from rlmd.pool.calibration import Calibration
@@ -34,6 +34,7 @@ from rlmd.pool.memory_cache import MemoryCache
 from rlmd.pool.meter import read_learned, write_learned
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
+from rlmd.pool.stalls import Stalls, Told
 from rlmd.pool.tickets import OnDelta
 from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.reading import byte_count
@@ -49,7 +50,8 @@ class CompletionRequest:
     after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
     ``schema`` is the JSON schema (as JSON) that the reply is to fit.
     ``contexts`` are those whose text the prompt may hold; ``ephemeral``: neither it nor its reply may reach a disk.
-    ``run_id``: the head of a tree of runs, which pays for all.
+    ``run_id``: the head of a tree of runs, which pays for all. ``patience``: seconds for which a host is waited for
+    when all that could answer are down, asleep or paused.
     """
 
     role: Role
@@ -66,6 +68,7 @@ class CompletionRequest:
     prefix_group: str = ""
     batch: bool = False
     schema: str | None = None
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,13 @@ class Pool:
         self._ledger = Ledger(ledger_file, self._budget)
         self._overflow_after = settings.budget.overflow_after
         self._scheduler = Scheduler(self._budget, self._overflow_after)
-        self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines(), self._ledger)
+        self._flights: dict[str, Flight[PooledCompletion]] = {}
+        self._stalls = Stalls(
+            self.hosts,
+            lambda: [flight.runs for flight in self._flights.values() if not flight.landed],
+            lambda: asyncio.get_running_loop().time(),
+        )
+        self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines(), self._ledger, self._stalls)
         self._hosts = Hosts(
             settings,
             self._scheduler,
@@ -127,7 +136,6 @@ class Pool:
         self._cache: CompletionCache = self._disk or NoCache()
         self._in_memory = MemoryCache()
         self._rates = TokenRates()
-        self._flights: dict[str, Flight[PooledCompletion]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._owner: asyncio.Task[None] | None = None
         self._hits = self._joined = self._completed = 0
@@ -317,6 +325,7 @@ class Pool:
             private=request.private,
             prefix=request.prefix_group,
             costs=self._costs(choices, request, size),
+            patience=request.patience,
         )
         won = await self._dispatcher.complete(
             work, request.messages, request.sampling, flight.hear, lambda: flight.runs
@@ -365,6 +374,14 @@ class Pool:
         for flight in self._flights.values():
             flight.private = flight.private or not runs.isdisjoint(flight.runs)
         self._dispatcher.make_private(runs)
+
+    def watch(self, tree: str, told: Told) -> None:
+        """``told`` hears when nothing of a tree of runs goes on before a host is back (None: when it does again), until
+        ``unwatch``."""
+        self._stalls.watch(tree, told)
+
+    def unwatch(self, tree: str, told: Told) -> None:
+        self._stalls.unwatch(tree, told)
 
     # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,6 +18,8 @@ class Request:
 
     work: Work
     units: int
+    #: When it was submitted.
+    since: float = 0.0
     attempts: dict[int, Attempt] = field(default_factory=dict)
     tries: int = 0
     overloads: int = 0

@@ -16,15 +16,10 @@ from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, 
 from rlmd.pool.copies import Copies
 from rlmd.pool.eligibility import Eligibility, Purse, size_class
 from rlmd.pool.outlook import Outlook
+from rlmd.pool.patience import Patience
 from rlmd.pool.requests import MAX_ATTEMPTS, Request
 from rlmd.pool.slots import Attempt, HostView, Slots, Target, units_of
 from rlmd.pool.waiting import Bucket, Key, Waiting
-
-#: Seconds after which a request gives up when every host that could take it is down: short for hosts that have never
-#: answered (a wrong URL), long enough for a restart of one that has.
-PATIENCE_UNSEEN, PATIENCE_SEEN = 10.0, 60.0
-#: A pause longer than this, asked for by the only host, is not waited for.
-MAX_PAUSE_WAITED = 120.0
 
 
 def _speed(host: Slots) -> tuple[float, str]:
@@ -62,6 +57,7 @@ class Scheduler:
         self._outlook = Outlook(self._hosts, self._waiting)
         self._may = Eligibility(self._hosts, self._outlook, purse, overflow_after)
         self._copies = Copies(self._hosts, self._requests, self._attempts, self._outlook)
+        self._patience = Patience(self._hosts, self._waiting, self._attempts, self._requests, self._may)
         #: Fair share: units handed out to each run that has work, on a common scale.
         self._served: dict[str, float] = {}
         self._scale = 0.0
@@ -75,7 +71,7 @@ class Scheduler:
 
     def submit(self, work: Work, now: float) -> list[Action]:
         assert work.id not in self._requests, "a request is submitted once"
-        request = self._requests[work.id] = Request(work, units_of(work.chars))
+        request = self._requests[work.id] = Request(work, units_of(work.chars), now)
         self._copies.largest = max(self._copies.largest, request.units)
         self._served[work.run] = max(self._served.get(work.run, 0.0), self._scale)
         actions: list[Action] = []
@@ -102,6 +98,14 @@ class Scheduler:
         self._recall(actions)
         return self._advance(actions, now)
 
+    def attempt_spoke(self, attempt_id: int, now: float) -> list[Action]:
+        """Its first token has come: a host that was not known to be back is."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or attempt.spoke:
+            return []
+        attempt.spoke = True
+        return self._advance([], now) if self._patience.told else []
+
     def attempt_ended(self, attempt_id: int, ending: Ending, now: float) -> list[Action]:
         attempt = self._attempts.pop(attempt_id)
         self._interactive -= attempt.interactive
@@ -126,6 +130,12 @@ class Scheduler:
         actions: list[Action] = []
         self._recall(actions)
         return self._advance(actions, now)
+
+    def host_answers(self, name: str, now: float) -> list[Action]:
+        """Something listens there again: the next request may try it at once."""
+        if (host := self._hosts.get(name)) is not None:
+            host.try_now(now)
+        return self._advance([], now)
 
     def host_removed(self, name: str, now: float) -> list[Action]:
         """It gets nothing more; what is in flight there is aborted and goes elsewhere."""
@@ -157,6 +167,7 @@ class Scheduler:
                 host.succeed(attempt, now)
             case "failed" | "refused":
                 host.fail(attempt, now, refused=ending.verdict == "refused")
+                host.unreached = ending.verdict == "refused"
             case "overloaded":
                 host.overload(attempt, now, ending.retry_after)
             case "barred":
@@ -189,6 +200,9 @@ class Scheduler:
                 request.tries -= 1
             case "aborted" | "barred":
                 request.tries -= 1
+            case "refused":  # it reached nobody; the breaker says when it may again
+                request.tries -= 1
+                request.avoided.add(target.host)
             case _:
                 request.avoided.add(target.host)
         if not request.attempts:
@@ -215,8 +229,8 @@ class Scheduler:
         else:
             avoided = frozenset(request.avoided)
             costs = tuple(size_class(work.costs.get(target, 0)) for target in targets) if work.costs else ()
-            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs)
-            self._waiting.add(work.id, key, request.units, work.prefix)
+            key = Key(work.interactive, work.run, targets, avoided, work.ordered, work.private, costs, work.patience)
+            self._waiting.add(work.id, key, request.units, work.prefix, request.since)
 
     def _settle(self, request: Request, outcome: Outcome, winner: int | None, actions: list[Action]) -> None:
         if request.work.id in self._waiting:
@@ -259,9 +273,10 @@ class Scheduler:
         for host in free:
             while host.free(now) and (found := self._copies.best_for(host, late, now, wake)):
                 self._start(self._requests[found[0]], found[1], now, actions)
-        if len(self._waiting):
+        if len(self._waiting) or self._patience.told:
             self._rouse(now, actions, wake)
-            self._expire(now, actions, wake)
+            for number in self._patience.look(now, actions, wake):
+                self._settle(self._requests[number], "no_host", None, actions)
             wake += (time for host in self._hosts.values() if (time := host.opens_at(now)) is not None)
             if self._may.withheld:
                 wake.append(now + self._may.overflow_after)
@@ -322,16 +337,6 @@ class Scheduler:
 
     # ── giving up ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _expire(self, now: float, actions: list[Action], wake: list[float]) -> None:
-        """Settles what waits for hosts that are all down for longer than is worth waiting."""
-        for bucket in list(self._waiting):
-            deadline = self._deadline(bucket.key, now)
-            if deadline > now:
-                wake.append(deadline)
-                continue
-            for request in list(bucket.members):
-                self._settle(self._requests[request], "no_host", None, actions)
-
     def _rouse(self, now: float, actions: list[Action], wake: list[float]) -> None:
         """Wakes machines for which enough waits, the fastest first."""
         asleep = [host for host in self._hosts.values() if host.view.asleep]
@@ -342,23 +347,6 @@ class Scheduler:
                 actions.append(WakeHost(host.view.name))
             if host.waking_until is not None:
                 wake.append(host.waking_until)
-
-    def _deadline(self, key: Key, now: float) -> float:
-        """When to give up waiting under ``key``: never while one of its hosts is fit."""
-        latest = -math.inf
-        for target in key.targets:
-            host = self._hosts.get(target.host)
-            if host is None or not host.allows(target.model, key.private):
-                continue
-            if not host.offers(target.model, now) or self._may.room(key, target) == "never":
-                continue
-            if host.closed_until > now + MAX_PAUSE_WAITED:
-                continue
-            if host.down_since is None or host.can_be_woken(now):
-                return math.inf
-            latest = max(latest, host.waking_until or -math.inf)
-            latest = max(latest, host.down_since + (PATIENCE_SEEN if host.was_up else PATIENCE_UNSEEN))
-        return latest
 
     def _forget_idle_runs(self) -> None:
         if len(self._served) > 2 * len(self._requests) + 8:

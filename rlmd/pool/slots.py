@@ -88,6 +88,8 @@ class Attempt:
     units: int
     interactive: bool = False
     backup: bool = False
+    #: A token of it has come.
+    spoke: bool = False
     #: What is reserved for it, in nano.
     cost: int = 0
     aborting: bool = False
@@ -112,6 +114,8 @@ class Slots:
     level: int = 0
     cuts: int = 0
     open_until: float | None = None
+    #: Its last failure: nothing listened there.
+    unreached: bool = False
     trial: int | None = None
     pauses: int = 0
     closed_until: float = -math.inf
@@ -120,6 +124,8 @@ class Slots:
     #: None while the host is fit, else when it stopped being so.
     down_since: float | None = None
     was_up: bool = False
+    #: None unless it is paused.
+    paused_since: float | None = None
     resident: str | None = None
     prefix: str = ""
     #: The run whose root prompt is cached on a one-slot host, and the prompt's units.
@@ -143,6 +149,7 @@ class Slots:
         self.down_since = None if self.view.ready else self.since
         self.idle_since = self.since
         self.was_up = self.view.ready
+        self.paused_since = self.since if self.view.paused else None
 
     def change(self, view: HostView, now: float) -> None:
         if view.resident and (self.resident is None or not self.in_flight) and self.resident not in view.resident:
@@ -158,6 +165,8 @@ class Slots:
             self.down_since, self.was_up = None, True
         elif self.view.ready and not view.ready and self.down_since is None:
             self.down_since = now
+        if view.paused != self.view.paused:
+            self.paused_since = now if view.paused else None
         if view.pace != self.view.pace:  # it was calibrated
             self.pace.update(view.pace)
         self.view = view
@@ -187,6 +196,14 @@ class Slots:
             self.waking_until = None
             self.no_wake_before = now + WAKE_AGAIN_SECONDS
             self.down_since, self.was_up = now, False
+
+    def out_since(self, now: float) -> float | None:
+        """Since when it takes no work that waits, longer than a busy host would; None while it is fit."""
+        if self.paused_since is not None:
+            return self.paused_since
+        if self.down_since is None and self.closed_until > now + MAX_PAUSE_SECONDS:
+            return -math.inf  # it says itself for how long, and was asked
+        return self.down_since
 
     # ── may it be given work ────────────────────────────────────────────────────────────────────────────────
 
@@ -302,6 +319,11 @@ class Slots:
             self.root_prefix = None
             if self.down_since is None:
                 self.down_since = now
+
+    def try_now(self, now: float) -> None:
+        """Something listens there again."""
+        if self.unreached and self.open_until is not None:
+            self.open_until, self.level = min(self.open_until, now), 0
 
     def overload(self, attempt: Attempt, now: float, retry_after: float | None) -> None:
         """Fewer at a time from now on, and none before the pause is over."""

@@ -6,6 +6,7 @@ longest of the prefix group whose prefix the host still holds, as far as the hos
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Key(NamedTuple):
     private: bool
     #: What each target may cost at most; by size class, so that requests of about a size share a bucket.
     costs: tuple[int, ...] = ()
+    #: Seconds for which a host is waited for.
+    patience: float = math.inf
 
 
 #: Sorted by units, then newest first, so that the last of equals is the one that waits longest.
@@ -34,6 +37,8 @@ Sizes = list[tuple[int, int]]
 @dataclass(slots=True)
 class Bucket:
     key: Key
+    #: When the first of them was asked.
+    since: float = 0.0
     members: dict[int, int] = field(default_factory=dict)
     units: int = 0
     _sizes: Sizes = field(default_factory=list)
@@ -94,10 +99,10 @@ class Waiting:
     def __iter__(self) -> Iterator[Bucket]:
         return iter(self._buckets.values())
 
-    def add(self, request: int, key: Key, units: int, prefix: str) -> None:
+    def add(self, request: int, key: Key, units: int, prefix: str, since: float = 0.0) -> None:
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = Bucket(key)
+            bucket = self._buckets[key] = Bucket(key, since)
         bucket.add(request, units, prefix)
         self.units += units
         self._where[request] = bucket

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -49,6 +50,9 @@ FOREIGN: tuple[type[Exception], ...] = (
     OSError,
 )
 
+#: No connection came to be, so that nothing was sent.
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
 #: TLS is the session's (aiohttp verifies by the system's store). The transport would otherwise load a store of its own
 #: for nothing: 30 ms of the event loop a client.
 _UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -78,11 +82,20 @@ def _as_ours(server: str, error: BaseException) -> HostFailed:
         if isinstance(found, ssl.SSLError):
             reason = getattr(found, "reason", None) or "TLS failed"
             return HostFailed(f"{server} could not be trusted: {reason}.", refused=True)
+    unsent = any(isinstance(found, _UNSENT) for found in chain)
     if any(isinstance(found, (httpx.TimeoutException, TimeoutError)) for found in chain) and not _is_reset(chain):
-        return HostFailed(f"{server} did not answer in time.", hint="Is the machine awake?")
+        return HostFailed(f"{server} did not answer in time.", hint="Is the machine awake?", refused=unsent)
     if _is_reset(chain):
         return HostFailed(f"{server} closed the connection.")
+    if unsent:
+        return HostFailed(f"{server} cannot be reached ({_reason(chain)}).", hint="Is the machine on?", refused=True)
     return HostFailed(f"{server} broke the connection ({type(chain[-1]).__name__}).")
+
+
+def _reason(chain: list[BaseException]) -> str:
+    """What the system said, or the last error's name."""
+    numbers = [found.errno for found in chain if isinstance(found, OSError) and found.errno]
+    return os.strerror(numbers[-1]).lower() if numbers else type(chain[-1]).__name__
 
 
 def _is_reset(chain: list[BaseException]) -> bool:

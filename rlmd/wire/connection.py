@@ -46,6 +46,7 @@ class Connection:
 
     Attributes:
         egress: What this client reads may leave the machine: nothing private exists for it.
+        protocol: What it speaks, since it said so; 1 without a word.
         following: Runs that it is told about, by id.
         on_gone: Called once when the client has gone; the keys say what for.
     """
@@ -66,6 +67,7 @@ class Connection:
         self._socket: socket.socket = writer.get_extra_info("socket")
         # what the client said and asked for
         self.egress = False
+        self.protocol = 1
         self.client = ""
         self.following: dict[str, Follower] = {}
         self.on_gone: dict[str, Callable[[], None]] = {}

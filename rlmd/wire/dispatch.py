@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from rlmd.errors import InternalError, InvalidParams, InvalidRequest, MethodNotFound, RlmdError
 from rlmd.validation import nearest_of, problems_of
-from rlmd.wire.methods import METHODS, Method, Params, Result
+from rlmd.wire.methods import METHODS, PROTOCOL, Method, Params, Result, Spoken
 from rlmd.wire.strictjson import MAX_INTEGER, dumps, encoded
 
 #: It logs exceptions with their text, which may be private. Nothing reaches that line while the wrapper below
@@ -51,8 +51,8 @@ class Request:
 class Encoded:
     """A result, written already: ``response_bytes`` puts it in as it is."""
 
-    def __init__(self, result: Result) -> None:
-        self.data = encoded(result)
+    def __init__(self, result: Result, protocol: int) -> None:
+        self.data = encoded(result, Spoken(protocol))
 
 
 def response_bytes(response: dict[str, Any]) -> bytes:
@@ -182,7 +182,7 @@ def _bound(method: Method, handler: Handler[ContextT]) -> Callable[..., Awaitabl
             if positional:
                 raise InvalidParams(f"{method.name}: params must be an object with named fields.", hint=_FORM)
             result = await handler(context, parse_params(method, params))
-            return Success(Encoded(result))
+            return Success(Encoded(result, getattr(context, "protocol", PROTOCOL)))
         except Exception as error:  # noqa: BLE001  the border: every error becomes a response
             known = known_error(error) or incident(error, method=method.name)
             return Error(**error_object(known))

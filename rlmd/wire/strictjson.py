@@ -49,14 +49,15 @@ def loads(message: bytes) -> Any:
         ) from None
 
 
-def encoded(model: BaseModel) -> bytes:
-    """A model as JSON, by its own serialiser: a tenth of the time of ``dumps`` over its fields."""
+def encoded(model: BaseModel, context: object = None) -> bytes:
+    """A model as JSON, by its own serialiser, which is told the ``context``: a tenth of the time of ``dumps`` over its
+    fields."""
     try:
-        data = model.model_dump_json().encode()
+        data = model.model_dump_json(context=context).encode()
     except (PydanticSerializationError, UnicodeEncodeError):  # a lone surrogate
-        return dumps(model.model_dump(mode="json"))
+        return dumps(model.model_dump(mode="json", context=context))
     if any(unfit in data for unfit in _UNFIT):
-        return dumps(model.model_dump(mode="json"))
+        return dumps(model.model_dump(mode="json", context=context))
     return data
 
 

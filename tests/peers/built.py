@@ -17,6 +17,7 @@ from pathlib import Path
 
 LLAMA = "0.3.36"
 LITELLM = "1.108.7"
+TRANSFORMERS = "5.23.0"
 HERE = Path(__file__).parent
 
 
@@ -40,6 +41,12 @@ def llama_python() -> Path:
 
 def litellm_python() -> Path:
     return _made(f"litellm-{LITELLM}", lambda at: _venv(at, f"litellm[proxy]=={LITELLM}")) / "bin" / "python"
+
+
+def transformers_python() -> Path:
+    """A Python with Hugging Face's ``transformers serve``; PyTorch is half a GB."""
+    packages = (f"transformers[serving]=={TRANSFORMERS}", "torch")
+    return _made(f"transformers-{TRANSFORMERS}", lambda at: _venv(at, *packages)) / "bin" / "python"
 
 
 def random_model(*, width: int = 64, layers: int = 2) -> Path:

@@ -12,11 +12,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rlmd.config import BudgetSettings
-from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Settle, Verdict, WakeAt, WakeHost, Work
+from rlmd.pool.actions import (
+    PATIENCE,
+    Abort,
+    Action,
+    Dispatch,
+    Ending,
+    Moving,
+    Settle,
+    Stalled,
+    Verdict,
+    WakeAt,
+    WakeHost,
+    Work,
+)
 from rlmd.pool.budget import Budget
+from rlmd.pool.patience import GRACE
 from rlmd.pool.prices import NANO
 from rlmd.pool.requests import MAX_ATTEMPTS
-from rlmd.pool.scheduler import PATIENCE_SEEN, PATIENCE_UNSEEN, Scheduler
+from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import WAKE_AGAIN_SECONDS, HostView, ModelView, Target, units_of
 
 WHOLE = Ending("whole")
@@ -377,16 +391,15 @@ def test_a_machine_that_does_not_come_up_is_given_up_and_not_woken_again_for_a_w
     story = Story()
     story.hosts(asleep("a"))
     request = story.submit("a")
-    assert story.wake == 60.0
     story.now = 60.0
     story.call("tick")
     assert story.scheduler.hosts()["a"].state(story.now) == "down"
-    story.now += PATIENCE_UNSEEN
+    story.now += PATIENCE
     story.call("tick")
     assert story.settled[request].outcome == "no_host"
     later = story.submit("a")
     assert not woken(story.call("tick"))
-    story.now += PATIENCE_UNSEEN
+    story.now += PATIENCE
     story.call("tick")
     assert story.settled[later].outcome == "no_host", "nobody waits for a machine that is not being woken"
     story.now += WAKE_AGAIN_SECONDS
@@ -472,7 +485,7 @@ def test_the_breaker_opens_admits_one_trial_and_closes() -> None:
     story.call("tick")
     assert len(story.flying) == 1, "half open: one real request"
     story.end(next(iter(story.flying)), Ending("failed"))
-    assert story.wake == pytest.approx(6.0), "twice as long"
+    assert story.scheduler.hosts()["a"].opens_at(story.now) == pytest.approx(6.0), "twice as long"
     story.now = 6.0
     story.call("tick")
     story.end(next(iter(story.flying)))
@@ -480,7 +493,7 @@ def test_the_breaker_opens_admits_one_trial_and_closes() -> None:
 
 
 def test_waiting_for_hosts_that_are_down_ends() -> None:
-    for ready, patience in ((False, PATIENCE_UNSEEN), (True, PATIENCE_SEEN)):
+    for ready in (False, True):
         story = Story()
         story.hosts(view("a", ready=ready))
         request = story.submit("a")
@@ -491,7 +504,7 @@ def test_waiting_for_hosts_that_are_down_ends() -> None:
             story.now = story.wake if story.wake is not None else story.now
             story.call("tick")
         assert story.settled[request].outcome in ("no_host", "given_up")
-        assert story.now <= patience + 1
+        assert story.now <= PATIENCE + 1
 
 
 def test_retry_after_closes_the_host_and_halves_what_it_gets() -> None:
@@ -721,10 +734,102 @@ def test_an_answer_from_a_host_that_is_said_to_be_down_does_not_stop_the_clock_o
     story.hosts(view("a", ready=False))
     story.end(1)
     waiting = story.submit("a")
-    assert story.wake == 7 + PATIENCE_SEEN
+    story.now = 7 + PATIENCE - 1
+    story.call("tick")
+    assert waiting not in story.settled
+    assert story.wake == 7 + PATIENCE
     story.now = story.wake
     story.call("tick")
     assert story.settled[waiting].outcome == "no_host"
+
+
+# ── waiting for a host ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def told(actions: list[Action]) -> list[Action]:
+    return [action for action in actions if isinstance(action, (Stalled, Moving))]
+
+
+@pytest.mark.parametrize("how", ["down", "paused", "asleep"])
+def test_a_run_whose_only_host_is_out_of_reach_is_stalled_until_it_comes(how: str) -> None:
+    out = {"down": view("a", ready=False), "paused": replace(view("a"), paused=True), "asleep": asleep("a")}[how]
+    story = Story()
+    story.hosts(out, view("b"))
+    request = story.submit("a", run="one", patience=3600.0)
+    other = story.submit("b", run="two", patience=3600.0)
+    assert not told(story.call("tick")), "it may be back in a moment"
+    story.now = GRACE
+    assert told(story.call("tick")) == [Stalled("one", 3600.0)]
+    assert not told(story.call("tick")), "said once"
+    story.now = 3500.0
+    if how == "asleep":
+        story.hosts(view("a", ready=False))  # it was not woken by then
+    story.call("tick")
+    assert request not in story.settled
+    assert told(story.call("host_changed", view("a"))) == [Moving("one")]
+    assert story.at(request) == ["a"]
+    assert story.at(other) == ["b"]
+
+
+def test_a_stalled_run_ends_at_its_deadline_and_not_before() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    request = story.submit("a", patience=1000.0)
+    while request not in story.settled:
+        for attempt in list(story.flying):  # every trial is refused, and none of them counts
+            story.end(attempt, Ending("refused"))
+        assert story.wake is not None, story.tale("nothing would ever happen")
+        story.now = story.wake
+        actions = story.call("tick")
+    assert story.settled[request].outcome == "no_host"
+    assert story.now == 1000.0
+    assert told(actions) == [Moving("run")]
+    assert len([call for call in story.calls if "Stalled" in call]) == 1, "said once, whatever was tried meanwhile"
+
+
+def test_a_trial_that_speaks_ends_the_waiting() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    request = story.submit("a", patience=1000.0)
+    story.end_of(request, Ending("refused"))
+    story.now = GRACE
+    story.call("tick")
+    attempt = next(iter(story.flying))
+    story.now += GRACE
+    assert told(story.call("tick")) == [], "the first trial came before it was said"
+    story.end(attempt, Ending("refused"))
+    assert any("Stalled" in call for call in story.calls[-1:])
+    story.now += 60.0
+    assert not told(story.call("tick")), "a trial is no host"
+    (attempt,) = story.flying
+    assert told(story.call("attempt_spoke", attempt)) == [Moving("run")]
+    assert not story.call("attempt_spoke", attempt)
+
+
+def test_what_goes_on_at_one_host_does_not_wait_for_another() -> None:
+    """Of a run's work some goes on: it is not stalled, and what only the other host may do has its own deadline."""
+    story = Story()
+    story.hosts(view("a", ready=False), view("b"))
+    alone = story.submit("a", patience=100.0)
+    goes = story.submit("b", patience=100.0)
+    story.now = 50.0
+    assert not told(story.call("tick"))
+    story.end_of(goes)
+    assert "Stalled" in story.calls[-1]
+    story.now = 100.0
+    story.call("tick")
+    assert story.settled[alone].outcome == "no_host"
+
+
+def test_without_patience_nothing_waits_for_a_host_but_one_that_boots() -> None:
+    story = Story()
+    story.hosts(view("a", ready=False), asleep("b"))
+    assert story.settled[story.submit("a", patience=0.0)].outcome == "no_host"
+    boots = story.submit("b", patience=0.0)
+    assert boots not in story.settled
+    story.now = 60.0
+    story.call("tick")
+    assert story.settled[boots].outcome == "no_host"
 
 
 def test_units_grow_with_the_prompt() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Questions asked so far, and those at work.", no_args_is_help=True, rich_markup_mode=None)
 
-State = Literal["queued", "running", "asking", "ended", "failed", "cancelled", "interrupted"]
+State = Literal["queued", "running", "asking", "waiting", "ended", "failed", "cancelled", "interrupted"]
 Events = Annotated[bool, typer.Option("--events", help="Print its facts as lines of JSON.")]
 
 
@@ -66,6 +66,7 @@ def show(run: options.RunId, json: options.Json = False, events: Events = False)
 
     async def work(client: Client, output: Output) -> Exit | None:
         from rlmd.ctl.answer import print_answer
+        from rlmd.ctl.progress import waits_until
         from rlmd.ctl.terminal import shown
         from rlmd.wire.methods import RunIdParams
 
@@ -81,8 +82,13 @@ def show(run: options.RunId, json: options.Json = False, events: Events = False)
             if result.run.asks is not None:
                 output.remark(f"Waits for a yes: {shown(result.run.asks.why)}", "yellow")
                 output.remark(f"rlmctl run confirm {result.run.run_id[:8]} [accept|refuse]")
+            if result.run.waits is not None:
+                output.remark(f"{shown(result.run.waits.why)} {waits_until(result.run.waits)}.", "yellow")
+                for host in result.run.waits.hosts:
+                    if host.why:
+                        output.remark(shown(f"{host.name}: {host.why}"))
             print_answer(output, result)
-        going = result.run.state in ("queued", "running", "asking")
+        going = result.run.state in ("queued", "running", "asking", "waiting")
         return Exit.DONE if going else exit_of_run(result.run.state, result.run.outcome)
 
     with_daemon(work)

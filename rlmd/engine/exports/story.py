@@ -35,6 +35,7 @@ from rlmd.events import (
     SubQueryReplied,
     Text,
     TurnStarted,
+    Waiting,
 )
 
 #: Characters of one text that are kept, two thirds of them from its beginning.
@@ -248,7 +249,7 @@ def _remark(fact: AnyFact) -> str:
             return f"Strategy {fact.strategy}: {fact.why}."
         case FinalRefused():
             return f"The final was not accepted. {fact.why}"
-        case LimitHit() | RunInterrupted():
+        case LimitHit() | RunInterrupted() | Waiting():
             return fact.why
         case Note():
             return fact.text

@@ -34,9 +34,10 @@ class GreetingHandlers:
         if params.protocol < 1:
             raise InvalidParams(f"There is no protocol {params.protocol}.", hint=f"This rlmd speaks {PROTOCOL}.")
         client.egress = client.egress or params.egress
+        client.protocol = min(params.protocol, PROTOCOL)
         client.client = params.client.name if params.client else ""
         return InitializeResult(
-            protocol=min(params.protocol, PROTOCOL),
+            protocol=client.protocol,
             server="rlmd",
             version=__version__,
             spool_folder=str(self._paths.spool),

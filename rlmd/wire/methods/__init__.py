@@ -16,6 +16,7 @@ from rlmd.wire.methods.base import (
     Nothing,
     Params,
     Result,
+    Spoken,
 )
 from rlmd.wire.methods.contexts import (
     INLINE_BYTES,
@@ -227,6 +228,7 @@ __all__ = [
     "SessionName",
     "Skipped",
     "Source",
+    "Spoken",
     "SpoolSource",
     "StatusResult",
     "UpdateParams",

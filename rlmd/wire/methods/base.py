@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializationInfo
 
 from rlmd.events import Model
 
-PROTOCOL = 1
+#: 2: runs may be ``asking`` and ``waiting``, hosts ``asleep`` and ``waking``.
+PROTOCOL = 2
+
+State = TypeVar("State", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What results are written for: the protocol that the client speaks. Protocol 1 has fewer states."""
+
+    protocol: int = PROTOCOL
+
+
+def state_for(state: State, info: SerializationInfo, older: Mapping[State, State]) -> State:
+    """A state as the client knows it: ``older`` names those that protocol 1 lacks, and what it says instead."""
+    spoken = info.context
+    return older.get(state, state) if isinstance(spoken, Spoken) and spoken.protocol < 2 else state
 
 
 class Params(BaseModel):

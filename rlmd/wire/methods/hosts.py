@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, field_serializer
 
-from rlmd.wire.methods.base import Done, Method, NameParams, Nothing, Params, Result
+from rlmd.wire.methods.base import Done, Method, NameParams, Nothing, Params, Result, state_for
+
+HostState = Literal["ok", "busy", "asleep", "waking", "down", "paused", "unknown"]
+#: States that protocol 1 lacks.
+_DOWN: dict[HostState, HostState] = {"asleep": "down", "waking": "down"}
 
 
 class HostModel(Result):
@@ -35,7 +39,7 @@ class HostInfo(Result):
     url: str
     provider: str
     trust: Literal["mine", "cloud"]
-    state: Literal["ok", "busy", "asleep", "waking", "down", "paused", "unknown"]
+    state: HostState
     retry_in: float | None
     slots: int
     slots_used: int
@@ -48,6 +52,10 @@ class HostInfo(Result):
     resident: tuple[str, ...] = ()
     meter: HostMeter = HostMeter()
     foreign: int = Field(0, description="Requests of others that it works on, where its server tells")
+
+    @field_serializer("state")
+    def _state(self, state: HostState, info: SerializationInfo) -> HostState:
+        return state_for(state, info, _DOWN)
 
 
 class HostListResult(Result):

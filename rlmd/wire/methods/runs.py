@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, field_serializer
 
-from rlmd.events import AnyFact, Citation, Confirm, Estimated, Outcome, Pin, Receipt, RunState, Strategy, Text
-from rlmd.wire.methods.base import Done, Method, Params, Result
+from rlmd.events import AnyFact, Citation, Confirm, Estimated, Outcome, Pin, Receipt, RunState, Strategy, Text, Waiting
+from rlmd.wire.methods.base import Done, Method, Params, Result, state_for
 
 #: What one ``run/fetch`` brings at most: writing more as JSON would block the daemon (6 ms a million characters).
 MAX_FETCH_CHARS = 500_000
@@ -23,6 +23,7 @@ class LimitParams(Params):
     consecutive_errors: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1, description="Of all prompts and replies, those of child runs included")
     depth: int | None = Field(None, ge=0, le=8, description="Levels of child runs; 0 allows none")
+    waiting: float | None = Field(None, ge=0, le=1e9, description="Seconds in all for which it waits for hosts")
 
 
 class RunParams(Params):
@@ -90,9 +91,13 @@ class QueryResult(Result):
     money: float
 
 
+#: States that protocol 1 lacks.
+_RUNNING: dict[RunState, RunState] = {"asking": "running", "waiting": "running"}
+
+
 class RunInfo(Result):
     """``parent``: the run whose cell asked this one; a list of runs leaves such out. ``asks``: what it waits for a yes
-    to, while its state is ``asking``."""
+    to, while its state is ``asking``; ``waits``: what hosts it waits for, and until when, while it is ``waiting``."""
 
     run_id: str
     question: Text
@@ -111,6 +116,11 @@ class RunInfo(Result):
     ephemeral: bool = Field(False, description="It read ephemeral text: it is in memory alone, gone with the daemon")
     why: str | None = None
     asks: Estimated | None = None
+    waits: Waiting | None = None
+
+    @field_serializer("state")
+    def _state(self, state: RunState, info: SerializationInfo) -> RunState:
+        return state_for(state, info, _RUNNING)
 
 
 class RunResult(Result):

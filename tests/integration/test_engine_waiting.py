@@ -1,0 +1,171 @@
+"""Runs that only hosts could serve that are down, paused or asleep: they wait, say so, go on, and end in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rlmd.config import ReplSettings, RoleSettings
+from rlmd.engine import LimitRequest, RunRecord, RunRequest
+from rlmd.events import Waiting, WentOn
+from tests.fakes.ollama import FakeOllama
+from tests.house import House, new_id, settings_for
+
+TEXT = "The mill burned down in 1912.\n"
+#: Longer than any machine takes to bring a host back in a test.
+NIGHT = LimitRequest(waiting=36_000.0)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is away for a moment is away."""
+    monkeypatch.setattr("rlmd.pool.patience.GRACE", 0.1)
+    monkeypatch.setattr("rlmd.pool.hosts.START_SECONDS", 0.1)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama(["root", "sub"], slots=2) as server:
+        server.answer = lambda prompt: "In 1912."
+        yield server
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama(["sub"], slots=2) as server:
+        server.answer = lambda prompt: "yes"
+        yield server
+
+
+def house_of(folder: Path, *hosts: tuple[str, FakeOllama], sub: str = "box/sub") -> House:
+    roles = RoleSettings(root=("box/root",), sub=(sub,))
+    return House(folder, settings_for(*hosts, roles=roles, repl=ReplSettings(spare_workers=0)))
+
+
+async def begun(house: House, limits: LimitRequest = NIGHT, **fields: object) -> RunRecord:
+    request = RunRequest(run_id=new_id(), question="When?", contexts=("mill",), limits=limits, **fields)
+    return await house.engine.start_run(request)
+
+
+async def in_state(house: House, record: RunRecord, state: str) -> RunRecord:
+    async with asyncio.timeout(60):
+        while (now := house.engine.run(record.run_id)).state != state:
+            await asyncio.sleep(0.02)
+    return now
+
+
+async def story(house: House, record: RunRecord) -> list[Waiting | WentOn]:
+    return [fact for fact in await house.facts(record) if isinstance(fact, (Waiting, WentOn))]
+
+
+async def test_a_run_waits_for_its_host_says_so_and_goes_on_when_it_comes(tmp_path: Path, fake: FakeOllama) -> None:
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        await fake.die()
+        run = await begun(house)
+        waiting = await in_state(house, run, "waiting")
+        assert waiting.waits is not None
+        assert [(host.name, host.state) for host in waiting.waits.hosts] == [("box", "down")]
+        assert "refused the connection" in waiting.waits.hosts[0].why
+        assert waiting.waits.until > waiting.created + 30_000
+        assert house.engine.runs("waiting") == [waiting]
+        purse = house.engine._going.live[run.run_id].run.purse
+        used = purse.seconds_used
+        await asyncio.sleep(0.2)
+        assert purse.seconds_used == used, "its time stands still"
+        await fake.revive()
+        ended = await house.engine.wait(run.run_id)
+        assert (ended.state, await house.answer(ended)) == ("ended", "In 1912.")
+        assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+        assert ended.waits is None
+
+
+async def test_a_run_for_which_no_host_comes_ends_with_the_reason(tmp_path: Path, fake: FakeOllama) -> None:
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        await fake.die()
+        ended = await house.engine.wait((await begun(house, LimitRequest(waiting=4.0))).run_id)
+        assert (ended.state, ended.outcome) == ("failed", "failed")
+        assert ended.error is not None
+        assert ended.error.kind == "no_host"
+        assert "box: " in ended.error.message
+        assert "4 s" in ended.error.message
+        waited, over = await story(house, ended)
+        assert isinstance(over, WentOn)
+        assert not over.came
+        assert over.time >= waited.time
+
+
+async def test_a_paused_host_is_waited_for(tmp_path: Path, fake: FakeOllama) -> None:
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        house.pool.pause_host("box", paused=True)
+        waiting = await in_state(house, await begun(house), "waiting")
+        assert waiting.waits is not None
+        assert waiting.waits.why == "No host that may answer takes work now: box (paused)."
+        house.pool.pause_host("box", paused=False)
+        assert (await house.engine.wait(waiting.run_id)).state == "ended"
+
+
+async def test_a_cell_that_asks_a_host_that_is_away_waits_with_its_run(
+    tmp_path: Path, fake: FakeOllama, other: FakeOllama
+) -> None:
+    code = "said = llm_query_batched([f'{n}: ' + context for n in range(6)])\nprint(said)"
+    fake.script("root", [f"```repl\n{code}\n```", "FINAL_VAR(said)"])
+    async with house_of(tmp_path, ("box", fake), ("far", other), sub="far/sub") as house:
+        await house.load("mill", TEXT)
+        await other.die()
+        waiting = await in_state(house, await begun(house, strategy="rlm"), "waiting")
+        assert waiting.waits is not None
+        assert [host.name for host in waiting.waits.hosts] == ["far"]
+        await other.revive()
+        ended = await house.engine.wait(waiting.run_id)
+        assert await house.answer(ended) == str(["yes"] * 6)
+
+
+async def test_a_run_that_waits_survives_the_daemon(tmp_path: Path, fake: FakeOllama) -> None:
+    """Stopped in the middle of the wait, and killed in it: the next daemon waits on, for what is left of the time."""
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        await fake.die()
+        run = await begun(house)
+        await in_state(house, run, "waiting")
+    file = tmp_path / "state" / "runs" / run.run_id / "journal.jsonl"
+    facts = file.read_bytes().splitlines(keepends=True)
+    assert b'"run_interrupted"' in facts[-1]
+    async with house_of(tmp_path, ("box", fake)) as house:
+        again = await in_state(house, run, "waiting")
+        assert 0 < again.waited < 60
+    # A daemon that is killed leaves the journal as it is in the middle of the wait.
+    lines = file.read_bytes().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if b'"type":"waiting"' in line)
+    file.write_bytes(b"".join(lines[: last + 1]))
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await in_state(house, run, "waiting")
+        await fake.revive()
+        ended = await house.engine.wait(run.run_id)
+        assert (ended.state, await house.answer(ended)) == ("ended", "In 1912.")
+
+
+async def test_a_run_that_waits_can_be_cancelled(tmp_path: Path, fake: FakeOllama) -> None:
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        await fake.die()
+        run = await in_state(house, await begun(house), "waiting")
+        assert (await house.engine.cancel(run.run_id, "enough")).state == "cancelled"
+        assert (await house.facts(run))[-1].type == "run_ended"
+
+
+async def test_two_runs_that_ask_the_same_wait_both(tmp_path: Path, fake: FakeOllama) -> None:
+    async with house_of(tmp_path, ("box", fake)) as house:
+        await house.load("mill", TEXT)
+        await fake.die()
+        runs = [await begun(house) for _ in range(2)]
+        for run in runs:
+            await in_state(house, run, "waiting")
+        await fake.revive()
+        for run in runs:
+            assert (await house.engine.wait(run.run_id)).state == "ended"
