@@ -51,6 +51,7 @@ from rlmd.wire.methods import (
     HostProbeParams,
     HostProbeResult,
     HostResult,
+    HostSubscribeParams,
     InitializeParams,
     InitializeResult,
     LoadParams,
@@ -159,6 +160,8 @@ class Calls:
     async def call(self, method: Literal["program/list"], params: Nothing = ...) -> ProgramListResult: ...
     @overload
     async def call(self, method: Literal["host/list"], params: Nothing = ...) -> HostListResult: ...
+    @overload
+    async def call(self, method: Literal["host/subscribe"], params: HostSubscribeParams) -> HostListResult: ...
     @overload
     async def call(self, method: Literal["host/add"], params: HostAddParams) -> HostAddResult: ...
     @overload

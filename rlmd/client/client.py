@@ -20,10 +20,12 @@ from rlmd.client.follow import Follower
 from rlmd.client.framing import Framing
 from rlmd.client.inbox import Inbox
 from rlmd.client.link import Link
-from rlmd.errors import NotConnected
+from rlmd.errors import NotConnected, RlmdError
 from rlmd.wire.methods import (
     ClientName,
     ContinueParams,
+    HostListResult,
+    HostSubscribeParams,
     InitializeParams,
     InitializeResult,
     Params,
@@ -68,6 +70,9 @@ class Client(Calls):
         self._closed = False
         self._inboxes: dict[str, Inbox] = {}
         self._server: InitializeResult | None = None
+        #: The hosts as last told, and whether somebody watches them: set when something differs.
+        self._hosts = HostListResult(hosts=())
+        self._hosts_changed: asyncio.Event | None = None
 
     async def __aenter__(self) -> Client:
         await self._linked()
@@ -144,6 +149,28 @@ class Client(Calls):
         await follower.begin()
         async with follower:
             yield follower
+
+    async def watch_hosts(self, seconds: float = 0.5) -> AsyncIterator[HostListResult]:
+        """The hosts as they stand, and again whenever something differs, ``seconds`` apart at least.
+
+        Raises:
+            NotConnected: The daemon went away.
+        """
+        self._hosts_changed = changed = asyncio.Event()
+        subscribed: Link | None = None
+        try:
+            while True:
+                if subscribed is not (link := await self._linked(start=False)):  # it was lost, and is there again
+                    subscribed = link
+                    self._hosts = await self.call("host/subscribe", HostSubscribeParams(seconds=seconds))
+                changed.clear()
+                yield self._hosts
+                await changed.wait()
+        finally:
+            self._hosts_changed = None
+            if self._link is not None and self._link.alive:
+                with contextlib.suppress(RlmdError):
+                    await self.call("host/subscribe", HostSubscribeParams(on=False))
 
     def register(self, run_id: str, inbox: Inbox) -> None:
         if run_id in self._inboxes:
@@ -226,6 +253,10 @@ class Client(Calls):
         )
 
     def _on_notification(self, method: str, params: dict[str, Any]) -> None:
+        if method == "host/changed" and self._hosts_changed is not None:
+            self._hosts = HostListResult.model_validate(params)
+            self._hosts_changed.set()
+            return
         inbox = self._inboxes.get(str(params.get("run_id")))
         if inbox is None:
             return
@@ -240,6 +271,8 @@ class Client(Calls):
     def _on_end(self) -> None:
         for inbox in self._inboxes.values():
             inbox.news.set()
+        if self._hosts_changed is not None:
+            self._hosts_changed.set()
 
 
 #: Sent in any case: what tells one kind of object from another, and what is agreed on.

@@ -2,12 +2,13 @@
 
 from rlmd.pool.actions import PATIENCE
 from rlmd.pool.choosing import Candidate
+from rlmd.pool.completions import CompletionRequest, PooledCompletion, PoolStatistics
 from rlmd.pool.dispatcher import Deadlines
 from rlmd.pool.estimating import Expected
 from rlmd.pool.host import settings_for, trusted_by_address, trusted_by_lookup
-from rlmd.pool.hosts import HostStatus
-from rlmd.pool.pool import CompletionRequest, Pool, PooledCompletion, PoolStatistics
+from rlmd.pool.pool import Pool
 from rlmd.pool.stalls import HostWait
+from rlmd.pool.status import HostStatus
 
 __all__ = [
     "PATIENCE",

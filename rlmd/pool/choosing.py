@@ -5,6 +5,7 @@ Owns the names that people use for candidates, the errors that list them, and ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -143,6 +144,19 @@ def fitting(
         tokens=tokens,
         window=window,
     )
+
+
+def worst_costs(choices: Sequence[Choice], byte_total: int, messages: int, max_tokens: int) -> dict[Target, int]:
+    """The most that each may cost, in nano; those that cost nothing are left out."""
+    worst = (
+        (
+            choice.target,
+            math.ceil(choice.offered.price.worst(byte_total, messages, max_tokens) * choice.offered.overcharge),
+        )
+        for choice in choices
+        if choice.offered.price is not None
+    )
+    return {target: cost for target, cost in worst if cost}
 
 
 def _reply_room(window: int, max_tokens: int) -> int:

@@ -32,6 +32,7 @@ from rlmd.pool.budget import Budget
 from rlmd.pool.eligibility import size_class
 from rlmd.pool.host import Host
 from rlmd.pool.ledger import Ledger
+from rlmd.pool.pulse import Pulse
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.tickets import OnDelta, Running, Ticket, Won
 from rlmd.pool.turns import Turns
@@ -76,12 +77,15 @@ class StallBook(Protocol):
 class Dispatcher:
     """``start`` it with the group that owns its tasks; ``stop`` it before that group ends."""
 
-    def __init__(self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger, stalls: StallBook) -> None:
+    def __init__(
+        self, scheduler: Scheduler, deadlines: Deadlines, ledger: Ledger, stalls: StallBook, pulse: Pulse
+    ) -> None:
         self._scheduler = scheduler
         self._billing = Billing(ledger)
         self._budget: Budget = ledger.budget
         self._deadlines = deadlines
         self._stalls = stalls
+        self._pulse = pulse
         self._hosts: HostBook | None = None
         self._tickets: dict[int, Ticket] = {}
         self._running: dict[int, Running] = {}
@@ -156,6 +160,8 @@ class Dispatcher:
         self.do(self._scheduler.make_private(asked, asyncio.get_running_loop().time()))
 
     def do(self, actions: list[Action]) -> None:
+        """Whatever the scheduler was told, and so whatever differs about a host, comes by here."""
+        self._pulse.beat()
         for action in actions:
             match action:
                 case Dispatch():

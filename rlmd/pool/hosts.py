@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlsplit
 
 import structlog
 
-from rlmd.config import HostSettings, Settings, Trust
+from rlmd.config import HostSettings, Settings
 from rlmd.errors import ConfigInvalid, Conflict, InvalidParams, NotFound, Unavailable
 from rlmd.pool.actions import Action
 from rlmd.pool.calibration import Calibration, calibrated
-from rlmd.pool.choosing import Candidate, Choice
+from rlmd.pool.choosing import Choice
 from rlmd.pool.foreign import Foreign
-from rlmd.pool.host import Host, OfferedModel
+from rlmd.pool.host import Host
 from rlmd.pool.meter import Learned, Meter
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.sleeping import Sleep, nudge_or
-from rlmd.pool.slots import HostState
+from rlmd.pool.status import HostStatus, candidate_of, unusable
 
 #: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -44,31 +44,6 @@ START_SECONDS = 1.5
 Role = Literal["root", "sub"]
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """A host as a user sees it. ``retry_in``: seconds, when down. ``queued``: requests that it could take."""
-
-    name: str
-    url: str
-    provider: str
-    trust: Trust
-    state: HostState
-    retry_in: float | None
-    slots: int
-    slots_used: int
-    queued: int
-    completed: int
-    failed: int
-    models: tuple[OfferedModel, ...]
-    roles: tuple[str, ...]
-    last_error: str | None
-    #: Models in memory; speeds and what it took, as measured.
-    resident: tuple[str, ...] = ()
-    meter: Meter = field(default_factory=Meter)
-    #: Requests of others that it works on, where its server tells.
-    foreign: int = 0
 
 
 class Hosts:
@@ -187,7 +162,7 @@ class Hosts:
 
     def _find_choices(self, role: Role) -> list[Choice]:
         offers = {
-            Choice(_candidate(host, offered), offered): None
+            Choice(candidate_of(host, offered), offered): None
             for host in self._hosts.values()
             for offered in host.models(self._named_in_roles(host.name)).values()
         }
@@ -209,7 +184,7 @@ class Hosts:
         self._foreign.watched(_now())
         return [
             *(self._status(host, queued) for host in self._hosts.values()),
-            *(_unusable(name, self._settings.hosts[name], why) for name, why in self._unusable.items()),
+            *(unusable(name, self._settings.hosts[name], why) for name, why in self._unusable.items()),
         ]
 
     async def add(self, name: str, settings: HostSettings) -> HostStatus:
@@ -491,35 +466,3 @@ async def _listens(url: str) -> bool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _unusable(name: str, settings: HostSettings, why: str) -> HostStatus:
-    return HostStatus(
-        name=name,
-        url=settings.url,
-        provider=settings.provider,
-        trust=settings.trust or "cloud",
-        state="down",
-        retry_in=None,
-        slots=settings.slots,
-        slots_used=0,
-        queued=0,
-        completed=0,
-        failed=0,
-        models=(),
-        roles=(),
-        last_error=why,
-    )
-
-
-def _candidate(host: Host, offered: OfferedModel) -> Candidate:
-    return Candidate(
-        host=host.name,
-        model=offered.name,
-        window=offered.window,
-        useful_window=offered.useful_window,
-        slots=host.slots,
-        max_tokens=offered.max_tokens,
-        temperature=offered.temperature,
-        trust=offered.trust,
-    )

@@ -7,11 +7,9 @@ everything in flight. Knows nothing of runs beyond an id, nor of cells, journals
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,72 +17,37 @@ import structlog
 
 from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining, RlmdError
-from rlmd.events import CompletionRecord, CompletionSource
-from rlmd.pool.actions import PATIENCE, Statistics, Work
+from rlmd.pool.actions import Work
 from rlmd.pool.budget import Account, Budget
-from rlmd.pool.cache import CachedCompletion, CompletionCache, DiskCache, NoCache, asked_digest, cache_key, is_cacheable
+from rlmd.pool.cache import CachedCompletion, CompletionCache, NoCache, asked_digest, cache_key, is_cacheable
 from rlmd.pool.calibration import Calibration
-from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced
+from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced, worst_costs
+from rlmd.pool.completions import (
+    CompletionRequest,
+    PooledCompletion,
+    PoolStatistics,
+    flight_name,
+    from_cache,
+    record_of,
+    shared_as,
+)
+from rlmd.pool.disk_cache import DiskCache
 from rlmd.pool.dispatcher import Deadlines, Dispatcher
 from rlmd.pool.estimating import Expected, expected
 from rlmd.pool.flight import Flight
-from rlmd.pool.hosts import DEFAULT_URL, Hosts, HostStatus, Role
+from rlmd.pool.hosts import DEFAULT_URL, Hosts, Role
 from rlmd.pool.ledger import Ledger
 from rlmd.pool.memory_cache import MemoryCache
 from rlmd.pool.meter import read_learned, write_learned
+from rlmd.pool.pulse import Pulse
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.slots import Target
 from rlmd.pool.stalls import Stalls, Told
+from rlmd.pool.status import HostStatus
 from rlmd.pool.tickets import OnDelta
-from rlmd.providers.base import Completion, Message, Sampling
 from rlmd.providers.reading import byte_count
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
-    """``candidates`` narrows the role's (names such as ``host/model``); ``model`` is a cell's choice among them.
-
-    ``sample`` counts repeats of one prompt at temperature above 0; ``fresh`` does not read the cache; ``batch`` comes
-    after what a person or a root waits for; requests of one ``prefix_group`` share the beginning of their prompts.
-    ``schema`` is the JSON schema (as JSON) that the reply is to fit.
-    ``contexts`` are those whose text the prompt may hold; ``ephemeral``: neither it nor its reply may reach a disk.
-    ``run_id``: the head of a tree of runs, which pays for all. ``patience``: seconds for which a host is waited for
-    when all that could answer are down, asleep or paused.
-    """
-
-    role: Role
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    run_id: str
-    candidates: tuple[str, ...] | None = None
-    model: str | None = None
-    private: bool = False
-    ephemeral: bool = False
-    contexts: tuple[str, ...] = ()
-    sample: int = 1
-    fresh: bool = False
-    prefix_group: str = ""
-    batch: bool = False
-    schema: str | None = None
-    patience: float = PATIENCE
-
-
-@dataclass(frozen=True, slots=True)
-class PooledCompletion:
-    completion: Completion
-    record: CompletionRecord
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    cache_entries: int
-    cache_bytes: int
-    cache_hits: int
-    joined: int
-    completed: int
-    queue: Statistics
 
 
 class Pool:
@@ -117,12 +80,15 @@ class Pool:
         self._overflow_after = settings.budget.overflow_after
         self._scheduler = Scheduler(self._budget, self._overflow_after)
         self._flights: dict[str, Flight[PooledCompletion]] = {}
+        self._pulse = Pulse()
         self._stalls = Stalls(
             self.hosts,
             lambda: [flight.runs for flight in self._flights.values() if not flight.landed],
             lambda: asyncio.get_running_loop().time(),
         )
-        self._dispatcher = Dispatcher(self._scheduler, deadlines or Deadlines(), self._ledger, self._stalls)
+        self._dispatcher = Dispatcher(
+            self._scheduler, deadlines or Deadlines(), self._ledger, self._stalls, self._pulse
+        )
         self._hosts = Hosts(
             settings,
             self._scheduler,
@@ -211,14 +177,14 @@ class Pool:
         await self._hosts.introduced()
         choices = self._choose(request)
         keys = self._keys(choices, request)
-        flight = self._flights.get(name := _flight_name(request, keys))
+        flight = self._flights.get(name := flight_name(request, keys))
         if flight is None or flight.landed:
             flight = self._launch(name, request, choices, keys)
             flight.runs.add(request.run_id)
             return await flight.wait(on_delta)
         self._joined += 1
         flight.runs.add(request.run_id)
-        return _as(await flight.wait(on_delta), "flight")
+        return shared_as(await flight.wait(on_delta), "flight")
 
     async def holds(self, request: CompletionRequest) -> bool:
         """Whether it would be answered without asking any host, or refused as it is."""
@@ -309,7 +275,7 @@ class Pool:
             return await self._ask_hosts(flight, request, choices, keys)
         self._hits += 1
         flight.hear(0, found.completion.text)
-        return _from_cache(found)
+        return from_cache(found)
 
     async def _ask_hosts(
         self, flight: Flight[PooledCompletion], request: CompletionRequest, choices: list[Choice], keys: list[str]
@@ -324,7 +290,7 @@ class Pool:
             ordered=request.role == "root",
             private=request.private,
             prefix=request.prefix_group,
-            costs=self._costs(choices, request, size),
+            costs=worst_costs(choices, size, len(request.messages), request.sampling.max_tokens),
             patience=request.patience,
         )
         won = await self._dispatcher.complete(
@@ -342,31 +308,7 @@ class Pool:
             await self._cache_of(request).put(
                 key, CachedCompletion(completion, won.target.host, won.target.model, request.contexts)
             )
-        record = CompletionRecord(
-            host=won.target.host,
-            model=won.target.model,
-            source="model",
-            finish=completion.finish,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            queue_seconds=won.queued,
-            first_token_seconds=won.first_token,
-            seconds=won.seconds,
-            attempts=won.attempts,
-            money=won.money,
-            energy=won.energy,
-        )
-        return PooledCompletion(completion, record)
-
-    def _costs(self, choices: list[Choice], request: CompletionRequest, size: int) -> dict[Target, int]:
-        """The most that each may cost; those that cost nothing are left out."""
-        messages, tokens = len(request.messages), request.sampling.max_tokens
-        worst = (
-            (choice.target, math.ceil(choice.offered.price.worst(size, messages, tokens) * choice.offered.overcharge))
-            for choice in choices
-            if choice.offered.price is not None
-        )
-        return {target: cost for target, cost in worst if cost}
+        return PooledCompletion(completion, record_of(won))
 
     def make_private(self, runs: Set[str]) -> None:
         """A context of these runs was marked private: what they have asked and what is in flight for them goes to
@@ -425,6 +367,10 @@ class Pool:
     def hosts(self) -> list[HostStatus]:
         return self._hosts.statuses()
 
+    async def hosts_changed(self, at_most: float) -> None:
+        """Waits until something about the hosts may differ, or for so many seconds."""
+        await self._pulse.wait(at_most)
+
     async def add_host(self, name: str, settings: HostSettings) -> HostStatus:
         """Adds it and asks it what it is. Raises ``Conflict`` for a name that is taken, ``ConfigInvalid``."""
         self._running()
@@ -473,26 +419,3 @@ class Pool:
         entries, size = self._cache.statistics()
         queue = self._scheduler.statistics(asyncio.get_running_loop().time())
         return PoolStatistics(entries, size, self._hits, self._joined, self._completed, queue)
-
-
-def _flight_name(request: CompletionRequest, keys: list[str]) -> str:
-    """Equal for requests of which one answer serves all."""
-    return f"{request.role} {request.fresh} {' '.join(keys)}"
-
-
-def _as(pooled: PooledCompletion, source: CompletionSource) -> PooledCompletion:
-    return replace(pooled, record=pooled.record.model_copy(update={"source": source}))
-
-
-def _from_cache(found: CachedCompletion) -> PooledCompletion:
-    usage = found.completion.usage
-    record = CompletionRecord(
-        host=found.host,
-        model=found.model,
-        source="cache",
-        finish=found.completion.finish,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        attempts=0,
-    )
-    return PooledCompletion(found.completion, record)

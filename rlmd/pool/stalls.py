@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass
 
-from rlmd.pool.hosts import HostStatus
+from rlmd.pool.status import HostStatus
 
 
 @dataclass(frozen=True, slots=True)

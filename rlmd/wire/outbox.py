@@ -37,8 +37,8 @@ def notification(method: str, params: object) -> bytes:
     return dumps({"jsonrpc": "2.0", "method": method, "params": params})
 
 
-def notification_of(method: str, params: BaseModel) -> bytes:
-    return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), encoded(params))
+def notification_of(method: str, params: BaseModel, context: object = None) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), encoded(params, context))
 
 
 class Outbox:

@@ -16,7 +16,7 @@ from rlmd.events import INLINE_CHARS, Delta, Model
 from rlmd.wire import methods
 from rlmd.wire.discover import openrpc
 from rlmd.wire.framing import MAX_MESSAGE
-from rlmd.wire.methods import METHODS, Method, RunGap
+from rlmd.wire.methods import METHODS, HostListResult, Method, RunGap
 
 _HEAD = f"""\
 # The protocol
@@ -86,7 +86,8 @@ def _method(method: Method) -> Iterator[str]:
 def _notifications() -> Iterator[str]:
     yield "## Notifications\n"
     yield "| method | parameters |\n|---|---|"
-    for name, what in (("run/fact", "Fact"), ("run/delta", Delta.__name__), ("run/gap", RunGap.__name__)):
+    told = {"run/fact": "Fact", "run/delta": Delta.__name__, "run/gap": RunGap.__name__}
+    for name, what in {**told, "host/changed": HostListResult.__name__}.items():
         yield f"| `{name}` | {_link(what)} |"
     yield ""
 

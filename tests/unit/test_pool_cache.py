@@ -18,15 +18,8 @@ from typing import Any
 import diskcache
 import pytest
 
-from rlmd.pool.cache import (
-    BytesDisk,
-    CachedCompletion,
-    DiskCache,
-    _to_bytes,
-    asked_digest,
-    cache_key,
-    is_cacheable,
-)
+from rlmd.pool.cache import CachedCompletion, asked_digest, cache_key, is_cacheable
+from rlmd.pool.disk_cache import BytesDisk, DiskCache, _to_bytes
 from rlmd.pool.pending import Pending
 from rlmd.providers.base import Completion, Message, Sampling, Usage
 
@@ -144,7 +137,7 @@ async def test_a_damaged_database_is_set_aside_and_the_cache_begins_anew(tmp_pat
 async def test_a_lock_held_by_another_process_is_a_miss_and_does_not_block_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlmd.pool.cache.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("rlmd.pool.disk_cache.LOCK_SECONDS", 0.05)
     async with opened(tmp_path) as cache:
         cache.put("key", value())
     async with opened(tmp_path) as cache:
@@ -200,7 +193,8 @@ async def test_what_comes_together_is_stored_together(tmp_path: Path, monkeypatc
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from rlmd.pool.cache import CachedCompletion, DiskCache
+from rlmd.pool.cache import CachedCompletion
+from rlmd.pool.disk_cache import DiskCache
 from rlmd.providers.base import Completion, Usage
 async def main():
     cache = DiskCache(Path(sys.argv[1]), 1 << 24)

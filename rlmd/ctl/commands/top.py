@@ -30,7 +30,7 @@ def register(root: typer.Typer) -> None:
 
 def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
-    seconds: Annotated[float, typer.Option("--seconds", "-s", metavar="N", min=0.2, help="Between looks.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", "-s", metavar="N", min=0.2, help="Between looks.")] = 0.5,
 ) -> None:
     """Watch the hosts: slots, queue, speed, energy and money. Ctrl-C ends it. Never starts a daemon."""
 
@@ -56,6 +56,7 @@ async def _watch(client: Client, output: Output, seconds: float) -> None:
     from rich.text import Text
 
     from rlmd.errors import NotConnected
+    from rlmd.wire.methods import BudgetParams
 
     console = Console(file=output.out, no_color=not output.colour_out, highlight=False)
 
@@ -72,7 +73,8 @@ async def _watch(client: Client, output: Output, seconds: float) -> None:
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             try:
-                live.update(shown(*await _look(client)), refresh=True)
+                async for hosts in client.watch_hosts(seconds):
+                    live.update(shown(hosts, await client.call("budget/show", BudgetParams())), refresh=True)
             except NotConnected:  # stopped, or being restarted
                 live.update(Text("No daemon runs. Waiting for one; Ctrl-C ends this."), refresh=True)
             await asyncio.sleep(seconds)

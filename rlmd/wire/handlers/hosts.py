@@ -26,16 +26,19 @@ from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.parts import Parts
+from rlmd.wire.handlers.watching import Watching
 
 
 class HostHandlers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._watching = Watching(self._all, parts.pool.hosts_changed)
 
     def table(self) -> Mapping[str, Handler[Connection]]:
         return {
             "host/list": self.list,
             "host/probe": self.probe,
+            "host/subscribe": self.subscribe,
             "host/add": self.add,
             "host/pause": self.pause,
             "host/resume": self.resume,
@@ -45,6 +48,16 @@ class HostHandlers:
 
     async def list(self, _: Connection, __: m.Nothing) -> m.HostListResult:
         await self._parts.pool.find_default_host()
+        return self._all()
+
+    async def subscribe(self, client: Connection, params: m.HostSubscribeParams) -> m.HostListResult:
+        await self._parts.pool.find_default_host()
+        if params.on:
+            return self._watching.start(client, params.seconds)
+        self._watching.stop(client)
+        return self._all()
+
+    def _all(self) -> m.HostListResult:
         now = self._parts.pool.statistics()
         return m.HostListResult(
             hosts=tuple(map(host_info, self._parts.pool.hosts())),

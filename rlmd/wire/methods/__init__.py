@@ -80,6 +80,7 @@ from rlmd.wire.methods.hosts import (
     HostProbeParams,
     HostProbeResult,
     HostResult,
+    HostSubscribeParams,
     ProbedModel,
 )
 from rlmd.wire.methods.money import (
@@ -131,7 +132,8 @@ METHODS: dict[str, Method] = {
     for part in (greeting, contexts, runs, sessions, programs, hosts, money, daemon)
     for method in part.METHODS
 }
-"""Notifications from the daemon: ``run/fact`` (a fact), ``run/delta`` (a delta), ``run/gap`` (a ``RunGap``)."""
+"""Notifications from the daemon: ``run/fact`` (a fact), ``run/delta`` (a delta), ``run/gap`` (a ``RunGap``),
+``host/changed`` (a ``HostListResult``)."""
 
 __all__ = [
     "INLINE_BYTES",
@@ -191,6 +193,7 @@ __all__ = [
     "HostProbeParams",
     "HostProbeResult",
     "HostResult",
+    "HostSubscribeParams",
     "InitializeParams",
     "InitializeResult",
     "InlineSource",

@@ -70,6 +70,14 @@ class HostListResult(Result):
     completed: int = 0
 
 
+class HostSubscribeParams(Params):
+    """One subscription a connection: a second takes the place of the first. ``host/changed`` comes when something
+    differs, ``seconds`` apart at least, and brings all hosts; what counts down (``retry_in``) does so without one."""
+
+    on: bool = Field(True, description="false ends it")
+    seconds: float = Field(0.5, ge=0.1, le=3600)
+
+
 class HostResult(Result):
     host: HostInfo
 
@@ -167,6 +175,12 @@ class HostProbeResult(Result):
 METHODS = (
     Method("host/list", Nothing, HostListResult, "Lists hosts with state, slots and queue depth."),
     Method("host/probe", HostProbeParams, HostProbeResult, "Asks a server what it is, and changes nothing."),
+    Method(
+        "host/subscribe",
+        HostSubscribeParams,
+        HostListResult,
+        "Lists hosts, and tells as `host/changed` whenever one differs, as far as the client reads.",
+    ),
     Method("host/add", HostAddParams, HostAddResult, "Asks a server what it is and adds it."),
     Method("host/pause", NameParams, HostResult, "Gives a host nothing more; what is under way there goes on."),
     Method("host/resume", NameParams, HostResult, "Gives a paused host work again."),

@@ -1,0 +1,68 @@
+"""A host as a person, and as a run, sees it. Data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlmd.config import HostSettings, Trust
+from rlmd.pool.choosing import Candidate
+from rlmd.pool.host import Host, OfferedModel
+from rlmd.pool.meter import Meter
+from rlmd.pool.slots import HostState
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host as a user sees it. ``retry_in``: seconds, when down. ``queued``: requests that it could take."""
+
+    name: str
+    url: str
+    provider: str
+    trust: Trust
+    state: HostState
+    retry_in: float | None
+    slots: int
+    slots_used: int
+    queued: int
+    completed: int
+    failed: int
+    models: tuple[OfferedModel, ...]
+    roles: tuple[str, ...]
+    last_error: str | None
+    #: Models in memory; speeds and what it took, as measured.
+    resident: tuple[str, ...] = ()
+    meter: Meter = field(default_factory=Meter)
+    #: Requests of others that it works on, where its server tells.
+    foreign: int = 0
+
+
+def unusable(name: str, settings: HostSettings, why: str) -> HostStatus:
+    return HostStatus(
+        name=name,
+        url=settings.url,
+        provider=settings.provider,
+        trust=settings.trust or "cloud",
+        state="down",
+        retry_in=None,
+        slots=settings.slots,
+        slots_used=0,
+        queued=0,
+        completed=0,
+        failed=0,
+        models=(),
+        roles=(),
+        last_error=why,
+    )
+
+
+def candidate_of(host: Host, offered: OfferedModel) -> Candidate:
+    return Candidate(
+        host=host.name,
+        model=offered.name,
+        window=offered.window,
+        useful_window=offered.useful_window,
+        slots=host.slots,
+        max_tokens=offered.max_tokens,
+        temperature=offered.temperature,
+        trust=offered.trust,
+    )
