@@ -266,6 +266,23 @@ class Hosts:
         self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for)
 
+    def rouse(self, name: str) -> HostStatus:
+        """Wakes its machine now, whether anything waits for it or not.
+
+        Raises:
+            NotFound: There is no such host.
+            Conflict: No command is known that wakes it.
+        """
+        if (host := self._hosts.get(name)) is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        if not host.settings.wake:
+            raise Conflict(
+                f"Nothing is known that wakes host {name}.",
+                hint=f'Set wake in [hosts.{name}] of the config, such as ["wakeonlan", "38:d5:47:aa:bb:cc"].',
+            )
+        self._do(self._scheduler.wake_host(name, _now()))
+        return self._status(host, self._scheduler.statistics().queued_for)
+
     async def calibrate(
         self, name: str, model: str | None, idle: Callable[[str], Awaitable[None]]
     ) -> tuple[HostStatus, list[Calibration]]:

@@ -384,6 +384,10 @@ class Pool:
         """Gives a host nothing more until it is resumed. Raises ``NotFound``."""
         return self._hosts.pause(name, paused=paused)
 
+    def wake_host(self, name: str) -> HostStatus:
+        """Wakes a host's machine now. Raises ``NotFound``; ``Conflict``: no command is known that does."""
+        return self._hosts.rouse(name)
+
     async def calibrate_host(self, name: str, model: str | None = None) -> tuple[HostStatus, list[Calibration]]:
         """Measures a host's speeds and slots while it does nothing else, and remembers them. What waits, waits on.
 

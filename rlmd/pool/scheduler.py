@@ -137,6 +137,14 @@ class Scheduler:
             host.try_now(now)
         return self._advance([], now)
 
+    def wake_host(self, name: str, now: float) -> list[Action]:
+        """Somebody wants its machine to be woken, whatever waits for it."""
+        host = self._hosts[name]
+        if not host.view.asleep or host.waking_until is not None:
+            return []
+        host.wake(now)
+        return self._advance([WakeHost(name)], now)
+
     def host_removed(self, name: str, now: float) -> list[Action]:
         """It gets nothing more; what is in flight there is aborted and goes elsewhere."""
         actions: list[Action] = []

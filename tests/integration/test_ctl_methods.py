@@ -134,6 +134,8 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             await ctl("host", "calibrate", "again")
             await ctl("host", "pause", "again", "--json")
             await ctl("host", "resume", "again", "--json")
+            await ctl("host", "wake", "again", status=1)  # nothing is known that wakes it
+            await ctl("rpc", "host/subscribe")
             await ctl("host", "remove", "again", "--json")
             await ctl("budget")
             await ctl("cache", "stats")

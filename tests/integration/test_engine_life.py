@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlmd.config import ReplSettings, RoleSettings
-from rlmd.engine import ExecuteRequest, RunRecord, RunRequest, journal
+from rlmd.engine import ExecuteRequest, LimitRequest, RunRecord, RunRequest, journal
 from rlmd.engine.journal import Journal
 from rlmd.errors import Busy, CageUnavailable, Conflict, DiskFull, Draining, NotFound
 from rlmd.events import AnyFact
@@ -263,7 +263,7 @@ async def test_few_pieces_are_mapped_and_many_explored(house: House, fake: FakeO
 async def test_a_failed_host_fails_the_run_with_a_hint(house: House, fake: FakeOllama) -> None:
     """No host reachable: the run ends as failed, with a sentence, and the engine lives on."""
     await fake.die()
-    record = await house.ask("?", "lines", strategy="rlm")
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(waiting=0))
     assert (record.state, record.outcome) == ("failed", "failed")
     assert record.error.kind in ("no_host", "host_failed")
     assert record.error.message

@@ -176,14 +176,13 @@ async def test_a_host_that_comes_back_is_used_again() -> None:
         assert pool.hosts()[0].state == "ok"
 
 
-async def test_nobody_home_is_an_error_that_names_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlmd.pool.scheduler.PATIENCE_UNSEEN", 0.05)
+async def test_nobody_home_is_an_error_that_names_the_hosts() -> None:
     fake = FakeOllama(["sub"])
     await fake.http.start()
     await fake.http.stop()
     async with pool_of({"gpu": host(fake, models={"sub": ModelSettings()})}) as pool:
         with pytest.raises(NoHost, match=r"gpu: .*refused the connection"):
-            await pool.complete(ask("anyone?"))
+            await pool.complete(ask("anyone?", patience=0.1))
 
 
 async def test_model_chooses_among_the_candidates_only() -> None:
@@ -577,6 +576,22 @@ async def test_a_machine_that_sleeps_is_woken_by_work_and_sent_to_sleep_when_it_
             woken.unlink()
             assert (await pool.complete(ask("second"))).record.host == "gpu"
             assert woken.exists()
+
+
+async def test_a_machine_is_woken_by_hand(tmp_path: Path) -> None:
+    async with FakeOllama(["m"]) as server:
+        await server.die()
+        woken = tmp_path / "woken"
+        settings = host(server, wake=("/bin/touch", str(woken)))
+        async with pool_of({"gpu": settings, "plain": host(server)}) as pool:
+            await _until(lambda: pool.hosts()[0].state == "asleep")
+            assert pool.wake_host("gpu").state == "waking"
+            assert pool.wake_host("gpu").state == "waking", "twice does no harm"
+            await _until(woken.exists)
+            await server.revive()
+            await _until(lambda: pool.hosts()[0].state == "ok")
+            with pytest.raises(Conflict, match="Nothing is known that wakes host plain"):
+                pool.wake_host("plain")
 
 
 async def test_a_command_that_does_not_wake_its_machine_is_told(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def resume(
 
 
 @app.command()
+def wake(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
+    json: options.Json = False,
+) -> None:
+    """Wake a host's machine now, by the command in its configuration; when work waits, this happens by itself."""
+
+    async def work(client: Client, output: Output) -> None:
+        from rlmd.wire.methods import NameParams
+
+        result = await client.call("host/wake", NameParams(name=name))
+        output.model(result) if json else print_hosts(output, (result.host,))
+
+    with_daemon(work)
+
+
+@app.command()
 def calibrate(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
     model: Annotated[

@@ -42,6 +42,7 @@ class HostHandlers:
             "host/add": self.add,
             "host/pause": self.pause,
             "host/resume": self.resume,
+            "host/wake": self.wake,
             "host/calibrate": self.calibrate,
             "host/remove": self.remove,
         }
@@ -75,6 +76,10 @@ class HostHandlers:
     async def resume(self, client: Connection, params: m.NameParams) -> m.HostResult:
         _refuse_egress(client)
         return m.HostResult(host=host_info(self._parts.pool.pause_host(params.name, paused=False)))
+
+    async def wake(self, client: Connection, params: m.NameParams) -> m.HostResult:
+        _refuse_egress(client)
+        return m.HostResult(host=host_info(self._parts.pool.wake_host(params.name)))
 
     async def calibrate(self, client: Connection, params: m.HostCalibrateParams) -> m.HostCalibrateResult:
         _refuse_egress(client)

@@ -190,5 +190,6 @@ METHODS = (
         HostCalibrateResult,
         "Measures a host's speeds and slots, or remembers a model's useful window.",
     ),
+    Method("host/wake", NameParams, HostResult, "Wakes a host's machine now, by its `wake` command."),
     Method("host/remove", NameParams, Done, "Removes a host that host/add wrote."),
 )
