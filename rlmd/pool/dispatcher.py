@@ -236,6 +236,7 @@ class Dispatcher:
                     now = loop.time()
                     if running.first_token is None:
                         running.first_token = now - running.started
+                        host.answered_by(target.model)
                         self.do(self._scheduler.attempt_spoke(running.dispatch.attempt, now))
                     deadline.reschedule(now + self._deadlines.between_tokens)
                     running.heard(text)

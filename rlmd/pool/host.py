@@ -92,6 +92,7 @@ class Host:
         #: Windows that the server turned out to have, where they are smaller than thought.
         self._learned: dict[str, int] = {}
         self._overcharges: dict[str, float] = {}
+        self._last_model = ""
 
     def __repr__(self) -> str:
         return f"Host({self.name})"
@@ -211,7 +212,7 @@ class Host:
             models,
             ready=self.ready,
             paused=self.paused,
-            resident=tuple(name for name in self.resident if name in models),
+            resident=tuple(name for name in models if self._is_resident(name)),
             pace=self.pace,
             foreign=self.foreign,
             asleep=bool(self.settings.wake) and not self.ready,
@@ -224,6 +225,17 @@ class Host:
         """The window that the server told of when it was last asked."""
         served = _find({model.name: model for model in self.facts.models}, name) if self.facts else None
         return served.window if served else None
+
+    def answered_by(self, model: str) -> None:
+        """One of its models has begun to answer. Where it was not in memory when the server was last asked, the server
+        is asked again: others may have had to go for it, or may not."""
+        if self.settings.provider == "ollama" and model != self._last_model and not self._is_resident(model):
+            self.nudged.set()
+        self._last_model = model
+
+    def _is_resident(self, name: str) -> bool:
+        served = _find({model.name: model for model in self.facts.models}, name) if self.facts else None
+        return served is not None and served.resident
 
     @property
     def resident(self) -> tuple[str, ...]:

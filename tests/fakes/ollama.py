@@ -81,6 +81,7 @@ class FakeOllama(FakeServer):
         default_num_ctx: int = 4096,
         bytes_per_token: float = 4.0,
         honours_truncate: bool = True,
+        most_loaded: int | None = None,
         port: int = 0,
     ) -> None:
         named = (FakeModel(model) if isinstance(model, str) else model for model in models)
@@ -92,6 +93,8 @@ class FakeOllama(FakeServer):
         self.default_num_ctx = default_num_ctx
         self.bytes_per_token = bytes_per_token
         self.honours_truncate = honours_truncate
+        #: Models that fit its memory at once; the one that was loaded first goes for another.
+        self.most_loaded = most_loaded
         self.serving = 0
         self.max_serving = 0
         self.loads: list[tuple[str, int]] = []
@@ -189,6 +192,8 @@ class FakeOllama(FakeServer):
         if self.loaded.get(seen.model) != num_ctx:
             self.loads.append((seen.model, num_ctx))
             self.loaded[seen.model] = num_ctx
+            if self.most_loaded is not None and len(self.loaded) > self.most_loaded:
+                del self.loaded[next(iter(self.loaded))]
             await asyncio.sleep(self.load_seconds)
 
     # ── what is answered ────────────────────────────────────────────────────────────────────────────────────

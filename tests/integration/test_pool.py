@@ -637,6 +637,29 @@ async def test_what_others_ask_of_a_server_is_seen_and_leaves_it_fewer_slots(
         await others.close()
 
 
+@pytest.mark.parametrize("most", [1, 2])
+async def test_models_that_fit_one_memory_are_used_at_once_and_others_by_turns(most: int) -> None:
+    """What the server holds is known as soon as a second model has answered, not at the next look at the hosts."""
+    async with FakeOllama(["a", "b"], slots=2, most_loaded=most) as fake:
+        roles = RoleSettings(root=("gpu/a",), sub=("gpu/a", "gpu/b"))
+        settings = host(fake, models={"a": ModelSettings(), "b": ModelSettings()})
+        async with pool_of({"gpu": settings}, roles=roles) as pool:
+            for model in ("a", "b"):
+                await pool.complete(ask(f"first of {model}", model=model, batch=True))
+            await _until(lambda: len(pool.hosts()[0].resident) == most)
+            fake.answer = lambda prompt: Scripted("x", latency=60)
+            asked = [
+                asyncio.create_task(pool.complete(ask(f"{model} {n}", model=model, batch=True)))
+                for n, model in enumerate("ba")
+            ]
+            await _until(lambda: fake.serving == most)
+            await asyncio.sleep(0.1)
+            assert {seen.model for seen in fake.seen[2:]} == ({"a:latest", "b:latest"} if most == 2 else {"b:latest"})
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
+
+
 async def test_hosts_that_cost_money_are_not_measured() -> None:
     async with FakeOllama(["sub"]) as fake, pool_of({"cloud": host(fake, trust="cloud")}) as pool:
         with pytest.raises(Conflict, match="not yours"):
