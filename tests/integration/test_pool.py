@@ -222,7 +222,7 @@ async def test_private_text_goes_to_trusted_hosts_only(said: Trust | None) -> No
 
 async def test_silence_is_ended_by_the_deadline_and_a_length_cut_is_not_cached(tmp_path: Path) -> None:
     async with FakeOllama(["sub"]) as fake:
-        silent = Deadlines(first_token=0.05, between_tokens=0.05)
+        silent = Deadlines(first_token=1.0, between_tokens=1.0)
         async with pool_of({"gpu": host(fake)}, tmp_path / "cache", deadlines=silent) as pool:
             fake.script("sub", [Scripted("x", fault="hang"), "heard"])
             got = await pool.complete(ask("speak"))
