@@ -42,7 +42,7 @@ _STATE_OF_OUTCOME: dict[Outcome, RunState] = {
     "cancelled": "cancelled",
 }
 #: States of a run that has not ended.
-ACTIVE: frozenset[RunState] = frozenset({"queued", "running", "asking"})
+ACTIVE: frozenset[RunState] = frozenset({"queued", "running", "asking", "waiting"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,9 @@ async def test_a_run_waits_for_its_host_says_so_and_goes_on_when_it_comes(tmp_pa
     async with house_of(tmp_path, ("box", fake)) as house:
         await house.load("mill", TEXT)
         await fake.die()
+        async with asyncio.timeout(60):
+            while "refused" not in (house.pool.hosts()[0].last_error or ""):
+                await asyncio.sleep(0.02)
         run = await begun(house)
         waiting = await in_state(house, run, "waiting")
         assert waiting.waits is not None
@@ -92,7 +95,7 @@ async def test_a_run_for_which_no_host_comes_ends_with_the_reason(tmp_path: Path
         assert ended.error is not None
         assert ended.error.kind == "no_host"
         assert "box: " in ended.error.message
-        assert "4 s" in ended.error.message
+        assert "4 s were waited" in ended.error.message
         waited, over = await story(house, ended)
         assert isinstance(over, WentOn)
         assert not over.came
