@@ -36,7 +36,25 @@ at that moment."
               (rlm-source-paths source)
               (rlm-source-prepare source)
               (rlm--source-path source))
-    (setf (rlm-source-text source) (rlm--source-string source))))
+    (if (<= (rlm-source-chars source) rlm--snapshot-chars)
+        (setf (rlm-source-text source) (rlm--source-string source))
+      (rlm--source-guard source))))
+
+(defconst rlm--snapshot-chars 262144
+  "Characters of a text above which a copy is made only if it must be.")
+
+(defun rlm--source-guard (source)
+  "Keep SOURCE's text when its buffer is about to change or to be killed.
+Most are taken to the daemon before that, and a copy of 40 MB would
+be in memory for nothing."
+  (with-current-buffer (rlm-source-buffer source)
+    (letrec ((keep (lambda (&rest _)
+                     (remove-hook 'before-change-functions keep t)
+                     (remove-hook 'kill-buffer-hook keep t)
+                     (unless (rlm-source-name source) ; the daemon has it
+                       (setf (rlm-source-text source) (rlm--source-string source))))))
+      (add-hook 'before-change-functions keep nil t)
+      (add-hook 'kill-buffer-hook keep nil t))))
 
 (defun rlm--source-load (source socket success failure)
   "Have the daemon at SOCKET load SOURCE; call SUCCESS with its name.

@@ -201,7 +201,7 @@ the buffer, `answer' the answer buffer."
         (narrow-to-region 1 5)
         (save-window-excursion
           (switch-to-buffer "*scratch*")
-          (rlm--citation-visit run citation)
+          (should-not (string-search "moved" (rlm--citation-visit run citation)))
           (should (= 3 (line-number-at-pos nil t)))
           (should (looking-at-p "ALPHA1")))))))
 

@@ -385,26 +385,34 @@ Another program may take the processor meanwhile: one of three times counts."
         (should-not (hash-table-values rlm--runs))))))
 
 (ert-deftest rlm-daemon-the-text-is-that-of-the-asking ()
-  "While the daemon starts the buffer is edited: the question is about what was there."
-  (rlm-test-with-home
-    (let ((rlm-auto-start 'direct)
-          (rlm-daemon-command (list rlm-test-python "-m" "rlmd"))
-          pid)
-      (rlm-test-model-server :scripts '(("root" . ("> the old words\nA."))))
-      (rlm-test-with-notes "the old words stand here\n"
-        (let ((run (rlm-query "Q?" (current-buffer))))
+  "While the daemon starts the buffer is edited, or killed: the question is about what was there.
+A large text is copied only then."
+  (pcase-dolist (`(,more ,change) (list (list 0 #'erase-buffer)
+                                        (list 300000 #'erase-buffer)
+                                        (list 300000 #'kill-buffer)))
+    (rlm-test-with-home
+      (let ((rlm-auto-start 'direct)
+            (rlm-daemon-command (list rlm-test-python "-m" "rlmd"))
+            (buffer (generate-new-buffer "asked"))
+            run pid)
+        (rlm-test-model-server
+         :scripts '(("root" . ("```repl\nanswer['content'] = context[:13]\nanswer['ready'] = True\n```"))))
+        (with-current-buffer buffer
+          (insert "the old words stand here\n" (make-string more ?x))
+          (setq run (rlm-query "Q?" buffer :strategy "rlm"))
           (should (eq 'starting (rlm--client-state (rlm--client))))
-          (erase-buffer)
-          (insert "all is new")
-          (unwind-protect
-              (progn
-                (rlm-wait run rlm-test-patience)
-                (setq pid (plist-get (rlm-call-sync "daemon/status" nil) :pid))
-                (should (equal '(t) (mapcar #'rlm--citation-verified-p
-                                            (rlm-run-citations run)))))
-            (when pid
-              (signal-process pid 'KILL)
-              (rlm-test-await (null (process-attributes pid))))))))))
+          (should (eq (= more 0) (and (rlm-source-text (car (rlm-run-sources run))) t)))
+          (funcall change)
+          (when (buffer-live-p buffer)
+            (insert "all is new")))
+        (unwind-protect
+            (progn
+              (rlm-wait run rlm-test-patience)
+              (setq pid (plist-get (rlm-call-sync "daemon/status" nil) :pid))
+              (should (equal "the old words" (rlm-run-answer run))))
+          (when pid
+            (signal-process pid 'KILL)
+            (rlm-test-await (null (process-attributes pid)))))))))
 
 (provide 'rlm-daemon-test)
 ;;; rlm-daemon-test.el ends here

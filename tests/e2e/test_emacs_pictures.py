@@ -48,7 +48,8 @@ WORK = (
         "valve was freed the outlet fell to 48 degrees within the hour'\nanswer['ready'] = True\n```"
     ),
 )
-SCENES = {"answer": [CITED], "trace": list(WORK), "hosts": [], "menu": [], "babel": [CITED]}
+LATE = {"text": "late", "latency": 60}
+SCENES = {"answer": [CITED], "trace": list(WORK), "hosts": [LATE], "menu": [], "babel": [CITED]}
 HOSTS = {"m40": ("qwen2.5-coder:32b", 1), "rtx": ("llama3.3:70b", 2), "p100": ("deepseek-coder:33b", 1)}
 
 
