@@ -1,4 +1,5 @@
-"""Our providers against servers that no one here wrote: llama-server, llama-cpp-python's, LiteLLM's proxy.
+"""Our providers against servers that no one here wrote: llama-server, llama-cpp-python's, LiteLLM's proxy, and Hugging
+Face's ``transformers serve``.
 
 In CI they answer from recordings; the full tier starts the servers themselves (``tests/peers``), and with ``--record``
 makes the recordings anew. What depends on a live connection, such as hanging up, is tested in the full tier alone.
@@ -31,8 +32,9 @@ from rlmd.providers.anthropic import Anthropic
 from rlmd.providers.base import Completion, Message, Provider, Sampling
 from rlmd.providers.detect import detect
 from rlmd.providers.openai import OpenAI
+from tests.peers import built
 from tests.peers.recording import recorded, repeated
-from tests.peers.serving import KEY, litellm_proxy, llama_cpp_python, llama_server
+from tests.peers.serving import KEY, litellm_proxy, llama_cpp_python, llama_server, transformers_serve
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 WINDOW = 2048
@@ -52,6 +54,8 @@ async def started(peer: str) -> AsyncIterator[str]:
             case "litellm":
                 upstream = await stack.enter_async_context(llama_server())
                 yield await stack.enter_async_context(litellm_proxy(upstream))
+            case "transformers":
+                yield await stack.enter_async_context(transformers_serve())
 
 
 @contextlib.asynccontextmanager
@@ -166,6 +170,23 @@ async def test_litellm_proxy(how: str, record: bool) -> None:
         assert "sk-wrong" not in str(refused.value)
 
 
+@pytest.mark.parametrize("how", LIVE)
+async def test_transformers_serve(how: str, record: bool) -> None:
+    """It tells usage unasked, ends its streams without [DONE], and refuses no prompt that is too long for its model:
+    the window is for the pool to keep to."""
+    model = str(built.folder() / "random-transformer") if how == "live" else "/peers/random-transformer"
+    async with peer_at("transformers", how, record, "openai") as url, speaking(OpenAI, url) as provider:
+        facts = await detect(url)
+        assert (facts.provider, facts.software) == ("openai", None), "it does not say what it is"
+        done = await complete(provider, "the people of water", model, max_tokens=12)
+        assert (done.finish, done.usage.completion_tokens, done.usage.estimated) == ("length", 12, False)
+        assert done.text
+        beyond = await complete(provider, "y" * 3000, model, max_tokens=4)
+        assert beyond.usage.prompt_tokens > WINDOW
+        with pytest.raises((HostRefused, ModelMissing)):
+            await complete(provider, "hello", "nobody/none")
+
+
 # ── what only a live server shows ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -178,7 +199,7 @@ async def processing(url: str) -> int:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 async def test_cancelling_frees_the_slot_of_llama_server(capfd: pytest.CaptureFixture[str]) -> None:
-    took = []
+    took, ours = [], []
     async with llama_server(large=True) as url, speaking(OpenAI, url) as provider:
         await provider.probe()
         for _ in range(5):
@@ -191,12 +212,14 @@ async def test_cancelling_frees_the_slot_of_llama_server(capfd: pytest.CaptureFi
             began = time.perf_counter()
             task.cancel()
             await asyncio.wait([task])
+            ours.append(time.perf_counter() - began)
             while await processing(url):
                 pass
             took.append(time.perf_counter() - began)
     with capfd.disabled():
         print(
             f"\na cancelled request's slot is free after {1e3 * sorted(took)[2]:.0f} ms, at most {1e3 * max(took):.0f}"
+            f"; the connection is closed after {1e3 * sorted(ours)[2]:.1f} ms, at most {1e3 * max(ours):.1f}"
         )
 
 

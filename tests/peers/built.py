@@ -60,6 +60,15 @@ def random_model(*, width: int = 64, layers: int = 2) -> Path:
     return _made(f"random-{width}x{layers}", write) / "model.gguf"
 
 
+def random_transformer() -> Path:
+    """A folder with a model of random weights and a window of 2,048, as Hugging Face's libraries keep one."""
+
+    def write(at: Path) -> None:
+        _run([transformers_python(), HERE / "random_transformer.py", at])
+
+    return _made("random-transformer", write)
+
+
 # ── making ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

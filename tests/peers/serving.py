@@ -54,6 +54,17 @@ async def llama_cpp_python(*, large: bool = False) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
+async def transformers_serve() -> AsyncIterator[str]:
+    """A window of 2,048; its one model is called by the folder in which it is."""
+    python = await asyncio.to_thread(built.transformers_python)
+    model = str(await asyncio.to_thread(built.random_transformer))
+    command = [str(python.parent / "transformers"), "serve", model, "--host", "127.0.0.1", "--port", "{port}"]
+    with tempfile.TemporaryDirectory() as hub:  # it lists what is there, and fails where there is no such folder
+        async with _running(command, "/health", HF_HUB_CACHE=hub, HF_HUB_OFFLINE="1") as url:
+            yield url
+
+
+@contextlib.asynccontextmanager
 async def litellm_proxy(upstream: str) -> AsyncIterator[str]:
     """A proxy to an OpenAI-compatible server, as the model ``local``, with ``MOCKS`` beside it."""
     python = await asyncio.to_thread(built.litellm_python)
