@@ -34,7 +34,7 @@ def list_hosts(json: options.Json = False) -> None:
         if json:
             output.model(result)
         elif not result.hosts:
-            output.remark("No host yet: rlmctl host add NAME URL. Until then, questions are answered by quotes.", None)
+            output.remark("No host yet: rlmctl setup finds yours. Until then, questions are answered by quotes.", None)
         else:
             print_hosts(output, result.hosts)
 

@@ -128,7 +128,8 @@ class Doctor:
         hosts = self._parts.pool.hosts()
         if not hosts:
             message = "No host: questions are answered by quotes, without a language model."
-            return [Check(name="hosts", ok=True, message=message, hint="rlmctl host add NAME URL adds one.")]
+            hint = "rlmctl setup finds yours; rlmctl host add NAME URL adds one."
+            return [Check(name="hosts", ok=True, message=message, hint=hint)]
         return [_host_check(host) for host in hosts]
 
 
