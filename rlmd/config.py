@@ -204,6 +204,11 @@ class RetentionSettings(Section):
     revisions: int = Field(
         10, ge=1, description="Revisions of a context that are kept; older ones while a run names them"
     )
+    run_days: float = Field(
+        365.0, gt=0, description="A run goes so long after its end, with its journal; those of a named session stay"
+    )
+    run_bytes: int = Field(8 << 30, ge=1 << 20, description="Size of all runs above which the oldest go")
+    index_days: float = Field(30.0, gt=0, description="A search index goes when unused so long; it is made anew")
 
 
 class ConverterSettings(Section):

@@ -71,4 +71,4 @@ def converters_of(settings: Settings) -> Converters:
 
 
 def retention_of(settings: Settings) -> Retention:
-    return Retention(settings.retention.implicit_days, settings.retention.revisions)
+    return Retention(settings.retention.implicit_days, settings.retention.revisions, settings.retention.index_days)

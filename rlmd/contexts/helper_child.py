@@ -78,8 +78,9 @@ class Operations:
     def rank(self, *, context: int, revision: int, query: str, limit: int) -> dict[str, Any]:
         volume = self._shelf.volume(context, revision)
         with self._index(context) as index:
-            if self._indexes is None:  # an earlier process may have had it, and be gone
-                self._brought_up(index, volume)
+            if self._indexes is None or (volume.documents and index.empty):
+                self._brought_up(index, volume)  # an earlier process had it, or its file was deleted
+            index.mark_used()
             ranked = ranking.rank(index, self._shelf, volume, query, limit)
         hits = [
             {

@@ -44,6 +44,7 @@ class Index:
 
     def __init__(self, path: Path | None) -> None:
         self._owners: list[int] | None = None
+        self._path = path
         try:
             self.db = self._open(path)
         except sqlite3.DatabaseError:
@@ -54,6 +55,8 @@ class Index:
 
     @staticmethod
     def _open(path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever deletes the cache may
         db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -73,6 +76,16 @@ class Index:
 
     def close(self) -> None:
         self.db.close()
+
+    @property
+    def empty(self) -> bool:
+        return not self.db.execute("SELECT EXISTS (SELECT 1 FROM documents)").fetchone()[0]
+
+    def mark_used(self) -> None:
+        """For whoever removes what nobody uses: the time of a search is that of the file."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
 
     def owners(self) -> list[int]:
         """The document of each passage, by the passage's number."""

@@ -188,9 +188,9 @@ class Diff:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Something that was, or would be, removed: ``bytes`` of text are free then. ``name`` is the context's, if any."""
+    """Something that was, or would be, removed: ``bytes`` are free then. ``name`` is the context's, or the run's id."""
 
-    what: Literal["context", "revisions", "uploads"]
+    what: Literal["context", "revisions", "uploads", "index", "run"]
     name: str
     bytes: int
     why: str

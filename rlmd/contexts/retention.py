@@ -19,10 +19,12 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """``implicit_days``: an implicit context that is unused so long goes. ``revisions``: so many of the newest stay."""
+    """``implicit_days``: an implicit context that is unused so long goes. ``revisions``: so many of the newest stay.
+    ``index_days``: a search index that is unused so long goes."""
 
     implicit_days: float = 30.0
     revisions: int = 10
+    index_days: float = 30.0
 
 
 async def collect(
@@ -56,6 +58,7 @@ async def collect(
             found.append(Collected("context", row.info.name, row.info.bytes, why))
         elif row.info.revision > retention.revisions:
             found += await _prune(vault, row, retention, pins, dry_run)
+    found += await _idle_indexes(vaults.disk, now - retention.index_days * _DAY, now, dry_run)
     if expired := uploads.expired():
         if not dry_run:
             uploads.sweep()
@@ -71,3 +74,15 @@ async def _prune(
     count, size = await vault.prune(row, keep, dry_run=dry_run)
     why = f"{count} older than the newest {retention.revisions}, and named by no run"
     return [Collected("revisions", row.info.name, size, why)] if count else []
+
+
+async def _idle_indexes(vault: Vault, before: float, now: float, dry_run: bool) -> list[Collected]:
+    names = {row.id: name for name, row in vault.rows.items()}
+    idle = [one for one in await vault.indexes() if one.context in names and one.used < before]
+    if not dry_run:
+        for one in idle:
+            await vault.searcher.forget(one.context)
+    return [
+        Collected("index", names[one.context], one.bytes, f"unused for {(now - one.used) / _DAY:.0f} days")
+        for one in idle
+    ]

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlmd.contexts.blobs import make_private_folder
 from rlmd.contexts.helper import Helper
@@ -25,6 +25,14 @@ _INDEX_SECONDS = 120.0
 
 #: Where the daemon holds what is in its memory alone, as long as a helper may look there; None: on disk.
 Held = Callable[[], AbstractContextManager[dict[str, Any] | None]]
+
+
+class IndexFile(NamedTuple):
+    """An index on disk: of which context, its bytes, and when it was last searched or written."""
+
+    context: int
+    bytes: int
+    used: float
 
 
 class IndexFolder:
@@ -49,6 +57,15 @@ class IndexFolder:
             number = file.name.split(".", 1)[0]
             if not number.isdecimal() or int(number) not in contexts:
                 file.unlink(missing_ok=True)
+
+    def all(self) -> list[IndexFile]:
+        """What is there, on a thread."""
+        found = []
+        for file in self.folder.glob("*.sqlite"):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                found.append(IndexFile(int(file.stem), status.st_size, status.st_mtime))
+        return found
 
     def remove(self, context: int) -> None:
         for suffix in ("", "-wal", "-shm"):

@@ -25,7 +25,7 @@ from rlmd.contexts.memory import MemoryBlobs, Snapshot
 from rlmd.contexts.pinned import PinnedContext
 from rlmd.contexts.records import Change, Diff, DocumentChange, PathSource
 from rlmd.contexts.schema import CatalogueUnreadable
-from rlmd.contexts.searching import IndexFolder, Searcher
+from rlmd.contexts.searching import IndexFile, IndexFolder, Searcher
 from rlmd.contexts.threads import Threads
 from rlmd.errors import DiskFull, NotFound
 from rlmd.events import Pin
@@ -47,6 +47,8 @@ class Vault:
     catalogue: Catalogue
     #: What helpers read of a catalogue in memory.
     _snapshot: Snapshot | None = None
+    #: Where indexes are; None: in the helper's memory.
+    _indexes: IndexFolder | None = None
 
     @classmethod
     async def open(cls, folder: Path, index_folder: Path, threads: Threads) -> Vault:
@@ -54,7 +56,7 @@ class Vault:
         vault = cls(threads)
         store_id, rows = await threads.in_catalogue(vault._open, folder)
         vault.rows.update((row.info.name, row) for row in rows)
-        indexes = IndexFolder(index_folder, store_id)
+        vault._indexes = indexes = IndexFolder(index_folder, store_id)
         indexes.sweep({row.id for row in rows})
         vault.searcher = Searcher.of_disk(folder, indexes)
         return vault
@@ -160,6 +162,10 @@ class Vault:
         if self._damaged.isdisjoint(s.blob for s in known.document.segments):
             return known
         return dataclasses.replace(known, identity=None, document=dataclasses.replace(known.document, digest=""))
+
+    async def indexes(self) -> list[IndexFile]:
+        """The search indexes on disk."""
+        return await self._threads.in_files(self._indexes.all) if self._indexes is not None else []
 
     async def roots(self, row: ContextRow) -> PathSource | None:
         return await self._threads.in_catalogue(self.catalogue.roots, row.id)

@@ -23,7 +23,7 @@ from rlmd.engine import journal as journals
 from rlmd.engine.exports import ExportForm, export
 from rlmd.engine.journal import Journal, Mark
 from rlmd.engine.record import RunRecord
-from rlmd.engine.runfolder import DiskFolder, MemoryFolder, RunFolder
+from rlmd.engine.runfolder import DiskFolder, MemoryFolder, RunFolder, bytes_below
 from rlmd.errors import Conflict, RlmdError, Unavailable
 from rlmd.events import AnyFact, Text
 
@@ -194,6 +194,16 @@ class Archive:
         self._in_memory.pop(run_id, None)
         for child in [child for child, parent in self._parents.items() if parent == run_id]:
             self._forget(child)
+
+    async def sizes(self) -> dict[str, int]:
+        """Bytes on disk of each run, its children within."""
+        return await self._in_thread(lambda: {folder.name: bytes_below(folder) for folder in self._folder.glob("*/")})
+
+    def head(self, run_id: str) -> str:
+        """The run that a child is below of, at the top."""
+        while (parent := self._parents.get(run_id)) is not None:
+            run_id = parent
+        return run_id
 
     async def mend(self, run_id: str) -> int:
         """Cuts a torn last line, and says how many bytes it had."""

@@ -10,6 +10,7 @@ from rlmd.engine.archive import Archive
 from rlmd.engine.going import Going
 from rlmd.engine.parts import Parts
 from rlmd.engine.record import RunRecord
+from rlmd.engine.retention import collect
 from rlmd.engine.sessions import SessionDetail, SessionRecord, Sessions
 from rlmd.engine.steering import Steering
 from rlmd.errors import Busy, Conflict
@@ -83,14 +84,12 @@ class Keeping(Steering):
         return Dropped(len(telling), sessions)
 
     async def collect(self, *, dry_run: bool = False) -> Sequence[Collected]:
-        """Removes what has expired of the contexts, or says what would be. What a run or session names is kept."""
+        """Removes runs and what of the contexts has expired, or says what would be. What a run that stays or a session
+        names is kept."""
         async with self._starting:  # no run begins on what is being removed
-            sessions = self._sessions.visible(egress=False)
-            held = {name for one in sessions for name in one.held}
-            held.update(name for live in self._going.live.values() for name in live.recorder.record.held)
-            pins = {(pin.context, pin.revision) for one in self._archive.records.values() for pin in one.contexts}
-            pins.update((pin.context, pin.revision) for one in sessions for pin in one.record().contexts)
-            return await self._parts.contexts.collect(held, pins, dry_run=dry_run)
+            return await collect(
+                self._archive, self._sessions, self._going, self._parts, self.delete_run, dry_run=dry_run
+            )
 
     def _held(self, record: RunRecord) -> tuple[str, ...]:
         live = self._going.live.get(record.run_id)

@@ -158,6 +158,18 @@ class DiskLog:
             self._fd = -1
 
 
+def bytes_below(folder: Path) -> int:
+    """Blocks that the files of a folder take; what goes meanwhile is not counted."""
+    total = 0
+    for where, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(where, file)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
 class MemoryFolder:
     """Gone with the process; nothing of it is ever written. It is its own log.
 

@@ -222,6 +222,9 @@ def _print_status(output: Output, status: StatusResult) -> None:
     output.print(f"cache     {count(status.cache_entries, 'reply', 'replies')} ({size(status.cache_bytes)})")
     if status.revisions_kept:
         kept = f"implicit contexts {status.implicit_days:g} days unused, {status.revisions_kept} revisions of each"
+        if status.run_days:
+            runs = f"runs {status.run_days:g} days and up to {size(status.run_bytes)}"
+            kept = f"{kept}, {runs}, search indexes {status.index_days:g} days unused"
         output.print(f"kept      {kept} (rlmctl gc)")
     if status.sizes:
         parts = ", ".join(f"{name} {size(taken)}" for name, taken in status.sizes.items() if taken)

@@ -41,6 +41,7 @@ class DaemonHandlers:
         contexts = parts.contexts.list(egress=client.egress)
         runs, active = parts.engine.counts(egress=client.egress)
         pool = parts.pool.statistics()
+        kept = parts.current.settings.retention
         return StatusResult(
             version=__version__,
             pid=os.getpid(),
@@ -59,8 +60,11 @@ class DaemonHandlers:
             cache_bytes=pool.cache_bytes,
             memory_bytes=resident_bytes(),
             draining=parts.engine.statistics().draining,
-            implicit_days=parts.current.settings.retention.implicit_days,
-            revisions_kept=parts.current.settings.retention.revisions,
+            implicit_days=kept.implicit_days,
+            revisions_kept=kept.revisions,
+            run_days=kept.run_days,
+            run_bytes=kept.run_bytes,
+            index_days=kept.index_days,
             sizes={} if client.egress else dict(await self._usage.sizes()),
             ephemeral_bytes=sum(context.bytes for context in contexts if context.ephemeral),
         )

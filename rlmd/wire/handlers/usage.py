@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from pathlib import Path
 
 from rlmd.config import Paths
+from rlmd.engine.runfolder import bytes_below
 
 #: Seconds for which a count is good.
 _FRESH = 60.0
@@ -45,16 +44,4 @@ class Usage:
         return self._sizes
 
     def _count(self) -> Mapping[str, int]:
-        return {name: _bytes_below(folder) for name, folder in self._parts.items()}
-
-
-def _bytes_below(folder: Path) -> int:
-    """Blocks that the files take; what goes meanwhile is not counted."""
-    total = 0
-    for where, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += os.lstat(os.path.join(where, file)).st_blocks * 512
-            except OSError:
-                continue
-    return total
+        return {name: bytes_below(folder) for name, folder in self._parts.items()}

@@ -30,6 +30,9 @@ class StatusResult(Result):
     draining: bool
     implicit_days: float = Field(0.0, description="An implicit context that is unused for so long goes")
     revisions_kept: int = Field(0, description="Of a context; older ones stay while runs name them")
+    run_days: float = Field(0.0, description="A run goes so long after its end, unless it is a named session's")
+    run_bytes: int = Field(0, description="Size of all runs above which the oldest go")
+    index_days: float = Field(0.0, description="A search index that is unused for so long goes")
     sizes: dict[str, int] = Field({}, description="Bytes on disk by part, counted at most once a minute")
     ephemeral_bytes: int = Field(0, description="Of contexts that are in memory alone")
 
@@ -54,9 +57,9 @@ class GcParams(Params):
 
 
 class Collected(Result):
-    """``name`` is the context's whose text, or older revisions, went."""
+    """``name`` is the context's whose text, older revisions or search index went, or the id of the run."""
 
-    what: Literal["context", "revisions", "uploads"]
+    what: Literal["context", "revisions", "uploads", "index", "run"]
     name: str
     bytes: int
     why: str
