@@ -227,6 +227,9 @@ class PrivacySettings(Section):
         (),
         description="Patterns of paths, as in .gitignore (`~/mail/`, `*.gpg`): a context with one of them is private",
     )
+    ephemeral: tuple[str, ...] = Field(
+        (), description="The same: a context with one of them is private, and in memory alone, never on disk"
+    )
 
 
 class BudgetSettings(Section):

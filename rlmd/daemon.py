@@ -22,7 +22,7 @@ import structlog
 from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
-from rlmd.contexts import ContextStore
+from rlmd.contexts import ContextStore, PrivacyRules
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
 from rlmd.logs import set_log_level
@@ -79,11 +79,13 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             paths.state,
             paths.cache,
             paths.spool,
-            settings.privacy.private,
+            PrivacyRules(settings.privacy.private, settings.privacy.ephemeral),
             converters_of(settings),
             retention_of(settings),
         )
         stack.push_async_callback(_step, "contexts", contexts.close, 5.0)
+        for notice in contexts.notices:
+            log.warning("contexts", notice=notice.text, hint=notice.hint)
         pool = Pool(
             settings,
             cache_folder=paths.cache / "completions",

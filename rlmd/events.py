@@ -425,6 +425,8 @@ class ChildStarted(Fact):
 
     ``given`` are the stretches of this run's contexts that it was given, ``given_chars`` all its text; None: it has
     the contexts of this run. ``prompt_digest`` is of question and text, ``occurrence`` counts equal ones in the cell.
+    Of a run within an open one, ``held`` are contexts whose text the open run may tell from then on, and ``private``
+    says that it is private for good.
     """
 
     type: Literal["child_started"] = "child_started"
@@ -437,6 +439,8 @@ class ChildStarted(Fact):
     occurrence: int
     given: tuple[Span, ...] = ()
     given_chars: int | None = None
+    held: tuple[str, ...] = ()
+    private: bool = False
 
 
 class ChildEnded(Fact):
@@ -559,7 +563,7 @@ class RunContinued(Fact):
 
 class RunEnded(Fact):
     """The last fact, unless the run is continued. ``stream`` names the delta stream that the answer equals, if one was
-    sent."""
+    sent. ``held`` and ``private``: what it may tell, and whether that is private, with what was within it."""
 
     type: Literal["run_ended"] = "run_ended"
     outcome: Outcome
@@ -571,6 +575,8 @@ class RunEnded(Fact):
     receipt: Receipt
     #: The last one that was followed.
     strategy: Strategy | None = None
+    held: tuple[str, ...] = ()
+    private: bool = False
 
 
 AnyFact = Annotated[

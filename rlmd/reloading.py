@@ -58,7 +58,8 @@ class Reload:
     async def _take(self, settings: Settings) -> None:
         """What is private first: no host that is new may see a text that is private from now on."""
         parts = self._parts
-        await parts.contexts.use(settings.privacy.private, converters_of(settings), retention_of(settings))
+        privacy = settings.privacy
+        await parts.contexts.use(privacy.private, privacy.ephemeral, converters_of(settings), retention_of(settings))
         parts.engine.privacy_changed()
         parts.engine.use(settings)
         await parts.pool.use(settings)

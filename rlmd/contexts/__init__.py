@@ -3,6 +3,7 @@
 from rlmd.contexts.converting import Converters
 from rlmd.contexts.memory import in_memory
 from rlmd.contexts.pinned import PinnedContext
+from rlmd.contexts.privacy import PrivacyRules
 from rlmd.contexts.records import (
     Collected,
     ContextInfo,
@@ -43,6 +44,7 @@ __all__ = [
     "Peek",
     "PinnedContext",
     "PinnedDocument",
+    "PrivacyRules",
     "Retention",
     "Segment",
     "Skipped",

@@ -70,8 +70,11 @@ class Access:
 
     def ruled(self, source: Source, loaded: Loaded) -> bool:
         """Whether what was read is private by rule; documents that are as they were have been asked about."""
-        named = list(source.paths) if isinstance(source, PathSource) else [source.origin]
-        return self._rules.cover([*named, *(one.document.origin for one in loaded.fresh)])
+        return self._rules.cover([*_named(source), *(one.document.origin for one in loaded.fresh)])
+
+    def ruled_ephemeral(self, source: Source) -> bool:
+        """Whether what is about to be read is ephemeral by rule, as far as its name tells."""
+        return self._rules.cover_as_ephemeral(_named(source))
 
     @staticmethod
     def refused() -> NotAllowed:
@@ -83,3 +86,7 @@ class Access:
     def _public(self, name: str) -> bool:
         row = self._rows.get(name)
         return row is not None and not row.info.private
+
+
+def _named(source: Source) -> list[str | None]:
+    return list(source.paths) if isinstance(source, PathSource) else [source.origin]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,10 @@ _MOST_SEGMENTS = 8
 _ATTEMPTS = 3
 
 
+class MeantEphemeral(Exception):
+    """A file is ephemeral by rule: nothing of it may be read into a pack on disk."""
+
+
 @dataclass(slots=True)
 class Loaded:
     """What a source holds now, next to what is known of it.
@@ -72,11 +76,18 @@ class Loader:
         known: The documents of the context's newest revision, by name.
         spool_folder: Where spool files lie.
         converters: Make text of other formats.
+    refused: Files that must not be read into this pack, by path: ``MeantEphemeral``.
     """
 
     def __init__(
-        self, pack: Pack, known: Mapping[str, KnownDocument], spool_folder: Path, converters: Converters
+        self,
+        pack: Pack,
+        known: Mapping[str, KnownDocument],
+        spool_folder: Path,
+        converters: Converters,
+        refused: Callable[[str], bool] = lambda path: False,
     ) -> None:
+        self._refused = refused
         self._converters = converters
         self._convert = False
         self._pack = pack
@@ -131,6 +142,8 @@ class Loader:
         return loaded
 
     def _named_file(self, loaded: Loaded, path: str, name: str, identity: FileIdentity | None) -> None:
+        if self._refused(path):
+            raise MeantEphemeral
         fd = open_named(path, identity)
         try:
             self._read_file(loaded, fd, name, printable(path))
@@ -142,6 +155,8 @@ class Loader:
         for found in scanner.files():
             name = prefix + found.name
             self._pack.check()
+            if self._refused(found.path):
+                raise MeantEphemeral
             try:
                 fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
             except OSError:

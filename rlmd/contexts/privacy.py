@@ -13,29 +13,40 @@ from pathspec import GitIgnoreSpec
 
 class PrivacyRules:
     """Args:
-    patterns: gitignore patterns of absolute paths; ``~/`` is the home folder.
+    private: gitignore patterns of absolute paths; ``~/`` is the home folder.
+    ephemeral: The same, of what is private and must not be on a disk.
     """
 
-    def __init__(self, patterns: Sequence[str] = ()) -> None:
-        self.use(patterns)
+    def __init__(self, private: Sequence[str] = (), ephemeral: Sequence[str] = ()) -> None:
+        self.use(private, ephemeral)
 
-    def use(self, patterns: Sequence[str]) -> None:
+    def use(self, private: Sequence[str], ephemeral: Sequence[str]) -> None:
         """Other patterns from now on."""
-        home = os.path.expanduser("~")
-        lines = [home + pattern[1:] if pattern.startswith("~/") else pattern for pattern in patterns]
-        self._spec: GitIgnoreSpec | None = GitIgnoreSpec.from_lines(lines, backend="simple") if lines else None
+        self._private = _spec((*private, *ephemeral))
+        self._ephemeral = _spec(ephemeral)
 
     def cover(self, paths: Iterable[str | None]) -> bool:
         """Whether one of these is private; what is no absolute path is not."""
-        if self._spec is None:
-            return False
-        return any(self._covers(path) for path in paths if path and os.path.isabs(path))
+        return _covers(self._private, paths)
 
-    def _covers(self, path: str) -> bool:
-        assert self._spec is not None
-        named = {os.path.abspath(path), os.path.realpath(path)}
-        # A pattern such as "mail/" is of folders: asked once as a file and once as a folder.
-        return any(self._spec.match_file(one[1:] + end) for one in named for end in ("", "/"))
+    def cover_as_ephemeral(self, paths: Iterable[str | None]) -> bool:
+        """Whether one of these is ephemeral."""
+        return _covers(self._ephemeral, paths)
+
+
+def _spec(patterns: Sequence[str]) -> GitIgnoreSpec | None:
+    home = os.path.expanduser("~")
+    lines = [home + pattern[1:] if pattern.startswith("~/") else pattern for pattern in patterns]
+    return GitIgnoreSpec.from_lines(lines, backend="simple") if lines else None
+
+
+def _covers(spec: GitIgnoreSpec | None, paths: Iterable[str | None]) -> bool:
+    if spec is None:
+        return False
+    absolute = [path for path in paths if path and os.path.isabs(path)]
+    named = {way for path in absolute for way in (os.path.abspath(path), os.path.realpath(path))}
+    # A pattern such as "mail/" is of folders: asked once as a file and once as a folder.
+    return any(spec.match_file(one[1:] + end) for one in named for end in ("", "/"))
 
 
 def overlap(path: str, others: Iterable[str]) -> bool:

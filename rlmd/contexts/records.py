@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["text", "collection"]
 Change = Literal["created", "updated", "unchanged"]
@@ -25,6 +25,13 @@ SkipReason = Literal[
     "unconverted",
 ]
 SearchMode = Literal["bm25", "regex"]
+
+
+class Notice(NamedTuple):
+    """What was found amiss when the store was opened, and what to do about it."""
+
+    text: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)

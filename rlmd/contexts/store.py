@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from threading import Event
 
@@ -30,7 +31,7 @@ from rlmd.contexts.changes import (
 )
 from rlmd.contexts.converting import Converters
 from rlmd.contexts.intake import Pack
-from rlmd.contexts.loading import Loaded, Loader
+from rlmd.contexts.loading import Loaded, Loader, MeantEphemeral
 from rlmd.contexts.opening import unlinked_spool
 from rlmd.contexts.privacy import PrivacyRules
 from rlmd.contexts.reading import Reading
@@ -38,6 +39,7 @@ from rlmd.contexts.records import (
     Collected,
     ContextInfo,
     LoadReport,
+    Notice,
     PathSource,
     Source,
     SpoolSource,
@@ -54,11 +56,24 @@ from rlmd.errors import Conflict, RlmdError, SourceMissing
 _UPLOAD_SECONDS = 86_400.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a client asked to be loaded; ``name`` is that under which it is kept, if there is one already."""
+
+    source: Source
+    name: str | None
+    implicit: bool
+    private: bool
+    dry_run: bool
+    unless_empty: bool
+    egress: bool
+
+
 class ContextStore(Reading):
     """Made by ``open``.
 
     Attributes:
-        notices: What was found amiss at open, a sentence each, for the log and for ``daemon/doctor``.
+        notices: What was found amiss at open, for the log and for ``daemon/doctor``.
     """
 
     _spool_folder: Path
@@ -72,11 +87,11 @@ class ContextStore(Reading):
         state_folder: Path,
         cache_folder: Path,
         spool_folder: Path,
-        private: Sequence[str] = (),
+        rules: PrivacyRules | None = None,
         converters: Converters | None = None,
         retention: Retention | None = None,
     ) -> ContextStore:
-        """Opens the store, making what is missing. ``private`` are patterns of paths that are private by rule.
+        """Opens the store, making what is missing.
 
         Raises:
             Unavailable: Another daemon uses the folder, or it belongs to someone else.
@@ -91,7 +106,7 @@ class ContextStore(Reading):
             vaults = await Vaults.open(folder / "store", cache_folder / "index", threads)
             opened.push_async_callback(vaults.close)
             opened.push_async_callback(threads.settle)
-            rules = PrivacyRules(private)
+            rules = rules or PrivacyRules()
             uploads = Uploads(folder / "uploads", _UPLOAD_SECONDS)
             opened.callback(uploads.close)
             uploads.sweep()
@@ -116,10 +131,12 @@ class ContextStore(Reading):
         self._retention = retention
         self._loading: dict[str, tuple[asyncio.Lock, int]] = {}
 
-    async def use(self, private: Sequence[str], converters: Converters, retention: Retention) -> None:
+    async def use(
+        self, private: Sequence[str], ephemeral: Sequence[str], converters: Converters, retention: Retention
+    ) -> None:
         """Other rules from now on. What a new rule covers is private when this returns; what no rule covers any more
         stays private until somebody says otherwise."""
-        self._rules.use(private)
+        self._rules.use(private, ephemeral)
         self._converters, self._retention = converters, retention
         await self._mark_ruled()
 
@@ -131,6 +148,11 @@ class ContextStore(Reading):
                 continue
             if (now := self._vaults.rows.get(name)) is not None:  # it may have been loaded anew, or dropped
                 await self._vaults.of(now).set_private(now, True)
+        disk = self._vaults.disk
+        sources = [row.info.sources for row in disk.rows.values()]
+        count = await self._threads.in_files(lambda: sum(map(self._rules.cover_as_ephemeral, sources)))
+        late = Notice(f"{count} contexts that a rule makes ephemeral are on disk", "Drop them.")
+        self.notices = (*disk.notices, *[late] * bool(count))
 
     async def close(self) -> None:
         """Waits for what is being committed, ends the helpers, lets go of the folder."""
@@ -175,41 +197,57 @@ class ContextStore(Reading):
         if egress:
             self._access.check_paths(source)
         known_as = known_as and self._access.kept_name(known_as, egress)
+        ruled = await self._threads.in_files(lambda: self._access.ruled_ephemeral(source))
+        wanted = _Wanted(source, known_as, implicit, private, dry_run, unless_empty, egress)
         async with self._name_locked(known_as):
-            vault = self._vaults.to_load(known_as, ephemeral=ephemeral)
-            ephemeral = vault is self._vaults.memory
-            known = await self._comparable(vault, known_as, source)
-            cancelled = Event()
-            pack = Pack(vault.blobs, dry_run=dry_run, cancelled=cancelled)
-            loader = Loader(pack, known, self._spool_folder, self._converters)
-
-            def read() -> Loaded:
-                if not ephemeral or not isinstance(source, SpoolSource):
-                    return loader.load(source)
-                with unlinked_spool(self._spool_folder, source) as nameless:
-                    return loader.load(nameless)
-
             try:
-                loaded = await self._threads.until_let_go(read, cancelled)
-                ruled = await self._threads.in_files(lambda: self._access.ruled(source, loaded))
-                if egress and ruled:
-                    raise self._access.refused()
+                return await self._load(wanted, ephemeral=ephemeral or ruled)
+            except MeantEphemeral:
+                return await self._load(wanted, ephemeral=True)
 
-                def described() -> ContextChange:
-                    final = known_as or self._access.kept_name(content_name(source, loaded, ephemeral), egress)
-                    hidden = private or ruled or ephemeral
-                    return change_of(final, loaded, known, source, private=hidden, implicit=implicit)
+    async def _load(self, wanted: _Wanted, *, ephemeral: bool) -> LoadReport:
+        """Raises ``MeantEphemeral`` before anything is written that must not be on disk."""
+        source, known_as, egress = wanted.source, wanted.name, wanted.egress
+        vault = self._vaults.to_load(known_as, ephemeral=ephemeral)
+        ephemeral = vault is self._vaults.memory
+        known = await self._comparable(vault, known_as, source)
+        cancelled = Event()
+        pack = Pack(vault.blobs, dry_run=wanted.dry_run, cancelled=cancelled)
+        loader = Loader(
+            pack,
+            known,
+            self._spool_folder,
+            self._converters,
+            lambda path: not ephemeral and self._rules.cover_as_ephemeral([path]),
+        )
 
-                change = await self._threads.in_files(described)
-                before = self._vaults.rows.get(change.name)
-                check_kind(change, before)
-                if unless_empty and not change.documents:
-                    raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
-                if dry_run:
-                    return forecast(before, change, loaded)
-                row, verdict = await vault.publish(pack, change)
-            finally:
-                pack.close()
+        def read() -> Loaded:
+            if not ephemeral or not isinstance(source, SpoolSource):
+                return loader.load(source)
+            with unlinked_spool(self._spool_folder, source) as nameless:
+                return loader.load(nameless)
+
+        try:
+            loaded = await self._threads.until_let_go(read, cancelled)
+            ruled = await self._threads.in_files(lambda: self._access.ruled(source, loaded))
+            if egress and ruled:
+                raise self._access.refused()
+
+            def described() -> ContextChange:
+                final = known_as or self._access.kept_name(content_name(source, loaded, ephemeral), egress)
+                hidden = wanted.private or ruled or ephemeral
+                return change_of(final, loaded, known, source, private=hidden, implicit=wanted.implicit)
+
+            change = await self._threads.in_files(described)
+            before = self._vaults.rows.get(change.name)
+            check_kind(change, before)
+            if wanted.unless_empty and not change.documents:
+                raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
+            if wanted.dry_run:
+                return forecast(before, change, loaded)
+            row, verdict = await vault.publish(pack, change)
+        finally:
+            pack.close()
         if isinstance(source, SpoolSource) and not ephemeral:
             with contextlib.suppress(OSError):
                 (self._spool_folder / source.file).unlink()
@@ -217,6 +255,8 @@ class ContextStore(Reading):
 
     async def begin_upload(self, announced: Announced) -> tuple[str, int]:
         """Begins an upload, or finds the one that was begun: its id, and the bytes that are there."""
+        if await self._threads.in_files(lambda: self._rules.cover_as_ephemeral([announced.origin])):
+            announced = dataclasses.replace(announced, ephemeral=True)
         return await self._threads.in_files(lambda: self._uploads.begin(announced))
 
     async def append_upload(self, upload_id: str, offset: int, data: bytes) -> int:

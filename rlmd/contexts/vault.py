@@ -23,7 +23,7 @@ from rlmd.contexts.changes import placed
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.memory import MemoryBlobs, Snapshot
 from rlmd.contexts.pinned import PinnedContext
-from rlmd.contexts.records import Change, Diff, DocumentChange, PathSource
+from rlmd.contexts.records import Change, Diff, DocumentChange, Notice, PathSource
 from rlmd.contexts.schema import CatalogueUnreadable
 from rlmd.contexts.searching import IndexFile, IndexFolder, Searcher
 from rlmd.contexts.threads import Threads
@@ -39,7 +39,7 @@ class Vault:
 
     Attributes:
         rows: Each context at its newest revision, by name.
-        notices: What was found amiss at open, a sentence each.
+        notices: What was found amiss at open.
     """
 
     blobs: Blobs
@@ -78,7 +78,7 @@ class Vault:
         return vault
 
     def __init__(self, threads: Threads) -> None:
-        self.notices: tuple[str, ...] = ()
+        self.notices: tuple[Notice, ...] = ()
         self.rows: dict[str, ContextRow] = {}
         self._threads = threads
         self._pins: OrderedDict[tuple[int, int], PinnedContext] = OrderedDict()
@@ -94,7 +94,10 @@ class Vault:
         except CatalogueUnreadable as error:
             aside = folder.with_name(f"store.unreadable-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
             folder.rename(aside)
-            notices.append(f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}")
+            text = f"the catalogue of contexts could not be read ({error}); it was set aside as {aside}"
+            notices.append(
+                Notice(text, "Load those contexts again, or open that folder with the release that wrote it.")
+            )
             make_private_folder(folder)
             self.catalogue = Catalogue(folder / "catalogue.sqlite")
         self.blobs = blobs = BlobFolder(folder / "blobs")
@@ -103,7 +106,9 @@ class Vault:
         blobs.reserve()
         self._damaged = {digest for digest, size in wanted.items() if not blobs.holds(digest, size)}
         if self._damaged:
-            notices.append(f"{len(self._damaged)} stored texts are missing or cut; load their contexts again")
+            notices.append(
+                Notice(f"{len(self._damaged)} stored texts are missing or cut", "Load their contexts again.")
+            )
         self.notices = tuple(notices)
         return self.catalogue.store_id(), self.catalogue.contexts()
 

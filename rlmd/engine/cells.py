@@ -42,6 +42,7 @@ from rlmd.events import (
     Searched,
     SubQueryFailed,
     SubQueryReplied,
+    Text,
     digest_of,
 )
 from rlmd.pool import PATIENCE, Candidate, CompletionRequest, PooledCompletion
@@ -202,6 +203,8 @@ class RunCellHost:
             "spans": verified(query.spans, prompt, self._asking.contexts),
             "stream": stream,
         }
+        if self._unwritten:
+            which |= {"prompt_digest": digest_of(stream or ""), "prompt_preview": ""}
         try:
             done = await self._complete(query, sample, batch, stream)
         except RlmdError as error:
@@ -211,8 +214,15 @@ class RunCellHost:
             )
             raise
         text = clean(done.completion.text)
-        self._recorder.add(SubQueryReplied, **which, reply=await self._recorder.text(text), completion=done.record)
+        reply = Text(chars=len(text), text="") if self._unwritten else await self._recorder.text(text)
+        self._recorder.add(SubQueryReplied, **which, reply=reply, completion=done.record)
         return text, done
+
+    @property
+    def _unwritten(self) -> bool:
+        """Whether prompts may hold ephemeral text while the journal is on disk: an open run, within which one over such
+        text was. It is not taken up again, so it needs no reply."""
+        return self._asking.ephemeral and not self._recorder.record.ephemeral
 
     async def restore(self) -> None:
         """Takes over what a cell of the past asked and found, so that it counts as it did."""

@@ -106,9 +106,9 @@ class Going:
     ) -> Live:
         """Opens the journal, writes the first fact, and sets the run going, within an open one or by itself."""
         parts = self._parts
-        ephemeral = session.ephemeral or any(context.pin.ephemeral for context in contexts)
+        ephemeral = session.ephemeral or request.ephemeral or any(context.pin.ephemeral for context in contexts)
         folder = await self._archive.unused(request.run_id, ephemeral=ephemeral)
-        private = self._sessions.private(session) or any(context.pin.private for context in contexts)
+        private = ephemeral or self._sessions.private(session) or any(context.pin.private for context in contexts)
         held = tuple(sorted(session.held))
         # Before the run has its turn: who asks next, or looks, meets what the session is going to hold.
         session.private, session.ephemeral = private, ephemeral

@@ -35,7 +35,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 #: The kind of a fact, from the beginning of its line (sub-queries alone begin with their cell, and name their kind
 #: behind what a model wrote); and the kinds that say more of a run than how much it did.
 _KIND = re.compile(rb'\{"run_id":"[^"]*","seq":\d+,"time":[^,]*,"(?:type":"(?P<kind>\w+)"|cell":)')
-_TELLING = {b"", b"run_started", b"strategy_chosen", b"turn_started"}
+_TELLING = {b"", b"run_started", b"strategy_chosen", b"turn_started", b"child_started"}
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 

@@ -88,9 +88,18 @@ class OpenRun:
     def begun(self, run: Run, live: Live) -> None:
         """Tells that another run began within this one."""
         self._within[live.recorder.run_id] = live
-        question = live.recorder.record.question
-        tell = question.digest is None and not _must_not_tell(run, live)
-        run.recorder.add(ChildStarted, **_which(live), question=question if tell else _EMPTY)
+        record, hidden = live.recorder.record, _must_not_tell(run, live)
+        tell = record.question.digest is None and not hidden
+        run.recorder.add(
+            ChildStarted,
+            **_which(live),
+            question=record.question if tell else _EMPTY,
+            held=() if hidden else record.held,
+            private=live.run.private,
+        )
+        # Whoever reads there may ask here of what he read.
+        run.asking.held = tuple(dict.fromkeys((*run.asking.held, *record.held)))
+        run.asking.ephemeral = run.asking.ephemeral or record.ephemeral
 
     def ended(self, run: Run, live: Live) -> None:
         """Tells how a run within this one ended, and what it took."""

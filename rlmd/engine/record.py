@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from rlmd.errors import InternalError
 from rlmd.events import (
     AnyFact,
+    ChildStarted,
     Citation,
     Confirmed,
     ErrorRecord,
@@ -45,11 +47,17 @@ _STATE_OF_OUTCOME: dict[Outcome, RunState] = {
 ACTIVE: frozenset[RunState] = frozenset({"queued", "running", "asking", "waiting"})
 
 
+class _Held(TypedDict):
+    held: tuple[str, ...]
+    private: bool
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What is known of a run. ``ended`` and ``created`` are seconds since the epoch.
 
-    ``private`` is as it was at the start; ``held`` names the contexts whose text the run may tell, to ask anew.
+    ``private`` is as it was at the start, or when a private run began within it; ``held`` names the contexts whose text
+    the run may tell, to ask anew.
     ``resumable``: it is interrupted, and the next daemon takes it up again. ``ephemeral``: it is in memory alone.
     """
 
@@ -135,6 +143,8 @@ class RunRecord:
                 return replace(self._waits_no_more(fact.time), last_seq=fact.seq, state=state)
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
+            case ChildStarted():
+                return replace(self, last_seq=fact.seq, **self._with(fact.held, private=fact.private))
             case RunInterrupted():
                 return replace(
                     self._waits_no_more(fact.time),
@@ -186,8 +196,13 @@ class RunRecord:
                     receipt=fact.receipt,
                     turns=max(self.turns, fact.receipt.turns),
                     sub_queries=max(self.sub_queries, fact.receipt.sub_queries),
+                    **self._with(fact.held, private=fact.private),
                 )
         return replace(self, last_seq=fact.seq)
+
+    def _with(self, held: tuple[str, ...], *, private: bool) -> _Held:
+        """What it may tell, with what was told within it."""
+        return {"held": tuple(dict.fromkeys((*self.held, *held))), "private": self.private or private}
 
     def slim(self) -> RunRecord:
         """Without what only ``show`` needs: thousands of ended runs are kept in memory like this."""

@@ -60,6 +60,8 @@ class RunRequest:
     within: str | None = None
     #: Who says whether it may take long.
     confirm: Confirm = "ask"
+    #: What is asked tells of ephemeral text, whatever the contexts are.
+    ephemeral: bool = False
 
     @property
     def digest(self) -> str:
@@ -95,15 +97,23 @@ class ExecuteRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """A run that stays open for what a client asks one by one; ``title`` says who asks."""
+    """A run that stays open for what a client asks one by one; ``title`` says who asks. ``ephemeral``: nothing of it
+    is on disk."""
 
     run_id: str
     title: str
     limits: LimitRequest = LimitRequest()
+    ephemeral: bool = False
 
     def as_run(self) -> RunRequest:
         return RunRequest(
-            run_id=self.run_id, question=self.title, contexts=(), strategy="open", limits=self.limits, confirm="accept"
+            run_id=self.run_id,
+            question=self.title,
+            contexts=(),
+            strategy="open",
+            limits=self.limits,
+            confirm="accept",
+            ephemeral=self.ephemeral,
         )
 
 
@@ -118,7 +128,7 @@ class QueryRequest:
 
 
 #: Fields that requests did not have at first.
-_LATER = (("schema", None), ("within", None), ("confirm", "ask"))
+_LATER = (("schema", None), ("within", None), ("confirm", "ask"), ("ephemeral", False))
 _LATER_LIMITS = (("tokens", None), ("depth", None), ("waiting", None))
 _REQUEST = TypeAdapter(RunRequest)
 

@@ -325,6 +325,8 @@ class Run:
             citations=citations,
             receipt=made,
             strategy=self.recorder.record.strategy,
+            held=self.recorder.record.held,
+            private=self.recorder.record.private,
         )
 
     async def _cite(self, conclusion: Conclusion, finder: Finder) -> tuple[Citation, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartDaemon
 from tests.e2e.test_canaries import holding
-from tests.harness import Client, Daemon, Folders, RpcFailure, descendants, load_text, new_run, start_run
+from tests.harness import Client, Daemon, Folders, RpcFailure, descendants, load_path, load_text, new_run, start_run
 from tests.integration.test_contexts_upload import TEXT, announcement, chunk
 from tests.shell import rlmctl
 
@@ -245,3 +246,68 @@ async def test_status_tells_what_takes_how_much(client: Client, folders: Folders
     shown = await rlmctl(folders.environment(), "status")
     assert "ephemeral text" in shown.out
     assert "texts" in shown.out
+
+
+RULE = '[privacy]\nephemeral = ["{home}/vault/", "*.gpg"]\n'
+
+
+async def test_a_rule_makes_what_it_names_ephemeral(folders: Folders, start_daemon: StartDaemon) -> None:
+    """By path, within a folder, through a link, by the origin that a client names; before a byte of it is on disk."""
+    folders.write_config(RULE.format(home=folders.home))
+    (folders.home / "vault").mkdir()
+    (folders.home / "vault" / "diary.txt").write_text(f"{WORD} is in the vault.\n")
+    (folders.home / "link.txt").symlink_to(folders.home / "vault" / "diary.txt")
+    tree = folders.home / "tree"
+    tree.mkdir()
+    (tree / "a.txt").write_text("nothing of note\n" * 5000)
+    (tree / "letter.gpg").write_text(f"{WORD} writes a letter.\n")
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        for name, path in (("file", "vault/diary.txt"), ("link", "link.txt"), ("tree", "tree")):
+            source = {"kind": "path", "paths": [str(folders.home / path)]}
+            loaded = (await client.call("context/load", {"name": name, "source": source}))["context"]
+            assert (loaded["ephemeral"], loaded["private"]) == (True, True), name
+        origin = f"{folders.home}/vault/other.txt"
+        inline = {"kind": "inline", "text": f"{WORD} inline", "origin": origin}
+        assert (await client.call("context/load", {"source": inline}))["context"]["ephemeral"]
+        begun = await client.call("context/begin", announcement(TEXT, origin=origin))
+        await client.call("context/append", chunk(begun["upload_id"], TEXT, 0, 1000))
+        assert not any((folders.state / "rlmd/contexts/uploads").iterdir())
+        assert len((await client.call("context/search", {"name": "tree", "query": WORD}))["hits"]) == 1
+        (tree / "b.txt").write_text("more\n")
+        assert (await client.call("context/update", {"name": "tree"}))["context"]["documents"] == 3
+        plain = await load_text(client, "plain", "an ordinary text\n")
+        assert (plain["context"]["ephemeral"], plain["context"]["private"]) == (False, False)
+    await daemon.stop(signal.SIGKILL)
+    for folder in (folders.state, folders.cache, folders.runtime):
+        assert list(holding(folder, (WORD,))) == []
+
+
+async def test_what_was_on_disk_before_the_rule_is_told(folders: Folders, start_daemon: StartDaemon) -> None:
+    """It is private at once; only dropping it takes it off the disk. A folder that got such a file stays as it was."""
+    vault, tree = folders.home / "vault", folders.home / "tree"
+    for folder in (vault, tree):
+        folder.mkdir()
+        (folder / "a.txt").write_text(f"{folder.name} on disk\n")
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        for folder in (vault, tree):
+            await load_path(client, folder.name, folder)
+    await daemon.stop()
+    folders.write_config(RULE.format(home=folders.home))
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        assert {one["name"]: one["private"] for one in (await client.call("context/list"))["contexts"]} == {
+            "vault": True, "tree": False,
+        }  # fmt: skip
+        assert "1 contexts that a rule makes ephemeral are on disk" in daemon.stderr()
+        told = [one for one in (await client.call("daemon/doctor"))["checks"] if one["name"] == "contexts"]
+        assert [(one["ok"], "Drop" in one["hint"]) for one in told] == [(False, True)]
+        (tree / "letter.gpg").write_text(f"{WORD} writes a letter.\n")
+        with pytest.raises(RpcFailure) as caught:
+            await client.call("context/update", {"name": "tree"})
+        assert caught.value.data["kind"] == "conflict"
+        assert "drop" in caught.value.data["hint"]
+        await client.call("context/drop", {"name": "tree"})
+        assert (await load_path(client, "tree", tree))["context"]["ephemeral"]
+    assert list(holding(folders.state, (WORD,))) == []

@@ -301,7 +301,7 @@ async def test_an_unreadable_catalogue_is_set_aside_with_its_texts(tmp_path: Pat
         assert store.list() == ()
         (notice,) = store.notices
         (aside,) = (tmp_path / "state/contexts").glob("store.unreadable-*")
-        assert str(aside) in notice
+        assert str(aside) in notice.text
         assert {p.name for p in (aside / "blobs").rglob("*") if p.is_file()} == kept
         await store.load(InlineSource("new"), name="notes")
     finally:

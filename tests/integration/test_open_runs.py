@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conftest import StartDaemon
+from tests.e2e.test_canaries import holding
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.serving import Scripted
 from tests.harness import Client, Daemon, Folders, Host, RpcFailure, config_of, load_text, new_run
@@ -114,3 +115,103 @@ async def test_it_does_not_outlive_the_daemon(model: FakeOllama, folders: Folder
         with pytest.raises(RpcFailure):
             await client.call("llm/query", {"run_id": run_id, "prompt": "hello"})
     assert model.seen == []
+
+
+CANARY = "Xanthippe7741"
+SECRET = f"The safe of {CANARY} opens with four turns.\n" * 40
+
+
+async def test_one_within_which_private_text_was_read_is_private(
+    folders: Folders, model: FakeOllama, start_daemon: StartDaemon
+) -> None:
+    """It may tell of it from then on, to hosts as to clients; also after the daemon was killed."""
+    async with FakeOllama(slots=2) as cloud:
+        hosts = [Host("cloud", cloud.url, slots=2), Host("m40", model.url, slots=2)]
+        text = config_of(hosts, sub=("cloud/sub", "m40/sub"))
+        folders.write_config(text.replace("[hosts.cloud]\n", '[hosts.cloud]\ntrust = "cloud"\n'))
+        daemon = await start_daemon()
+        async with daemon.connect() as client, daemon.connect() as leaky:
+            await leaky.call("initialize", {"egress": True})
+            await client.call(
+                "context/load", {"name": "diary", "private": True, "source": {"kind": "inline", "text": SECRET}}
+            )
+            run_id = await opened(client)
+            query = {"run_id": run_id, "sub": ["cloud"]}
+            await client.call("llm/query", {**query, "prompt": "nothing is known yet"})
+            assert len(cloud.seen) == 1, "the test tests nothing"
+            await leaky.call("run/attach", {"run_id": run_id})
+            await leaky.until(lambda: leaky.facts(run_id, "subquery_replied"))
+            cell = {**cell_in(run_id, "print(context[:50])"), "contexts": ["diary"]}
+            read = (await client.call("repl/execute", cell))["output"]
+            with pytest.raises(RpcFailure) as refused:
+                await client.call("llm/query", {**query, "prompt": read})
+            assert refused.value.data["kind"] == "no_host"
+            assert (await client.call("llm/query", {"run_id": run_id, "prompt": read}))["host"] == "m40"
+            assert len(cloud.seen) == 1
+            assert not leaky.facts(run_id, "child_started")
+            assert len(leaky.facts(run_id, "subquery_replied")) == 1
+            with pytest.raises(RpcFailure):
+                await leaky.call("run/show", {"run_id": run_id})
+            await daemon.kill()
+        daemon = await start_daemon()
+        async with daemon.connect() as client, daemon.connect() as leaky:
+            await leaky.call("initialize", {"egress": True})
+            assert (await leaky.call("run/list"))["runs"] == []
+            assert (await client.call("run/show", {"run_id": run_id}))["run"]["private"]
+            assert (await client.call("context/drop", {"name": "diary"}))["runs"] == 2
+
+
+async def test_of_one_within_which_ephemeral_text_was_read_nothing_more_is_on_disk(
+    folders: Folders, model: FakeOllama, start_daemon: StartDaemon
+) -> None:
+    model.answer = lambda prompt: f"It says: {prompt}"
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        await client.call(
+            "context/load", {"name": "diary", "ephemeral": True, "source": {"kind": "inline", "text": SECRET}}
+        )
+        run_id = await opened(client)
+        await client.call("llm/query", {"run_id": run_id, "prompt": "nothing is known yet"})
+        cell = {**cell_in(run_id, "print(context[:800])"), "contexts": ["diary"]}
+        read = (await client.call("repl/execute", cell))["output"]
+        for prompt in (read[:300], read * 30):
+            assert CANARY in (await client.call("llm/query", {"run_id": run_id, "prompt": prompt}))["reply"]
+        closed = await client.call("run/close", {"run_id": run_id})
+        assert (closed["outcome"], closed["private"]) == ("answered", True)
+        assert (await client.call("run/show", {"run_id": run_id}))["receipt"]["sub_queries"] == 3
+    await daemon.kill()
+    for folder in (folders.state, folders.cache, folders.runtime):
+        assert list(holding(folder, (CANARY, "diary"))) == []
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        assert (await client.call("run/show", {"run_id": run_id}))["run"]["private"]
+
+
+async def test_a_named_session_is_ephemeral_once_it_saw_such_text(
+    folders: Folders, model: FakeOllama, start_daemon: StartDaemon
+) -> None:
+    """What it did before is on disk, and comes back; nothing of what came then."""
+    daemon = await start_daemon()
+
+    async def cell(client: Client, code: str, *contexts: str) -> str:
+        asked = {"run_id": str(uuid.uuid4()), "code": code, "session": "mine", "contexts": list(contexts)}
+        told = await client.call("repl/execute", asked)
+        assert told["ok"], told
+        return str(told["output"])
+
+    async with daemon.connect() as client:
+        await load_text(client, "note", "an ordinary text\n")
+        await client.call(
+            "context/load", {"name": "diary", "ephemeral": True, "source": {"kind": "inline", "text": SECRET}}
+        )
+        await cell(client, "before = context", "note")
+        await cell(client, "kept = context", "diary")
+        assert CANARY in await cell(client, "print(kept + llm_query(kept[:200]))", "note")
+        shown = await client.call("session/show", {"name": "mine"})
+        assert (shown["session"]["ephemeral"], shown["session"]["private"]) == (True, True)
+    await daemon.kill()
+    for folder in (folders.state, folders.cache, folders.runtime):
+        assert list(holding(folder, (CANARY, "diary"))) == []
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        assert await cell(client, "print(before, 'kept' in globals())") == "an ordinary text\n False\n"

@@ -25,6 +25,9 @@ def query(
     model: Annotated[
         str | None, typer.Option("--model", metavar="MODEL", help="MODEL, HOST or HOST/MODEL of the sub role.")
     ] = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="To hosts of yours alone, and nothing of it on disk.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Ask a sub-model one prompt, as it is. It sees no context; `rlmctl ask` asks about texts."""
@@ -35,7 +38,7 @@ def query(
         from rlmd.wire.methods import OpenParams, QueryParams, RunIdParams
 
         run_id = str(uuid.uuid4())
-        await client.call("run/open", OpenParams(run_id=run_id, title="rlmctl query"))
+        await client.call("run/open", OpenParams(run_id=run_id, title="rlmctl query", ephemeral=ephemeral))
         result = await client.call("llm/query", QueryParams(run_id=run_id, prompt=text, model=model))
         await client.call("run/close", RunIdParams(run_id=run_id))
         if json:

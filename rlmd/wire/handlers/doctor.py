@@ -21,7 +21,6 @@ from rlmd.wire.methods import Check
 
 #: Below this the next large load may fail; bytes.
 LEAST_FREE = 1 << 30
-_RELOAD = "Load those contexts again; what could not be read was set aside, not deleted."
 _REINSTALL = "Reinstall rlmd; the journal has the helper's last words."
 
 
@@ -84,7 +83,7 @@ class Doctor:
     async def _contexts(self) -> list[Check]:
         """Notices of the start, and the search helper, asked as a client asks it."""
         store = self._parts.contexts
-        notices = [Check(name="contexts", ok=False, message=_sentence(n), hint=_RELOAD) for n in store.notices]
+        notices = [Check(name="contexts", ok=False, message=_sentence(n.text), hint=n.hint) for n in store.notices]
         number, size = store.statistics()
         found = notices or [Check(name="contexts", ok=True, message=f"{number} contexts, {size / 1e6:.1f} MB of text")]
         try:

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from rlmd.engine import ContinueRequest, Engine, LimitRequest, OpenRequest, QueryRequest, RunRecord, RunRequest
-from rlmd.errors import InvalidParams, NotFound, RlmdError
+from rlmd.errors import InvalidParams, NotAllowed, NotFound, RlmdError
 from rlmd.events import More
 from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
@@ -82,7 +82,9 @@ class RunHandlers:
 
     async def open(self, client: Connection, params: m.OpenParams) -> m.RunInfo:
         """The run closes with this connection."""
-        request = OpenRequest(params.run_id, params.title, limit_request(params.limits))
+        if client.egress and params.ephemeral:
+            raise NotAllowed("This client may not ask privately: what it reads may leave the machine.")
+        request = OpenRequest(params.run_id, params.title, limit_request(params.limits), params.ephemeral)
         record = await self._engine.start_run(request.as_run(), egress=client.egress)
         if record.active:
             key, session, egress = f"close {record.run_id}", params.session, client.egress

@@ -67,6 +67,9 @@ class OpenParams(Params):
     title: str = Field(min_length=1, max_length=200)
     session: str | None = Field(None, max_length=200)
     limits: LimitParams = LimitParams()
+    ephemeral: bool = Field(
+        False, description="What is asked tells of ephemeral text: it is private, and never on disk"
+    )
 
 
 class QueryParams(Params):
