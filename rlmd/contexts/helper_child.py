@@ -52,13 +52,18 @@ class Operations:
     def find_normalised(self, *, context: int, revision: int, quote: str, limit: int) -> list[matching.Place]:
         return matching.find_normalised(self._shelf, self._shelf.volume(context, revision), quote, limit)
 
-    def regex(self, *, context: int, revision: int, query: str, limit: int, within: float) -> dict[str, Any]:
-        """What it found in so many seconds, and how far it came."""
+    def regex(
+        self, *, context: int, revision: int, query: str, limit: int, within: float, start: list[int] | None
+    ) -> dict[str, Any]:
+        """What it found in so many seconds, and how far it came; with ``start``, a page from there on."""
         volume = self._shelf.volume(context, revision)
         end = time.monotonic() + within
         progress = matching.Progress(lambda: time.monotonic() > end)
-        hits, complete = matching.regex_hits(self._shelf, volume, query, limit, progress)
-        return {"hits": hits, "complete": complete, "late": progress.stopped, "searched": progress.chars}
+        begin = matching.START if start is None else (start[0], start[1])
+        page = start is not None
+        hits, rest = matching.regex_hits(self._shelf, volume, query, limit, progress, begin, page=page)
+        told = {"hits": hits, "complete": rest is None, "late": progress.stopped, "searched": progress.chars}
+        return {**told, "rest": rest}
 
     def diff(self, *, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
         old, new = self._shelf.volume(context, before), self._shelf.volume(context, after)

@@ -227,11 +227,18 @@ def _matches(
 
 
 def _matches_in(
-    shelf: Shelf, document: PinnedDocument, pattern: Any, rest: Sequence[Any] = ()
+    shelf: Shelf,
+    document: PinnedDocument,
+    pattern: Any,
+    rest: Sequence[Any] = (),
+    *,
+    first: int = 0,
+    past: int | None = None,
 ) -> Iterator[tuple[int, int]]:
+    """Those between two bytes; what stands beside these is seen by ``^``, ``$`` and ``\\b``."""
     ruler = None
     data = shelf.view(document)
-    for match in pattern.finditer(data):
+    for match in pattern.finditer(data, first, past):
         first, past = match.span()
         for follower in rest:
             following = follower.match(data, _after_space(data, past))
@@ -267,18 +274,39 @@ class Progress:
         return self.stopped
 
 
+#: A match that begins in the last line of a page may go on beyond it so far, in bytes.
+_BEYOND_LINE = 64 << 10
+#: Where a search begins, or goes on: the number of a document, a code point of it.
+Start = tuple[int, int]
+START: Start = (0, 0)
+
+
 def regex_hits(
-    shelf: Shelf, volume: Volume, query: str, limit: int, progress: Progress
-) -> tuple[list[dict[str, object]], bool]:
-    """One hit a line (or stretch of lines) with its matches; and whether that is all there is."""
+    shelf: Shelf,
+    volume: Volume,
+    query: str,
+    limit: int,
+    progress: Progress,
+    start: Start = START,
+    *,
+    page: bool = False,
+) -> tuple[list[dict[str, object]], Start | None]:
+    """One hit a line (or stretch of lines) with its matches; and where to go on, None if that is all there is.
+
+    A page has its hits at once; else it is looked for one hit more, so that nobody goes on in vain.
+    """
     pattern = compiled(query)
     hits: list[dict[str, object]] = []
-    for document in volume.documents:
-        before = progress.chars
-        if progress.check() or not _in_one(shelf, document, pattern, hits, limit, progress):
-            return hits, False
+    number, first = start
+    progress.chars = first + sum(document.chars for document in volume.documents[:number])
+    for document in volume.documents[number:]:
+        before = progress.chars - first
+        stopped = first if progress.check() else _in_one(shelf, document, pattern, hits, limit, progress, first, page)
+        if stopped is not None:
+            return hits, (number, stopped)
         progress.chars = before + document.chars
-    return hits, True
+        number, first = number + 1, 0
+    return hits, None
 
 
 def _in_one(
@@ -288,18 +316,21 @@ def _in_one(
     hits: list[dict[str, object]],
     limit: int,
     progress: Progress,
-) -> bool:
-    """Adds the hits of a document; whether it was looked through to its end."""
-    before = progress.chars
+    begin: int,
+    page: bool,
+) -> int | None:
+    """Adds the hits of a document from a code point on; where it stopped, None when it was looked through."""
+    before = progress.chars - begin
+    ruler = shelf.ruler(document)
     current: tuple[int, int] | None = None
-    for start, end in _matches_in(shelf, document, pattern):
+    for start, end in _matches_in(shelf, document, pattern, first=ruler.byte_of(begin)):
         progress.chars = before + end
         if current is not None and start < current[1]:
             hits[-1]["matches"].append((start, min(end, current[1])))  # type: ignore[attr-defined]
             continue
         if len(hits) >= limit or progress.check():
-            return False
-        first, past, text, line = _line_around(shelf.ruler(document), start, end)
+            return start
+        first, past, text, line = _line_around(ruler, start, end)
         current = first, past
         hits.append(
             {
@@ -313,7 +344,21 @@ def _in_one(
                 "matches": [(start, min(end, past))],
             }
         )
-    return True
+        if page and len(hits) >= limit:
+            return _line_ended(shelf, document, pattern, hits[-1], end)
+    return None
+
+
+def _line_ended(shelf: Shelf, document: PinnedDocument, pattern: Any, hit: dict[str, Any], end: int) -> int:
+    """Adds what else matches in the line of a hit; where the search goes on behind it."""
+    ruler, past = shelf.ruler(document), int(hit["end"])
+    bound = min(document.bytes, ruler.byte_of(past) + _BEYOND_LINE)
+    for start, stop in _matches_in(shelf, document, pattern, first=ruler.byte_of(end), past=bound):
+        if start >= past:
+            break
+        hit["matches"].append((start, min(stop, past)))
+        end = stop
+    return max(end, past)
 
 
 def _line_around(ruler: Ruler, start: int, end: int) -> tuple[int, int, str, int]:

@@ -111,14 +111,32 @@ class Reading:
         return builtins.list(found.hits), found.complete
 
     async def search_within(
-        self, pinned: PinnedContext, query: str, mode: SearchMode, limit: int, seconds: float = SEARCH_SECONDS
+        self,
+        pinned: PinnedContext,
+        query: str,
+        mode: SearchMode,
+        limit: int,
+        seconds: float = SEARCH_SECONDS,
+        start: tuple[int, int] | None = None,
     ) -> Found:
-        """The same, with how far it came: a regex that meets its deadline gives what it has found by then."""
+        """The same, with how far it came: a regex that meets its deadline gives what it has found by then.
+
+        With ``start`` (the number of a document, a code point of it) a regex answers as soon as it has ``limit`` hits
+        from there on, and says where it goes on.
+        """
         searcher = (self._vaults.memory if pinned.pin.ephemeral else self._vaults.disk).searcher
-        reply = await searcher.search(pinned.key, pinned.pin.revision, query, mode, limit, seconds)
+        reply = await searcher.search(pinned.key, pinned.pin.revision, query, mode, limit, seconds, start)
         hits = tuple(Hit(context=pinned.pin.context, label=f"{h['document']}:{h['line']}", **h) for h in reply["hits"])
         searched = reply.get("searched", pinned.pin.chars)
-        return Found(hits, bool(reply["complete"]), searched, pinned.pin.chars, bool(reply.get("late")))
+        rest = reply.get("rest")
+        return Found(
+            hits,
+            bool(reply["complete"]),
+            searched,
+            pinned.pin.chars,
+            bool(reply.get("late")),
+            None if rest is None else (rest[0], rest[1]),
+        )
 
     async def try_search(self) -> None:
         """For ``daemon/doctor``: the search helper must start and answer. Raises ``Unavailable`` and its like."""

@@ -229,13 +229,14 @@ class Peek:
 @dataclass(frozen=True, slots=True)
 class Found:
     """``complete``: these are all the places. ``searched`` of the context's ``chars`` were looked through; ``late``:
-    the time was over then."""
+    the time was over then. ``rest``: where a regex goes on."""
 
     hits: tuple[Hit, ...]
     complete: bool
     searched: int
     chars: int
     late: bool
+    rest: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

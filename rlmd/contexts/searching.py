@@ -124,16 +124,23 @@ class Searcher:
         return task
 
     async def search(
-        self, context: int, revision: int, query: str, mode: SearchMode, limit: int, seconds: float
+        self,
+        context: int,
+        revision: int,
+        query: str,
+        mode: SearchMode,
+        limit: int,
+        seconds: float,
+        start: tuple[int, int] | None = None,
     ) -> dict[str, Any]:
-        """``hits``, ``complete``, and of a regex ``late`` and ``searched``: see ``helper_child.Operations``."""
+        """``hits``, ``complete``, of a regex ``late``, ``searched`` and ``rest``: see ``helper_child.Operations``."""
         asked: dict[str, Any] = {"context": context, "revision": revision, "query": query, "limit": limit}
         if mode == "bm25":
             operation = "rank"
             await asyncio.shield(self.index_soon(context, revision))
         else:
             operation = "regex"
-            asked["within"] = seconds
+            asked |= {"within": seconds, "start": start}
         reply: dict[str, Any] = await self._ask(operation, **asked)
         for hit in reply["hits"]:
             hit["matches"] = tuple((start, end) for start, end in hit["matches"])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rlmd.contexts import ContextStore, InlineSource, PathSource
 from rlmd.errors import InvalidParams, NotFound
 from rlmd.events import Span
-from tests.harness import Client, load_text
+from tests.harness import Client, RpcFailure, load_text
 
 #: Everything that shifts offsets: raw bytes, halves of characters, CRLF, NUL, astral, composed and decomposed letters.
 PIECES = st.sampled_from(
@@ -284,3 +284,24 @@ async def test_a_regex_that_is_late_says_how_far_it_came(client: Client) -> None
     assert (whole["complete"], whole["late"], whole["searched"], whole["chars"]) == (True, False, 8000, 8000)
     late = await client.call("context/search", {**asked, "seconds": 1e-9})
     assert (late["complete"], late["late"], late["searched"], late["hits"]) == (False, True, 0, [])
+
+
+async def test_a_regex_comes_in_pages_of_one_revision(client: Client) -> None:
+    text = "".join(f"match {number}\n" for number in range(25))
+    await load_text(client, "long", text)
+    asked = {"name": "long", "query": "match", "mode": "regex", "limit": 10}
+    first = await client.call("context/search", {**asked, "cursor": ""})
+    assert (len(first["hits"]), first["complete"], first["searched"] < len(text)) == (10, False, True)
+    await load_text(client, "long", "another text\n")
+    hits, cursor = first["hits"], first["cursor"]
+    while cursor is not None:
+        page = await client.call("context/search", {**asked, "cursor": cursor})
+        hits, cursor = hits + page["hits"], page["cursor"]
+    assert [hit["text"] for hit in hits] == text.splitlines()
+    assert (page["complete"], page["searched"]) == (True, len(text))
+    whole = await client.call("context/search", {**asked, "limit": 1000})
+    assert (whole["hits"], whole["cursor"]) == ([], None)
+    for wrong in ({"cursor": "x"}, {"cursor": "", "mode": "bm25"}):
+        with pytest.raises(RpcFailure) as caught:
+            await client.call("context/search", {**asked, **wrong})
+        assert caught.value.data["field"] == "cursor"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rlmd.contexts.matching import Progress, regex_hits
+import pytest
+
+from rlmd.contexts.matching import START, Progress, Start, regex_hits
 from rlmd.contexts.records import PinnedDocument, Segment
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.text import Ruler
@@ -37,8 +39,8 @@ def late_at(check: int) -> Progress:
 
 def test_in_time_it_is_whole() -> None:
     progress = late_at(1000)
-    hits, complete = regex_hits(Held(), volume(3), "match", 100, progress)
-    assert (len(hits), complete, progress.stopped, progress.chars) == (6, True, False, 3 * len(TEXT))
+    hits, rest = regex_hits(Held(), volume(3), "match", 100, progress)
+    assert (len(hits), rest, progress.stopped, progress.chars) == (6, None, False, 3 * len(TEXT))
 
 
 def test_late_it_gives_what_it_has() -> None:
@@ -46,9 +48,11 @@ def test_late_it_gives_what_it_has() -> None:
     whole, _ = regex_hits(Held(), volume(3), "match", 100, late_at(1000))
     for check in range(1, 10):
         progress = late_at(check)
-        hits, complete = regex_hits(Held(), volume(3), "match", 100, progress)
+        hits, rest = regex_hits(Held(), volume(3), "match", 100, progress)
         assert hits == whole[: len(hits)]
-        assert (complete, progress.stopped) == (False, True)
+        assert (rest is not None, progress.stopped) == (True, True)
+        again, _ = regex_hits(Held(), volume(3), "match", 100, late_at(1000), rest)
+        assert hits + again == whole, "what comes after it is all the rest"
         last = hits[-1]["matches"][-1][1] + TEXT.count(b"x") if hits else 0  # type: ignore[index]
         before = [hit["document"] for hit in hits]
         done = len(set(before)) - 1 if before else 0
@@ -59,5 +63,33 @@ def test_late_it_gives_what_it_has() -> None:
 
 def test_a_limit_is_not_lateness() -> None:
     progress = late_at(1000)
-    hits, complete = regex_hits(Held(), volume(3), "match", 3, progress)
-    assert (len(hits), complete, progress.stopped) == (3, False, False)
+    hits, rest = regex_hits(Held(), volume(3), "match", 3, progress)
+    assert (len(hits), rest is None, progress.stopped) == (3, False, False)
+
+
+def pages(pattern: str, count: int, size: int) -> list[dict[str, object]]:
+    """All hits, page by page."""
+    hits: list[dict[str, object]] = []
+    start: Start | None = START
+    while start is not None:
+        more, start = regex_hits(Held(), volume(count), pattern, size, late_at(1000), start, page=True)
+        hits += more
+        assert len(more) == size or start is None
+    return hits
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    "pattern", ["match", "e", r"^\w", r"\b\w+$", "here\nnone", r"r\w*|\n", "(?s)match.*none", "zzz"]
+)
+def test_pages_together_are_the_whole(pattern: str, size: int) -> None:
+    """Several matches in a line, matches over line ends, and what looks at its neighbours."""
+    whole, _ = regex_hits(Held(), volume(3), pattern, 1000, late_at(1000))
+    assert pages(pattern, 3, size) == whole
+
+
+def test_a_page_is_there_before_the_next_match_was_looked_for() -> None:
+    progress = late_at(1000)
+    hits, rest = regex_hits(Held(), volume(3), "one match", 1, progress, START, page=True)
+    assert (len(hits), rest) == (1, (0, len("one match here")))
+    assert progress.chars == len("one match")

@@ -10,11 +10,12 @@ import typer
 from rlmd.ctl import options
 from rlmd.ctl.exits import Exit
 from rlmd.ctl.running import with_daemon
+from rlmd.errors import InvalidParams
 
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
-    from rlmd.wire.methods import ContextInfo
+    from rlmd.wire.methods import ContextInfo, SearchHit, SearchParams
 
 app = typer.Typer(help="The texts that questions are asked of.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -248,30 +249,60 @@ def search(
     """Search a context: the best passages for a question, or all matches of a pattern."""
 
     async def work(client: Client, output: Output) -> Exit | None:
-        from rlmd.ctl.terminal import one_line, shown
         from rlmd.wire.methods import SearchParams
 
         mode: Literal["regex", "bm25"] = "regex" if regex else "bm25"
         params = SearchParams(name=name, query=query, mode=mode, limit=limit, seconds=seconds)
+        if regex and not json:
+            return await _matches(client, output, params)
         result = await client.call("context/search", params)
         if json:
             output.model(result)
             return None
         for hit in result.hits:
-            label = output.painted(one_line(hit.label or f"{hit.document}:{hit.line}"), "bold")
-            if regex:
-                output.print(f"{label}: {one_line(hit.text, 300)}")
-            else:
-                output.print(f"{label}  {output.painted(f'score {hit.score:.2f}', 'dim')}")
-                output.print("    " + shown(hit.text).strip().replace("\n", "\n    ") + "\n")
-        if result.late:
-            share = result.searched / max(1, result.chars)
-            output.remark(f"The time was over after {share:.0%} of the text: raise --seconds, or narrow the pattern.")
-        elif not result.complete:
+            _passage(output, hit)
+        if not result.complete:
             output.remark("There is more: raise --limit.")
         return None if result.hits else Exit.UNANSWERED
 
     with_daemon(work)
+
+
+async def _matches(client: Client, output: Output, params: SearchParams) -> Exit | None:
+    """Prints matches as they are found: the first one alone, then pages that grow."""
+    from rlmd.ctl.terminal import one_line
+
+    began, found, cursor, page = time.monotonic(), 0, "", 1
+    while True:
+        left = max(0.001, params.seconds - (time.monotonic() - began)) if found else params.seconds
+        asked = {"limit": min(page, params.limit - found), "cursor": cursor, "seconds": left}
+        try:
+            result = await client.call("context/search", params.model_copy(update=asked))
+        except InvalidParams as error:
+            if error.details.get("field") != "cursor":
+                raise
+            result = await client.call("context/search", params)  # a daemon that knows no pages
+        for hit in result.hits:
+            label = output.painted(one_line(hit.label or f"{hit.document}:{hit.line}"), "bold")
+            output.print(f"{label}: {one_line(hit.text, 300)}")
+        found += len(result.hits)
+        if result.late or result.cursor is None or found >= params.limit:
+            break
+        cursor, page = result.cursor, page * 10
+    if result.late:
+        share = result.searched / max(1, result.chars)
+        output.remark(f"The time was over after {share:.0%} of the text: raise --seconds, or narrow the pattern.")
+    elif not result.complete:
+        output.remark("There may be more: raise --limit.")
+    return None if found else Exit.UNANSWERED
+
+
+def _passage(output: Output, hit: SearchHit) -> None:
+    from rlmd.ctl.terminal import one_line, shown
+
+    label = output.painted(one_line(hit.label or f"{hit.document}:{hit.line}"), "bold")
+    output.print(f"{label}  {output.painted(f'score {hit.score:.2f}', 'dim')}")
+    output.print("    " + shown(hit.text).strip().replace("\n", "\n    ") + "\n")
 
 
 @app.command()

@@ -114,9 +114,27 @@ class ContextHandlers:
         return m.PeekResult.model_validate(found, from_attributes=True)
 
     async def search(self, client: Connection, params: m.SearchParams) -> m.SearchResult:
-        pinned = await self._contexts.pin(params.name, egress=client.egress)
-        found = await self._contexts.search_within(pinned, params.query, params.mode, params.limit, params.seconds)
-        return m.SearchResult.model_validate(found, from_attributes=True)
+        if params.cursor is not None and params.mode != "regex":
+            raise InvalidParams("A cursor is of a regex.", hint="Leave it out, or set mode to regex.", field="cursor")
+        start = None if params.cursor is None else (0, 0)
+        if params.cursor:
+            revision, *place = map(int, params.cursor.split("."))
+            pinned = await self._contexts.pin_revision(params.name, revision, egress=client.egress)
+            start = (place[0], place[1])
+        else:
+            pinned = await self._contexts.pin(params.name, egress=client.egress)
+        found = await self._contexts.search_within(
+            pinned, params.query, params.mode, params.limit, params.seconds, start
+        )
+        cursor = None if found.rest is None else f"{pinned.pin.revision}.{found.rest[0]}.{found.rest[1]}"
+        return m.SearchResult(
+            hits=tuple(m.SearchHit.model_validate(hit, from_attributes=True) for hit in found.hits),
+            complete=found.complete,
+            searched=found.searched,
+            chars=found.chars,
+            late=found.late,
+            cursor=cursor,
+        )
 
     async def drop(self, client: Connection, params: m.NameParams) -> m.DropResult:
         dropped = await self._engine.drop_context(params.name, egress=client.egress)

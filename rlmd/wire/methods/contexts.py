@@ -19,6 +19,8 @@ EPHEMERAL = Field(
     False,
     description="Private, and never on disk: it and all that is derived from it are in memory, and go with the daemon",
 )
+#: Revision, document and code point at which a search goes on; clients need not know.
+CURSOR = r"^([0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15})?$"
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,20}$")]
 
 
@@ -234,13 +236,20 @@ class PeekResult(Result):
 
 
 class SearchParams(Params):
-    """``mode`` bm25 ranks passages for a question; ``regex`` (re2 syntax, linear time) finds matches in order."""
+    """``mode`` bm25 ranks passages for a question; ``regex`` (re2 syntax, linear time) finds matches in order.
+
+    Asked with a ``cursor``, a regex answers as soon as it has ``limit`` hits, and the answer's ``cursor`` goes on
+    behind them: the first hit is there before a large text was looked through. All pages are of one revision.
+    """
 
     name: str
     query: str = Field(min_length=1, max_length=10_000)
     mode: Literal["bm25", "regex"] = "bm25"
     limit: int = Field(10, ge=1, le=1000)
     seconds: float = Field(30.0, gt=0, le=50, description="Of a regex: then what was found by then is the answer")
+    cursor: str | None = Field(
+        None, pattern=CURSOR, description="Of a regex: where it goes on, as an answer said; empty: a first page"
+    )
 
 
 class SearchHit(Result):
@@ -254,13 +263,15 @@ class SearchHit(Result):
 
 
 class SearchResult(Result):
-    """``complete``: these are all. ``searched`` of ``chars`` were looked through; ``late``: the time was over then."""
+    """``complete``: these are all. ``searched`` of ``chars`` were looked through; ``late``: the time was over then.
+    ``cursor``: asked with it, a regex goes on; null when there is nothing more."""
 
     hits: tuple[SearchHit, ...]
     complete: bool
     searched: int = 0
     chars: int = 0
     late: bool = False
+    cursor: str | None = None
 
 
 class DropResult(Done):
