@@ -14,8 +14,8 @@ from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
 
 
-def compare(shelf: Shelf, before: Volume, after: Volume, limit: int) -> dict[str, Any]:
-    """Counts of all documents that differ, and the first ``limit`` of them by name with their lines."""
+def compare(shelf: Shelf, before: Volume, after: Volume, start: int, limit: int) -> dict[str, Any]:
+    """Counts of all documents that differ, and ``limit`` of them by name, from ``start`` on, with their lines."""
     old = {document.name: document for document in before.documents}
     new = {document.name: document for document in after.documents}
     told = [{(document.name, document.digest) for document in volume.documents} for volume in (before, after)]
@@ -24,7 +24,7 @@ def compare(shelf: Shelf, before: Volume, after: Volume, limit: int) -> dict[str
         "added": sum(name not in old for name in differing),
         "removed": sum(name not in new for name in differing),
         "changed": sum(name in old and name in new for name in differing),
-        "documents": [_change(shelf, name, old.get(name), new.get(name)) for name in differing[:limit]],
+        "documents": [_change(shelf, name, old.get(name), new.get(name)) for name in differing[start : start + limit]],
     }
 
 

@@ -65,9 +65,9 @@ class Operations:
         told = {"hits": hits, "complete": rest is None, "late": progress.stopped, "searched": progress.chars}
         return {**told, "rest": rest}
 
-    def diff(self, *, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
+    def diff(self, *, context: int, before: int, after: int, start: int, limit: int) -> dict[str, Any]:
         old, new = self._shelf.volume(context, before), self._shelf.volume(context, after)
-        return comparing.compare(self._shelf, old, new, limit)
+        return comparing.compare(self._shelf, old, new, start, limit)
 
     def index(self, *, context: int, revision: int) -> dict[str, int]:
         """Brings the context's index up to a revision; says how far it is."""

@@ -144,13 +144,20 @@ class Reading:
             await self._vaults.disk.searcher.search(0, 0, "x", "regex", 1, SEARCH_SECONDS)
 
     async def diff(
-        self, name: str, before: int | None = None, after: int | None = None, limit: int = 100, *, egress: bool = False
+        self,
+        name: str,
+        before: int | None = None,
+        after: int | None = None,
+        start: int = 0,
+        limit: int = 100,
+        *,
+        egress: bool = False,
     ) -> Diff:
-        """What changed between two revisions, by default the last two."""
+        """What changed between two revisions, by default the last two; documents from the ``start``-th on."""
         row = self._row(name, egress)
         after = row.info.revision if after is None else after
         before = max(1, after - 1) if before is None else before
-        return await self._vaults.of(row).diff(row, before, after, limit)
+        return await self._vaults.of(row).diff(row, before, after, start, limit)
 
     def _row(self, name: str, egress: bool) -> ContextRow:
         return self._access.row(name, egress)

@@ -183,7 +183,7 @@ class DocumentChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """``documents`` are the first so many, by name; the counts are of all."""
+    """``documents`` are some of them, by name; the counts are of all."""
 
     from_revision: int
     to_revision: int

@@ -160,9 +160,11 @@ class Searcher:
         )
         return places
 
-    async def diff(self, context: int, before: int, after: int, limit: int) -> dict[str, Any]:
+    async def diff(self, context: int, before: int, after: int, start: int, limit: int) -> dict[str, Any]:
         """What differs between two revisions, as ``comparing.compare`` tells it."""
-        told: dict[str, Any] = await self._ask("diff", context=context, before=before, after=after, limit=limit)
+        told: dict[str, Any] = await self._ask(
+            "diff", context=context, before=before, after=after, start=start, limit=limit
+        )
         return told
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:

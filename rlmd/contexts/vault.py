@@ -175,7 +175,7 @@ class Vault:
     async def roots(self, row: ContextRow) -> PathSource | None:
         return await self._threads.in_catalogue(self.catalogue.roots, row.id)
 
-    async def diff(self, row: ContextRow, before: int, after: int, limit: int) -> Diff:
+    async def diff(self, row: ContextRow, before: int, after: int, start: int, limit: int) -> Diff:
         """What changed from one revision to another.
 
         Raises:
@@ -183,7 +183,7 @@ class Vault:
         """
         for revision in (before, after):
             await self.pin(row, revision)
-        told = await self.searcher.diff(row.id, before, after, limit)
+        told = await self.searcher.diff(row.id, before, after, start, limit)
         documents = tuple(DocumentChange(**one) for one in told.pop("documents"))
         return Diff(before, after, documents=documents, **told)
 

@@ -30,7 +30,7 @@ logging.getLogger("jsonrpcserver").disabled = True
 ContextT = TypeVar("ContextT")
 RequestId = int | str | None
 #: Takes the connection's context and the validated parameters.
-Handler = Callable[[ContextT, Any], Awaitable[Result]]
+Handler = Callable[[ContextT, Any], Awaitable["Result | Encoded"]]
 
 #: The hint to whoever sent something that is no request.
 _FORM = 'Send {"jsonrpc": "2.0", "id": 1, "method": "daemon/status", "params": {}}.'
@@ -51,8 +51,8 @@ class Request:
 class Encoded:
     """A result, written already: ``response_bytes`` puts it in as it is."""
 
-    def __init__(self, result: Result, protocol: int) -> None:
-        self.data = encoded(result, Spoken(protocol))
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 def response_bytes(response: dict[str, Any]) -> bytes:
@@ -182,7 +182,9 @@ def _bound(method: Method, handler: Handler[ContextT]) -> Callable[..., Awaitabl
             if positional:
                 raise InvalidParams(f"{method.name}: params must be an object with named fields.", hint=_FORM)
             result = await handler(context, parse_params(method, params))
-            return Success(Encoded(result, getattr(context, "protocol", PROTOCOL)))
+            if isinstance(result, Encoded):
+                return Success(result)
+            return Success(Encoded(encoded(result, Spoken(getattr(context, "protocol", PROTOCOL)))))
         except Exception as error:  # noqa: BLE001  the border: every error becomes a response
             known = known_error(error) or incident(error, method=method.name)
             return Error(**error_object(known))

@@ -115,7 +115,8 @@ def diff(
         int | None, typer.Option("--from", metavar="REVISION", min=1, help="By default the one before.")
     ] = None,
     after: Annotated[int | None, typer.Option("--to", metavar="REVISION", min=1, help="By default the newest.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=0, max=10_000, help="Documents shown.")] = 100,
+    first: Annotated[int, typer.Option("--skip", metavar="N", min=0, help="Leave out the first N documents.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Documents shown.")] = 100,
     json: options.Json = False,
 ) -> None:
     """Show what changed between two revisions: documents, and how many of their lines."""
@@ -124,7 +125,7 @@ def diff(
         from rlmd.ctl.terminal import count
         from rlmd.wire.methods import DiffParams
 
-        params = DiffParams(name=name, from_revision=before, to_revision=after, limit=limit)
+        params = DiffParams(name=name, from_revision=before, to_revision=after, documents_from=first, limit=limit)
         result = await client.call("context/diff", params)
         if json:
             output.model(result)
@@ -136,8 +137,8 @@ def diff(
         )
         figures = f"{result.added} added, {result.removed} removed, {result.changed} changed"
         output.remark(f"Revision {result.from_revision} to {result.to_revision}: {figures}", None)
-        if (rest := result.added + result.removed + result.changed - len(result.documents)) > 0:
-            output.remark(f"{count(rest, 'document')} more: raise --limit.")
+        if (rest := result.added + result.removed + result.changed - first - len(result.documents)) > 0:
+            output.remark(f"{count(rest, 'document')} more: --skip {first + len(result.documents)}")
 
     with_daemon(work)
 

@@ -10,7 +10,8 @@ from rlmd.engine import Engine
 from rlmd.errors import InvalidParams, NotAllowed, TooLarge
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
-from rlmd.wire.dispatch import Handler
+from rlmd.wire.dispatch import Encoded, Handler
+from rlmd.wire.listing import listing
 
 
 class ContextHandlers:
@@ -93,19 +94,25 @@ class ContextHandlers:
 
     async def diff(self, client: Connection, params: m.DiffParams) -> m.DiffResult:
         told = await self._contexts.diff(
-            params.name, params.from_revision, params.to_revision, params.limit, egress=client.egress
+            params.name,
+            params.from_revision,
+            params.to_revision,
+            params.documents_from,
+            params.limit,
+            egress=client.egress,
         )
         return m.DiffResult.model_validate(told, from_attributes=True)
 
-    async def list(self, client: Connection, _: m.Nothing) -> m.ContextListResult:
+    async def list(self, client: Connection, _: m.Nothing) -> Encoded:
         found = self._contexts.list(egress=client.egress)
-        return m.ContextListResult.model_validate({"contexts": found}, from_attributes=True)
+        return await listing(m.ContextListResult(contexts=()), m.ContextInfo, found)
 
-    async def info(self, client: Connection, params: m.ContextParams) -> m.ContextInfoResult:
+    async def info(self, client: Connection, params: m.ContextParams) -> Encoded:
         context, documents = await self._contexts.info(
             params.name, params.documents_from, params.documents_limit, egress=client.egress
         )
-        return m.ContextInfoResult.model_validate({"context": context, "documents": documents}, from_attributes=True)
+        shown = m.ContextInfo.model_validate(context, from_attributes=True)
+        return await listing(m.ContextInfoResult(context=shown, documents=()), m.DocumentInfo, documents)
 
     async def peek(self, client: Connection, params: m.PeekParams) -> m.PeekResult:
         found = await self._contexts.peek(

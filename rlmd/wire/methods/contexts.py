@@ -196,7 +196,8 @@ class DiffParams(Params):
     name: str
     from_revision: int | None = Field(None, ge=1)
     to_revision: int | None = Field(None, ge=1)
-    limit: int = Field(100, ge=0, le=10_000)
+    documents_from: int = Field(0, ge=0, le=2**53 - 1)
+    limit: int = Field(100, ge=0, le=1000)
 
 
 class DocumentChange(Result):
@@ -209,7 +210,7 @@ class DocumentChange(Result):
 
 
 class DiffResult(Result):
-    """``documents`` are the first ``limit`` by name; the counts are of all."""
+    """``documents`` are ``limit`` of them by name, from ``documents_from`` on; the counts are of all."""
 
     from_revision: int
     to_revision: int
