@@ -9,8 +9,8 @@ from rlmd.wire.dispatch import Encoded
 from rlmd.wire.methods import Result
 from rlmd.wire.strictjson import encoded
 
-#: Entries written between two turns of the loop: some 1 ms.
-_STRETCH = 200
+#: Entries written between two turns of the loop: some 0.5 ms.
+_STRETCH = 100
 
 
 async def listing(result: Result, kind: type[Result], entries: Sequence[object]) -> Encoded:

@@ -133,6 +133,7 @@ class Load:
             "load 40 MB by path": self.by_path,
             "load 40 MB by spool": self.by_spool,
             "search and peek": self.search,
+            "10,000 documents": self.documents,
             "first cell on 40 MB": lambda: self.cell("len(context)", "large"),
             "output of 20 MB": lambda: self.cell("for n in range(20): print('x' * 1_000_000)", "note"),
             "output of 200,000 lines": lambda: self.cell("for n in range(200_000): print(n)", "note"),
@@ -172,6 +173,20 @@ class Load:
         for start in range(0, CHARS, CHARS // 50):
             params = {"name": "large", "document": document, "start": start, "chars": 65_536}
             await self.client.call("context/peek", params)
+
+    async def documents(self) -> None:
+        folder = self.folders.home / "many"
+        folder.mkdir(exist_ok=True)
+        for number in range(10_000):
+            (folder / f"{number}.txt").write_text(f"Document {number}.\n")
+        await load_path(self.client, "many", folder)
+        for _ in range(5):
+            page = {"name": "many", "documents_limit": 10_000}
+            assert len((await self.client.call("context/info", page))["documents"]) == 10_000
+        await self.client.call("context/list")
+        (folder / "0.txt").write_text("Another.\n")
+        await self.client.call("context/update", {"name": "many"})
+        await self.client.call("context/diff", {"name": "many", "limit": 1000})
 
     async def cell(self, code: str, context: str) -> None:
         params = {"run_id": str(uuid.uuid4()), "code": code, "contexts": [context]}
