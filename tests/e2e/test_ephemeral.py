@@ -11,7 +11,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -146,7 +145,6 @@ async def test_a_run_that_goes_on_ends_with_the_daemon(
 
 
 @pytest.mark.full
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 async def test_no_write_of_it_goes_to_a_file(daemon: Daemon, tmp_path: Path) -> None:
     """Every byte that the daemon and its children hand to the kernel, by where it goes: what is written and removed
     again leaves no trace in a folder, and would be on the disk all the same."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from rlmd.wire.methods import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not there for this Python")
 @pytest.mark.parametrize(
     "count",
     [5_000, pytest.param(1_000_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])],
