@@ -220,10 +220,12 @@ the way into the current buffer."
       262144))
 
 (defun rlm--unicode-p (text)
-  "Return non-nil if TEXT can travel in JSON: no raw byte, surrogate or NUL."
+  "Return non-nil if TEXT can travel in JSON.
+It has no raw byte, surrogate, NUL, or character of Emacs alone."
   (and (not (seq-intersection (find-charset-string text)
                               '(eight-bit eight-bit-control emacs)))
-       (not (string-match-p (format "[\0%c-%c]" #xd800 #xdfff) text))))
+       (not (string-match-p
+             (format "[\0%c-%c%c-%c]" #xd800 #xdfff #x110000 #x3fff7f) text))))
 
 (defun rlm--source-inline (source limit)
   "Return SOURCE inline, or nil if it has over LIMIT bytes or is not Unicode."

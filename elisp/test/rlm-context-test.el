@@ -298,13 +298,18 @@
                                                  :text))))))
 
 (ert-deftest rlm-context-bytes-that-count-otherwise-are-noticed ()
-  "Raw bytes that together are a character to the daemon make a source inexact."
+  "Raw bytes that together are a character to the daemon make a source inexact.
+So do Emacs' own characters above U+10FFFF, which are several to it."
   (rlm-test-with-daemon nil
-    (with-temp-buffer
-      (insert "a" (unibyte-char-to-multibyte #xc3) (unibyte-char-to-multibyte #xa9) "b")
-      (let ((source (rlm-source-from (current-buffer))))
-        (rlm-test-load source)
-        (should-not (rlm-source-exact source))))))
+    (dolist (odd (list (list (unibyte-char-to-multibyte #xc3) (unibyte-char-to-multibyte #xa9))
+                       (list #x110000)
+                       (list #x200000)))
+      (with-temp-buffer
+        (apply #'insert "a" odd)
+        (insert "b")
+        (let ((source (rlm-source-from (current-buffer))))
+          (rlm-test-load source)
+          (should-not (rlm-source-exact source)))))))
 
 (ert-deftest rlm-context-a-file-the-daemon-does-not-see-is-spooled ()
   "If the daemon refuses the path, the text travels instead."
