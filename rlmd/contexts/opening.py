@@ -72,6 +72,25 @@ def open_spool(folder: Path, file: str) -> int:
     return fd
 
 
+def left_in_spool(folder: Path, before: float, *, dry_run: bool) -> list[int]:
+    """Removes spool files of clients that went before they loaded them, or only counts them: the bytes of each.
+
+    Args:
+        folder: The spool folder.
+        before: Those not written to since, in seconds since the epoch.
+        dry_run: Only count.
+    """
+    found = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_mtime < before:
+                if not dry_run:
+                    os.unlink(entry.path)
+                found.append(status.st_size)
+    return found
+
+
 @contextlib.contextmanager
 def unlinked_spool(folder: Path, source: SpoolSource) -> Iterator[UploadSource]:
     """A spool file with ephemeral text, without its name: nothing is left of it, whatever happens.

@@ -32,7 +32,7 @@ from rlmd.contexts.changes import (
 from rlmd.contexts.converting import Converters
 from rlmd.contexts.intake import Pack
 from rlmd.contexts.loading import Loaded, Loader, MeantEphemeral
-from rlmd.contexts.opening import unlinked_spool
+from rlmd.contexts.opening import left_in_spool, unlinked_spool
 from rlmd.contexts.privacy import PrivacyRules
 from rlmd.contexts.reading import Reading
 from rlmd.contexts.records import (
@@ -347,7 +347,14 @@ class ContextStore(Reading):
         self, held: Collection[str], pins: Collection[tuple[str, int]], *, dry_run: bool = False
     ) -> builtins.list[Collected]:
         """Removes what has expired, or says what would be: see ``retention.collect``."""
-        return await collect(self._vaults, self._uploads, self._retention, held, pins, time.time(), dry_run=dry_run)
+        now = time.time()
+        found = await collect(self._vaults, self._uploads, self._retention, held, pins, now, dry_run=dry_run)
+        left = await self._threads.in_files(
+            lambda: left_in_spool(self._spool_folder, now - _UPLOAD_SECONDS, dry_run=dry_run)
+        )
+        if left:
+            found.append(Collected("uploads", "", sum(left), f"{len(left)} in the spool folder that nobody loaded"))
+        return found
 
     async def drop(self, name: str, *, egress: bool = False) -> None:
         """Erases a context: its rows, the blobs that are only its own, its index."""

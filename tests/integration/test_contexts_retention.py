@@ -180,3 +180,15 @@ async def test_an_index_that_nobody_searches_goes_and_comes_back(folders: Folder
         assert (await client.call("context/search", {"name": "busy", "query": "slow turtle"}))["hits"]
         status = await client.call("daemon/status")
         assert (status["run_days"], status["run_bytes"], status["index_days"]) == (365, 8 << 30, 30)
+
+
+async def test_what_a_client_left_in_the_spool_folder_goes(client: Client, folders: Folders) -> None:
+    for name, days in (("left", 2.0), ("fresh", 0.5)):
+        file = folders.spool / name
+        file.write_text("a text that was never loaded\n")
+        os.utime(file, (0, time.time() - days * 86_400))
+    would = await client.call("daemon/gc", {"dry_run": True})
+    assert [(one["what"], one["bytes"]) for one in would["collected"]] == [("uploads", 29)]
+    assert (folders.spool / "left").exists()
+    assert await client.call("daemon/gc") == would
+    assert [file.name for file in folders.spool.iterdir()] == ["fresh"]
