@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -283,8 +284,10 @@ class Engine(Keeping):
         for minute in itertools.count():
             await asyncio.sleep(_SWEEP_SECONDS)
             if minute % _COLLECT_MINUTES == 0:
-                with contextlib.suppress(RlmdError):  # tried again tomorrow
-                    await self.collect()
+                with contextlib.suppress(RlmdError, OSError):  # tried again tomorrow
+                    found = await self.collect()
+                    kinds = Counter[str](one.what for one in found)
+                    log.info("collected", bytes=sum(one.bytes for one in found), **kinds)
             await self._sessions.end_unused(self._parts.now() - self._parts.settings.repl.idle_seconds)
 
     async def _make_room(self) -> None:
