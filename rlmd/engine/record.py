@@ -131,16 +131,8 @@ class RunRecord:
                 return replace(self, last_seq=fact.seq, turns=max(self.turns, fact.turn))
             case Estimated(asks=True):
                 return replace(self, last_seq=fact.seq, state="asking", asks=fact)
-            case Confirmed():
-                state: RunState = "running" if self.waits is None else "waiting"
-                return replace(self, last_seq=fact.seq, state=state, asks=None)
-            case Waiting():
-                state = "waiting" if self.asks is None else "asking"
-                since = fact.time if self.waits_since is None else self.waits_since
-                return replace(self, last_seq=fact.seq, state=state, waits=fact, waits_since=since)
-            case WentOn():
-                state = "running" if self.asks is None else "asking"
-                return replace(self._waits_no_more(fact.time), last_seq=fact.seq, state=state)
+            case Confirmed() | Waiting() | WentOn():
+                return self._waited(fact)
             case SubQueryFact():
                 return replace(self, last_seq=fact.seq, sub_queries=self.sub_queries + 1)
             case ChildStarted():
@@ -199,6 +191,21 @@ class RunRecord:
                     **self._with(fact.held, private=fact.private),
                 )
         return replace(self, last_seq=fact.seq)
+
+    def _waited(self, fact: Confirmed | Waiting | WentOn) -> RunRecord:
+        """After it was confirmed, began to wait for a host, or went on."""
+        state: RunState
+        match fact:
+            case Confirmed():
+                state = "running" if self.waits is None else "waiting"
+                return replace(self, last_seq=fact.seq, state=state, asks=None)
+            case Waiting():
+                state = "waiting" if self.asks is None else "asking"
+                since = fact.time if self.waits_since is None else self.waits_since
+                return replace(self, last_seq=fact.seq, state=state, waits=fact, waits_since=since)
+            case WentOn():
+                state = "running" if self.asks is None else "asking"
+                return replace(self._waits_no_more(fact.time), last_seq=fact.seq, state=state)
 
     def _with(self, held: tuple[str, ...], *, private: bool) -> _Held:
         """What it may tell, with what was told within it."""
