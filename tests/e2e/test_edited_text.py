@@ -42,7 +42,7 @@ def sub(seen: Seen) -> str:
     """Quotes each signature that the prompt holds, and adds a remark that no other prompt gets."""
     found = dict.fromkeys(SIGNED.findall(seen.prompt))
     if "Above are findings" in seen.prompt:
-        return quotes(found)
+        return quotes(found) or "These findings name nobody."
     digest = hashlib.sha256(seen.prompt.encode()).hexdigest()
     return f"{quotes(found)}\nThe rest speaks of {digest}." + " It does so at length." * 12
 
