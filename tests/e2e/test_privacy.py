@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,25 @@ async def test_a_cell_sees_neither_keys_nor_home_nor_the_socket(folders: Folders
             if name not in ("environment", "other processes"):
                 assert not done["ok"], f"{name}: {told}"
         assert (await client.call("daemon/status"))["pid"] == daemon.pid
+
+
+async def test_no_process_but_the_daemon_itself_holds_its_keys(folders: Folders, start_daemon: StartDaemon) -> None:
+    """Not the one that searches, nor one that runs cells: neither needs them."""
+    key = canary("key").encode()
+    daemon = await start_daemon(SOME_API_KEY=key.decode())
+    async with daemon.connect() as client:
+        await load_text(client, "note", "A lamp is lit.\n" * 50)
+        await client.call("context/search", {"name": "note", "query": "lamp"})
+        cell = {"code": "x = 1", "run_id": str(uuid.uuid4()), "contexts": ["note"], "session": "kept"}
+        await client.call("repl/execute", cell)
+        ours = daemon.look()
+        assert any("helper_child" in one.command for one in ours), ours
+        for pid, command in [*((one.pid, one.command) for one in ours), (daemon.pid, "the daemon")]:
+            try:
+                held = key in Path(f"/proc/{pid}/environ").read_bytes()
+            except OSError:
+                continue  # a sealed worker's cannot be read
+            assert held == (pid == daemon.pid), command
 
 
 async def test_clients_that_may_leak_change_nothing_private(daemon: Daemon, folders: Folders) -> None:

@@ -7,10 +7,12 @@ import gzip
 import json
 import lzma
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from rlmd.contexts.converting import TABLE, _command
 from tests.conftest import StartDaemon
 from tests.harness import Client, Folders, Json, RpcFailure, new_run, start_run
 
@@ -212,3 +214,18 @@ async def test_a_command_of_the_user_in_its_cage(folders: Folders, start_daemon:
         assert "secret" not in text
         assert "eth" not in text
         assert text.endswith("done\n")
+
+
+@pytest.mark.parametrize("name", ["gzip", "html", "notebook"])
+def test_a_converter_of_ours_is_sealed_before_it_reads(name: str) -> None:
+    """What the kernel says of the process while it waits for the file."""
+    converter = next(one for one in TABLE if one.name == name)
+    with subprocess.Popen(_command(converter), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        told: dict[str, str] = {}
+        while told.get("Seccomp") != "2" and time.monotonic() < deadline:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            told = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+            time.sleep(0.02)
+        process.kill()
+    assert (told["Seccomp"], told["NoNewPrivs"], told["CapEff"]) == ("2", "1", "0" * 16)
