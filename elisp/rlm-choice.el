@@ -44,10 +44,11 @@ Nil leaves the choice to the daemon's configuration."
 
 (defcustom rlm-limits nil
   "What a run may use, a plist; nil leaves that to the daemon.
-The keys are :turns, :sub_queries, :tokens, :seconds, :depth and
-:consecutive_errors."
+The keys are :turns, :sub_queries, :tokens, :seconds, :waiting (the
+seconds for which it waits for hosts), :depth and :consecutive_errors."
   :type '(plist :options ((:turns natnum) (:sub_queries natnum) (:tokens natnum)
-                          (:seconds number) (:depth natnum) (:consecutive_errors natnum)))
+                          (:seconds number) (:waiting number) (:depth natnum)
+                          (:consecutive_errors natnum)))
   :group 'rlm
   :package-version '(rlm . "0.1.0"))
 
@@ -55,7 +56,7 @@ The keys are :turns, :sub_queries, :tokens, :seconds, :depth and
   '(("fast" :limits (:turns 8 :sub_queries 100 :seconds 120))
     ("thorough" :strategy "rlm" :limits (:turns 60 :sub_queries 10000 :seconds 14400))
     ("private" :private t)
-    ("night" :confirm "accept" :limits (:turns 100 :sub_queries 50000 :seconds 36000)))
+    ("night" :confirm "accept" :limits (:turns 100 :sub_queries 50000 :seconds 36000 :waiting 36000)))
   "Sets of choices that have a name.
 Each is a name and a plist: :strategy, :root, :sub and :limits as the
 options `rlm-strategy', `rlm-root-models', `rlm-sub-models' and

@@ -162,6 +162,30 @@
       (should (string-match-p "turn 3" (rlm--header-shown)))
       (should-not (eq first (rlm--header-shown))))))
 
+(ert-deftest rlm-header-no-host-is-there ()
+  "With its only host gone a run waits, says so and until when, and can be cancelled; another Emacs finds it so."
+  (rlm-test-with-daemon (:scripts '(("root" . ("Never."))))
+    (rlm-test-kill models)
+    (rlm-test-with-notes "text\n"
+      (let* ((buffer (rlm-test-ask "Q?"))
+             (run (rlm-test-run-of buffer)))
+        (rlm-test-await (rlm-run-waits run))
+        (should (eq 'waiting (rlm-run-state run)))
+        (with-current-buffer buffer
+          (should (string-match-p "waits: .*box.*; until [0-9][0-9]:[0-9][0-9] .*\\[cancel\\]" (rlm--header-line))))
+        (should (equal "waiting" (rlm-test-state run)))
+        (let ((rlm-on-kill 'detach))
+          (kill-buffer buffer))
+        (clrhash rlm--runs)
+        (save-window-excursion
+          (rlm-open-run (rlm-run-id run)))
+        (rlm-test-await (rlm-run-find (rlm-run-id run)))
+        (let ((again (rlm-run-find (rlm-run-id run))))
+          (rlm-test-await (rlm-run-waits again))
+          (rlm-run-cancel again)
+          (rlm-wait again rlm-test-patience)
+          (should (eq 'cancelled (rlm-run-state again))))))))
+
 (ert-deftest rlm-header-every-mode-line-counts-runs ()
   "While runs are going the mode line says how many, and whether one asks; then nothing."
   (rlm-test-with-home

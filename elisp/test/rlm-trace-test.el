@@ -263,16 +263,21 @@
       (rlm-test-await (string-empty-p (rlm-test-answer-text "*rlm sessions*"))))))
 
 (ert-deftest rlm-status-hosts-live ()
-  "The list of hosts is read again by itself while it is seen, and stops with its buffer."
+  "The list of hosts is live while it is seen, and stops with its buffer; one without a wake command says so."
   (rlm-test-with-daemon (:scripts '(("root" . ((:text "late" :latency 100)))))
     (save-window-excursion
       (let ((rlm-list-interval 0.1))
         (rlm-test-list #'rlm-list-hosts "box")
+        (rlm-test-await rlm--list-subscribed)
         (rlm-test-await (string-search "0/2" (buffer-string)))
         (let ((run (rlm-query "Q?" "a text")))
           (rlm-test-seen-in "*rlm hosts*" "1/2")
           (rlm-run-cancel run)
           (rlm-test-seen-in "*rlm hosts*" "0/2"))
+        (let (said)
+          (cl-letf (((symbol-function 'message) (lambda (&rest words) (push (apply #'format words) said))))
+            (rlm-hosts-wake)
+            (rlm-test-await (seq-find (lambda (words) (string-match-p "box.*wake" words)) said))))
         (rlm-hosts-show)
         (rlm-test-seen-in "*rlm-text*" "provider     ollama")
         (let ((timer rlm--list-timer))

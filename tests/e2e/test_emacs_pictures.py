@@ -49,7 +49,13 @@ WORK = (
     ),
 )
 LATE = {"text": "late", "latency": 60}
-SCENES = {"answer": [CITED], "trace": list(WORK), "hosts": [LATE], "menu": [], "babel": [CITED]}
+SCENES: dict[str, list[object]] = {
+    "answer": [CITED],
+    "trace": list(WORK),
+    "hosts": [LATE],
+    "menu": [],
+    "babel": [CITED],
+}
 HOSTS = {"m40": ("qwen2.5-coder:32b", 1), "rtx": ("llama3.3:70b", 2), "p100": ("deepseek-coder:33b", 1)}
 
 
@@ -86,7 +92,7 @@ def display() -> Iterator[str]:
 
 
 @contextmanager
-def model_server(folder: Path, name: str, model: str, slots: int, replies: list[str]) -> Iterator[str]:
+def model_server(folder: Path, name: str, model: str, slots: int, replies: list[object]) -> Iterator[str]:
     script = folder / f"{name}.json"
     rule = {"match": "What does this say", "reply": "It tells how warm the outlet was, and when it changed."}
     told = {"models": [{"name": model}], "scripts": {model: replies} if replies else {}, "rules": [rule]}
