@@ -5,11 +5,13 @@ Data, and how a reply that was not asked for anew tells where it came from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlmd.events import CompletionRecord, CompletionSource
 from rlmd.pool.actions import PATIENCE, Statistics
-from rlmd.pool.cache import CachedCompletion
+from rlmd.pool.cache import CachedCompletion, asked_digest, cache_key
+from rlmd.pool.choosing import Choice
 from rlmd.pool.hosts import Role
 from rlmd.pool.tickets import Won
 from rlmd.providers.base import Completion, Message, Sampling
@@ -100,3 +102,17 @@ def record_of(won: Won) -> CompletionRecord:
         money=won.money,
         energy=won.energy,
     )
+
+
+def keys_of(choices: Sequence[Choice], request: CompletionRequest) -> list[str]:
+    """Under which its reply is kept, one for each model that may give it."""
+    sample = request.sample if request.sampling.temperature > 0 else 1
+    asked = asked_digest(
+        request.messages,
+        request.sampling,
+        private=request.private,
+        sample=sample,
+        schema=request.schema,
+        ephemeral=request.ephemeral,
+    )
+    return [cache_key(choice.offered.identity, asked) for choice in choices]

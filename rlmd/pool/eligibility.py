@@ -109,3 +109,21 @@ class Eligibility:
             if other is not None and target.host != chosen.host and target.host not in key.avoided:
                 paid = self.room(key, target) != "never"
                 yield paid and other.serves(target.model, key.private, now)
+
+
+def worth_a_swap(
+    may: list[tuple[Bucket, Target]], host: Slots, now: float, wake: list[float]
+) -> list[tuple[Bucket, Target]]:
+    """Of what a host may take, in order, what does not make its models change places too often: the one in memory goes
+    on while it has work and its time is not over, and another comes when nothing is in flight there any more. What a
+    person or a root waits for does not wait for that time."""
+    stays = [pair for pair in may if not host.needs_swap(pair[1].model)]
+    if len(stays) == len(may):
+        return may
+    bucket, target = may[0]
+    if not host.needs_swap(target.model):
+        return stays if host.in_flight else may
+    if stays and not bucket.key.interactive and now < host.held_until:
+        wake.append(host.held_until)
+        return stays
+    return [] if host.in_flight else may

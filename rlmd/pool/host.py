@@ -6,7 +6,7 @@ Owns which models it offers with which windows, and whether text may go there (t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -345,3 +345,15 @@ def settings_for(
     )
     told = slots or facts.slots
     return settings.model_copy(update={"slots": told}) if told else settings  # else one, or what will be measured
+
+
+async def close_after(finished: Awaitable[None], host: Host) -> None:
+    try:
+        await finished
+    finally:
+        await host.close()
+
+
+def differ(one: HostSettings, other: HostSettings) -> bool:
+    """Slots that nobody set are measured, whatever number stands there."""
+    return one != other or ("slots" in one.model_fields_set) != ("slots" in other.model_fields_set)

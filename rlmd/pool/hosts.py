@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Literal
-from urllib.parse import urlsplit
 
 import structlog
 
 from rlmd.config import HostSettings, Settings
-from rlmd.errors import ConfigInvalid, Conflict, InvalidParams, NotFound, Unavailable
+from rlmd.errors import ConfigInvalid, Conflict, NotFound
 from rlmd.pool.actions import Action
-from rlmd.pool.calibration import Calibration, calibrated
+from rlmd.pool.calibration import Calibration
 from rlmd.pool.choosing import Choice
 from rlmd.pool.foreign import Foreign
-from rlmd.pool.host import Host
+from rlmd.pool.host import Host, close_after, differ
+from rlmd.pool.measuring import measured, to_measure, with_useful_window
 from rlmd.pool.meter import Learned, Meter
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.sleeping import Sleep, nudge_or
-from rlmd.pool.status import HostStatus, candidate_of, unusable
+from rlmd.pool.status import HostStatus, candidate_of, status_of, unusable
+from rlmd.providers.addresses import listens
 
 #: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -104,7 +104,7 @@ class Hosts:
             await self.remove(name)
         for name, one in settings.hosts.items():
             known = self._hosts.get(name)
-            if known is None or name == self._default or _differ(known.settings, one):
+            if known is None or name == self._default or differ(known.settings, one):
                 await self._renew(name, one, finished)
         for host in self._hosts.values():  # a role may name models that the settings of their host do not
             self.tell_scheduler(host)
@@ -122,7 +122,7 @@ class Hosts:
             host.paused = before.paused
             self._leave(name)
             assert self._group is not None, "settings change while the pool runs"
-            self._group.create_task(_close_after(finished(name), before), name=f"former {name}")
+            self._group.create_task(close_after(finished(name), before), name=f"former {name}")
         self._add(host)
 
     def _made(self, name: str, settings: HostSettings) -> Host | None:
@@ -151,6 +151,11 @@ class Hosts:
 
     def named(self, name: str) -> Host | None:
         return self._hosts.get(name)
+
+    def _known(self, name: str) -> Host:
+        if (host := self._hosts.get(name)) is None:
+            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        return host
 
     # ── candidates ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,9 +208,8 @@ class Hosts:
         """What is in flight there goes elsewhere. Raises ``NotFound``."""
         if self._unusable.pop(name, None) is not None:
             return
-        host = self._hosts.pop(name, None)
-        if host is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        host = self._known(name)
+        del self._hosts[name]
         self._leave(name)
         if name == self._default:
             self._default = None
@@ -240,7 +244,7 @@ class Hosts:
 
     async def _look_at(self, url: str) -> None:
         """Takes the host there, with the models that it runs itself: others need a person's consent."""
-        if not await _listens(url):
+        if not await listens(url, DEFAULT_SECONDS):
             return  # before all that speaks HTTP is loaded for nothing
         host = Host(DEFAULT_NAME, HostSettings(url=url, provider="ollama"), {})
         with contextlib.suppress(TimeoutError):
@@ -257,8 +261,7 @@ class Hosts:
 
     def pause(self, name: str, *, paused: bool) -> HostStatus:
         """Gives it nothing more until it is resumed; what is in flight there goes on. Raises ``NotFound``."""
-        if (host := self._hosts.get(name)) is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        host = self._known(name)
         host.paused = paused
         if not paused and host.unusable:  # the key may be there by now
             host.unusable = False
@@ -273,8 +276,7 @@ class Hosts:
             NotFound: There is no such host.
             Conflict: No command is known that wakes it.
         """
-        if (host := self._hosts.get(name)) is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        host = self._known(name)
         if not host.settings.wake:
             raise Conflict(
                 f"Nothing is known that wakes host {name}.",
@@ -292,26 +294,15 @@ class Hosts:
             NotFound, Unavailable: no such host or model, or it does not answer.
             Conflict: its requests cost money, or it is being measured already.
         """
-        if (added := self._hosts.get(name)) is not None:
-            await added.asked.wait()  # one that came a moment ago is not one that does not answer
-        host, names = self._to_measure(name, model)
-        before, host.paused = host.paused, True
-        host.measured = True
-        found: dict[str, Calibration] = {}
-        try:
-            self.tell_scheduler(host)
-            await idle(name)
-            for each in names:
-                one = await calibrated(host.provider, each, host.models()[each].window)
-                await host.probe()  # what is in memory now tells its real window
-                found[each] = replace(one, window=host.served_window(each))
-        finally:
-            host.measured = False
-            host.paused = before
-            host.remember(found)
+        host = self._known(name)
+        await host.asked.wait()  # one that came a moment ago is not one that does not answer
+
+        def tell() -> None:
             if self._hosts.get(name) is host:
                 self.tell_scheduler(host)
-        return self._status(host, self._scheduler.statistics().queued_for), list(found.values())
+
+        found = await measured(host, to_measure(host, model), tell, idle)
+        return self._status(host, self._scheduler.statistics().queued_for), found
 
     def keep_useful_window(self, name: str, model: str | None, tokens: int) -> HostStatus:
         """Up to how many tokens a model of a host reads well: an evaluation found it.
@@ -320,41 +311,11 @@ class Hosts:
             NotFound: no such host or model.
             InvalidParams: no model is named, or its window is smaller.
         """
-        if (host := self._hosts.get(name)) is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+        host = self._known(name)
         offered = host.models(self._named_in_roles(name))
-        if model is None:
-            raise InvalidParams("A useful window is one model's.", hint=f"Name one: {', '.join(offered)}.")
-        found = next((each for each in offered if model in (each, each.removesuffix(":latest"))), None)
-        if found is None:
-            raise NotFound(f"Host {name} offers no model {model[:100]!r}.", hint=f"Its models: {', '.join(offered)}.")
-        if tokens > (window := offered[found].window):
-            raise InvalidParams(
-                f"{found} on {name} has a window of {window:,} tokens; {tokens:,} of them cannot be useful.",
-                hint="Raise its window in the config first.",
-            )
-        host.keep_useful_window(found, tokens)
+        host.keep_useful_window(with_useful_window(host, offered, model, tokens), tokens)
         self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for)
-
-    def _to_measure(self, name: str, model: str | None) -> tuple[Host, list[str]]:
-        host = self._hosts.get(name)
-        if host is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
-        if not host.ready:
-            raise Unavailable(f"Host {name} does not answer.", hint=host.last_error or "")
-        if host.measured:
-            raise Conflict(f"Host {name} is being measured already.")
-        mine = [each for each, offered in host.models().items() if offered.trust == "mine"]
-        if not mine:
-            raise Conflict(
-                f"Host {name} is not yours: what is asked there costs money, and others ask it too.",
-                hint="Its speed is learned as it works.",
-            )
-        wanted = [each for each in mine if model in (None, each, each.removesuffix(":latest"))]
-        if not wanted:
-            raise NotFound(f"Host {name} offers no model {str(model)[:100]!r}.", hint=f"Its models: {', '.join(mine)}.")
-        return host, wanted
 
     def watts(self) -> dict[str, float | None]:
         """What each draws while it works."""
@@ -427,58 +388,12 @@ class Hosts:
         self._do(self._scheduler.host_changed(view, _now()))
 
     def _status(self, host: Host, queued: Mapping[str, int]) -> HostStatus:
-        slots = self._scheduler.hosts()[host.name]
         models = tuple(host.models(self._named_in_roles(host.name)).values())
-        opens = slots.opens_at(_now())
-        state = slots.state(_now())
-        return HostStatus(
-            name=host.name,
-            url=host.settings.url,
-            provider=host.settings.provider,
-            trust="mine" if any(model.trust == "mine" for model in models) else "cloud",
-            state="down" if state == "unknown" and host.last_error else state,
-            retry_in=max(0.0, opens - _now()) if state == "down" and opens is not None else None,
-            slots=host.slots,
-            slots_used=len(slots.in_flight),
-            queued=queued.get(host.name, 0),
-            completed=slots.completed,
-            failed=slots.failed,
-            models=models,
-            roles=tuple(role for role in ("root", "sub") if self._serves(host.name, role)),
-            last_error=host.wake_error if state == "asleep" else host.trouble,
-            foreign=host.foreign,
-            resident=host.resident or ((slots.resident,) if slots.resident else ()),
-            meter=host.meter,
-        )
+        roles = tuple(role for role in ("root", "sub") if self._serves(host.name, role))
+        return status_of(host, self._scheduler.hosts()[host.name], models, roles, queued.get(host.name, 0), _now())
 
     def _serves(self, host: str, role: Role) -> bool:
         return any(choice.candidate.host == host for choice in self.choices(role))
-
-
-async def _close_after(finished: Awaitable[None], host: Host) -> None:
-    try:
-        await finished
-    finally:
-        await host.close()
-
-
-def _differ(one: HostSettings, other: HostSettings) -> bool:
-    """Slots that nobody set are measured, whatever number stands there."""
-    return one != other or ("slots" in one.model_fields_set) != ("slots" in other.model_fields_set)
-
-
-async def _listens(url: str) -> bool:
-    """Whether anything takes connections there."""
-    parts = urlsplit(url)
-    try:
-        async with asyncio.timeout(DEFAULT_SECONDS):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
 
 
 def _now() -> float:

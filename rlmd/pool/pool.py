@@ -19,7 +19,7 @@ from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining, RlmdError
 from rlmd.pool.actions import Work
 from rlmd.pool.budget import Account, Budget
-from rlmd.pool.cache import CachedCompletion, CompletionCache, NoCache, asked_digest, cache_key, is_cacheable
+from rlmd.pool.cache import CachedCompletion, CompletionCache, NoCache, is_cacheable
 from rlmd.pool.calibration import Calibration
 from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced, worst_costs
 from rlmd.pool.completions import (
@@ -28,6 +28,7 @@ from rlmd.pool.completions import (
     PoolStatistics,
     flight_name,
     from_cache,
+    keys_of,
     record_of,
     shared_as,
 )
@@ -176,7 +177,7 @@ class Pool:
         """
         await self._hosts.introduced()
         choices = self._choose(request)
-        keys = self._keys(choices, request)
+        keys = keys_of(choices, request)
         flight = self._flights.get(name := flight_name(request, keys))
         if flight is None or flight.landed:
             flight = self._launch(name, request, choices, keys)
@@ -189,7 +190,7 @@ class Pool:
     async def holds(self, request: CompletionRequest) -> bool:
         """Whether it would be answered without asking any host, or refused as it is."""
         try:
-            keys = self._keys(self._choose(request), request)
+            keys = keys_of(self._choose(request), request)
         except RlmdError:
             return True
         if request.fresh:
@@ -235,19 +236,7 @@ class Pool:
         """By what is known of a model's weights now: a host that had not said what it is when the request came has by
         the time it answers. None when the target has gone meanwhile."""
         now = [choice for choice in self._hosts.choices(request.role) if choice.target == target]
-        return self._keys(now, request)[0] if now else None
-
-    def _keys(self, choices: list[Choice], request: CompletionRequest) -> list[str]:
-        sample = request.sample if request.sampling.temperature > 0 else 1
-        asked = asked_digest(
-            request.messages,
-            request.sampling,
-            private=request.private,
-            sample=sample,
-            schema=request.schema,
-            ephemeral=request.ephemeral,
-        )
-        return [cache_key(choice.offered.identity, asked) for choice in choices]
+        return keys_of(now, request)[0] if now else None
 
     def _launch(
         self, name: str, request: CompletionRequest, choices: list[Choice], keys: list[str]

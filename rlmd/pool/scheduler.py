@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from rlmd.pool.actions import Abort, Action, Dispatch, Ending, Outcome, Settle, Statistics, WakeAt, WakeHost, Work
 from rlmd.pool.copies import Copies
-from rlmd.pool.eligibility import Eligibility, Purse, size_class
+from rlmd.pool.eligibility import Eligibility, Purse, size_class, worth_a_swap
 from rlmd.pool.outlook import Outlook
 from rlmd.pool.patience import Patience
 from rlmd.pool.requests import MAX_ATTEMPTS, Request
@@ -25,24 +25,6 @@ from rlmd.pool.waiting import Bucket, Key, Waiting
 def _speed(host: Slots) -> tuple[float, str]:
     """Seconds for a request of one size, to compare hosts; unmeasured ones first, so that they are measured."""
     return min(host.pace.values(), default=0.0), host.view.name
-
-
-def _worth_a_swap(
-    may: list[tuple[Bucket, Target]], host: Slots, now: float, wake: list[float]
-) -> list[tuple[Bucket, Target]]:
-    """Of what a host may take, in order, what does not make its models change places too often: the one in memory goes
-    on while it has work and its time is not over, and another comes when nothing is in flight there any more. What a
-    person or a root waits for does not wait for that time."""
-    stays = [pair for pair in may if not host.needs_swap(pair[1].model)]
-    if len(stays) == len(may):
-        return may
-    bucket, target = may[0]
-    if not host.needs_swap(target.model):
-        return stays if host.in_flight else may
-    if stays and not bucket.key.interactive and now < host.held_until:
-        wake.append(host.held_until)
-        return stays
-    return [] if host.in_flight else may
 
 
 class Scheduler:
@@ -300,7 +282,7 @@ class Scheduler:
         """The request that this host should take next: class, then run, then resident model, prefix and length."""
         may = [(bucket, target) for bucket in self._waiting if (target := self._may.target(bucket.key, host, now))]
         may.sort(key=lambda pair: self._rank(pair[0], pair[1], host))
-        for bucket, target in _worth_a_swap(may, host, now, wake):
+        for bucket, target in worth_a_swap(may, host, now, wake):
             request = bucket.head(host.prefix, self._outlook.longest_in_time(bucket, target, now))
             later = self._outlook.better_left(bucket, request, target, now, self._root_prefix_units(bucket, host))
             if later is None:

@@ -8,7 +8,7 @@ from rlmd.config import HostSettings, Trust
 from rlmd.pool.choosing import Candidate
 from rlmd.pool.host import Host, OfferedModel
 from rlmd.pool.meter import Meter
-from rlmd.pool.slots import HostState
+from rlmd.pool.slots import HostState, Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +65,30 @@ def candidate_of(host: Host, offered: OfferedModel) -> Candidate:
         max_tokens=offered.max_tokens,
         temperature=offered.temperature,
         trust=offered.trust,
+    )
+
+
+def status_of(
+    host: Host, slots: Slots, models: tuple[OfferedModel, ...], roles: tuple[str, ...], queued: int, now: float
+) -> HostStatus:
+    """A host as it stands at ``now`` (the scheduler's clock)."""
+    opens, state = slots.opens_at(now), slots.state(now)
+    return HostStatus(
+        name=host.name,
+        url=host.settings.url,
+        provider=host.settings.provider,
+        trust="mine" if any(model.trust == "mine" for model in models) else "cloud",
+        state="down" if state == "unknown" and host.last_error else state,
+        retry_in=max(0.0, opens - now) if state == "down" and opens is not None else None,
+        slots=host.slots,
+        slots_used=len(slots.in_flight),
+        queued=queued,
+        completed=slots.completed,
+        failed=slots.failed,
+        models=models,
+        roles=roles,
+        last_error=host.wake_error if state == "asleep" else host.trouble,
+        foreign=host.foreign,
+        resident=host.resident or ((slots.resident,) if slots.resident else ()),
+        meter=host.meter,
     )

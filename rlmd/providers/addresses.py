@@ -6,6 +6,7 @@ Imports nothing that speaks HTTP, so that a daemon without hosts need not load i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -96,3 +97,17 @@ def checked_key(key: SecretStr | None) -> SecretStr | None:
     if not text or not all("!" <= sign <= "~" for sign in text):
         raise ConfigInvalid("The API key is empty or holds spaces, line ends or signs beyond ASCII.")
     return SecretStr(text)
+
+
+async def listens(url: str, seconds: float) -> bool:
+    """Whether anything takes connections there, within so many seconds."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
