@@ -112,6 +112,7 @@ async def test_every_method_has_its_command(folders: Folders, tap: Tap, start_da
             assert (await ctl("run", "fetch", cell, digest)).startswith("yyy")
             await ctl("run", "export", cell)
             await ctl("run", "confirm", cell, status=1)  # it asked nothing
+            await ctl("run", "continue", cell, "--turns", "1", "--detach", status=1)  # no limit ended it
             await ctl("budget", "allow", cell, "--json")
             await ctl("session", "list")
             await ctl("session", "show", "s")
