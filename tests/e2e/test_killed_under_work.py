@@ -111,6 +111,8 @@ class Lane:
         #: Answers of runs that have ended; those that may have been deleted.
         self.answered: dict[str, str] = {}
         self.deleted: set[str] = set()
+        #: What was told of runs that have ended since the daemon started.
+        self.told: dict[str, list[Json]] = {}
         #: Runs that were under way: their mark, and what was told of them.
         self.going: dict[str, tuple[str, list[Json]]] = {}
         self.done = self.resumed = 0
@@ -161,6 +163,7 @@ class Lane:
         assert ended["outcome"] == "answered", ended
         self.answered[run["run_id"]] = await whole_text(client, run["run_id"], ended["answer"])
         del self.going[run["run_id"]]
+        self.told[run["run_id"]] = client.facts(run["run_id"])
 
     async def whisper(self, client: Client) -> None:
         """An ephemeral text, searched and asked about."""
@@ -213,6 +216,10 @@ class Lane:
             if told or run_id in runs:  # else it was not acknowledged
                 await self.goes_on(client, run_id, mark, told)
         self.going.clear()
+        for run_id in self.told.keys() & self.answered.keys():
+            fetched = await client.call("run/fetch", {"run_id": run_id, "from_seq": 1})
+            assert fetched["facts"] == self.told[run_id], "the journal is not what was told"
+        self.told.clear()
         await self.finds(client)
 
     async def goes_on(self, client: Client, run_id: str, mark: str, told: list[Json]) -> None:
