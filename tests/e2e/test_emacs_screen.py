@@ -268,11 +268,14 @@ def test_a_killed_buffer_ends_its_run_and_nothing_hangs(desk: Desk) -> None:
 
 
 def test_the_daemon_dies_in_mid_stream_and_comes_back(desk: Desk) -> None:
-    desk.script(SLOW, SLOW)
+    slower = {**SLOW, "pause": 0.1}
+    desk.script(slower, slower)
+    desk.rlmctl("daemon", "start")
+    pid = desk.daemon_pid()
     desk.edit("notes.txt", NOTES)
     desk.ask("Slowly?")
     desk.sees(r"^Slowly it is told")
-    os.kill(desk.daemon_pid(), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     desk.sees(r"^ connection lost")
     desk.rlmctl("daemon", "start")
     # By itself: the daemon takes the run up again, and Emacs follows it.
