@@ -38,8 +38,16 @@
           :fresh (rlm--babel-yes-p params :fresh)
           :limits (append (rlm--babel-number params :turns)
                           (rlm--babel-number params :seconds)
-                          (when-let ((tokens (rlm--babel-number params :budget)))
-                            (list :tokens (cadr tokens)))))))
+                          (rlm--babel-budget params)))))
+
+(defun rlm--babel-budget (params)
+  "Return the limit that `:budget' in PARAMS comes to.
+That is dollars, such as $0.50, or tokens, such as 200k."
+  (let ((value (rlm--babel-param params :budget)))
+    (if (and value (string-match "\\`\\$\\([0-9]+\\(?:\\.[0-9]+\\)?\\)\\'" value))
+        (list :money (string-to-number (match-string 1 value)))
+      (when-let ((tokens (rlm--babel-number params :budget)))
+        (list :tokens (cadr tokens))))))
 
 (defun rlm--babel-number (params key)
   "Return a list of KEY and its value in PARAMS, a number; nil if there is none.

@@ -181,6 +181,7 @@ class Limits(Model):
     ``tokens`` are of prompts and replies together, None: as many as it takes. ``depth``: levels of child runs.
     ``repeats``: outputs that may come again before a root that goes on checking is stopped.
     ``waiting``: seconds in all for which hosts are waited for; they do not count as ``seconds``.
+    ``money``: dollars, None: as many as the budget allows any run.
     """
 
     turns: int
@@ -191,6 +192,7 @@ class Limits(Model):
     depth: int = 0
     repeats: int = 5
     waiting: float = 600.0
+    money: float | None = None
 
 
 class More(Model):

@@ -136,7 +136,7 @@ Limit = Annotated[
         "--limit",
         metavar="WHAT=N",
         help="turns=N, sub-queries=N, tokens=N, seconds=N (on the clock), waiting=N (seconds for a host to come), "
-        "depth=N or consecutive-errors=N; can be repeated.",
+        "money=N (dollars), depth=N or consecutive-errors=N; can be repeated.",
     ),
 ]
 

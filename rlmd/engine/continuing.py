@@ -120,7 +120,9 @@ def _started(facts: Sequence[AnyFact]) -> RunStarted:
 
 
 def _once_more(limit: str, limits: Limits, run_money: float | None) -> More:
-    amounts = {**limits.model_dump(), "money": run_money}
+    amounts = limits.model_dump()
+    if run_money is not None:
+        amounts["money"] = min(run_money, limits.money if limits.money is not None else run_money)
     amount = amounts.get(limit) if limit in More.model_fields else None
     return More.model_validate({limit: amount}) if amount else More()
 

@@ -143,6 +143,7 @@ class Going:
             recorder.add(Note, text=_NOT_KEPT)
         purse = Purse(limits, parts.monotonic, within.purse if within is not None else None)
         run = Run(request, contexts, session, recorder, purse, parts, egress=egress, within=within)
+        self._limit_spending(run)
         live = self._set_going(run)
         if within is not None:
             within.open.begun(within, live)
@@ -231,9 +232,14 @@ class Going:
         purse = Purse(limits, self._parts.monotonic)
         purse.restore(past.paid)
         run = Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
+        self._limit_spending(run)
         if money:
             self._parts.pool.grant(run.tree, money)
         return run
+
+    def _limit_spending(self, run: Run) -> None:
+        if (dollars := run.purse.limits.money) is not None:
+            self._parts.pool.limit_spending(run.tree, dollars)
 
     def _over(self, live: Live, task: asyncio.Task[None]) -> None:
         """A run's task is done: only its record stays in memory."""

@@ -30,6 +30,7 @@ class LimitRequest:
     tokens: int | None = None
     depth: int | None = None
     waiting: float | None = None
+    money: float | None = None
 
     def over(self, configured: LimitSettings) -> Limits:
         """The limits of the run: these, and where they are silent the configured ones."""
@@ -129,7 +130,7 @@ class QueryRequest:
 
 #: Fields that requests did not have at first.
 _LATER = (("schema", None), ("within", None), ("confirm", "ask"), ("ephemeral", False))
-_LATER_LIMITS = (("tokens", None), ("depth", None), ("waiting", None))
+_LATER_LIMITS = (("tokens", None), ("depth", None), ("waiting", None), ("money", None))
 _REQUEST = TypeAdapter(RunRequest)
 
 

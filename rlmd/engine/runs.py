@@ -33,7 +33,7 @@ from rlmd.engine.sessionends import SessionEnds
 from rlmd.engine.sessions import Sessions
 from rlmd.engine.strategies import FOLLOW
 from rlmd.engine.waking import Waker
-from rlmd.errors import Conflict, Draining, RlmdError
+from rlmd.errors import Conflict, Draining, InvalidParams, RlmdError
 from rlmd.events import (
     STRATEGIES,
     CellEnded,
@@ -172,6 +172,7 @@ class Engine(Keeping):
 
         Raises:
             Conflict: The id is known with other parameters.
+            InvalidParams: There is no such strategy, or a run within an open one is to have money of its own.
             NotFound: A context does not exist for this client.
             Busy: The session is held, and ``if_busy`` is ``refuse``.
             Draining: The daemon is stopping.
@@ -184,6 +185,12 @@ class Engine(Keeping):
             if self._draining:
                 raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
             within = self._open_run(request.within, egress=egress) if request.within is not None else None
+            if within is not None and request.limits.money is not None:
+                raise InvalidParams(
+                    "What runs within an open run spends that run's money, and has no limit of its own.",
+                    hint="Give limits.money to run/open.",
+                    field="limits.money",
+                )
             await self._check_strategy(request.strategy)
             await self._parts.pool.find_default_host()
             contexts = [await self._parts.contexts.pin(name, egress=egress) for name in request.contexts]

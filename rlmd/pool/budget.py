@@ -65,6 +65,8 @@ class Budget:
         self._allowed: set[str] = set()
         #: Dollars that single runs may spend beyond what each may.
         self._granted: dict[str, float] = {}
+        #: Dollars that single runs may spend where that is less than what each may.
+        self._least: dict[str, float] = {}
         #: Why nothing at all may be spent.
         self.blocked = ""
 
@@ -75,7 +77,7 @@ class Budget:
 
     def needs_price(self, tree: str) -> bool:
         """Whether a price that nobody knows could break a limit, or be paid without anybody having been asked."""
-        limited = any(limit is not None for limit in self._limits.values())
+        limited = tree in self._least or any(limit is not None for limit in self._limits.values())
         return limited or bool(self.blocked) or (self._asks and tree not in self._allowed)
 
     def restore(self, entries: Iterable[Entry], next_number: int) -> None:
@@ -88,6 +90,10 @@ class Budget:
     def allow(self, tree: str) -> None:
         """The user said that this run may spend, where that is asked for."""
         self._allowed.add(tree)
+
+    def limit(self, tree: str, dollars: float) -> None:
+        """This run may not spend more than so much, whatever any run may."""
+        self._least[tree] = dollars
 
     def grant(self, tree: str, dollars: float) -> None:
         """So much may this run spend beyond what each may; day and month hold all the same."""
@@ -167,8 +173,10 @@ class Budget:
 
     def _limit(self, kind: str, tree: str | None) -> float | None:
         limit = self._limits[kind]
-        granted = self._granted.get(tree or "", 0.0) if kind == "run" else 0.0
-        return None if limit is None else limit + granted
+        if kind != "run" or tree is None:
+            return limit
+        least = [dollars for dollars in (limit, self._least.get(tree)) if dollars is not None]
+        return min(least) + self._granted.get(tree, 0.0) if least else None
 
     def _day(self, at: float) -> str:
         return datetime.fromtimestamp(at, self._zone).date().isoformat()

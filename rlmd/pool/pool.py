@@ -325,6 +325,10 @@ class Pool:
         self._budget.allow(tree)
         self._dispatcher.do(self._scheduler.tick(asyncio.get_running_loop().time()))
 
+    def limit_spending(self, tree: str, dollars: float) -> None:
+        """This run may spend so much, if no other limit is lower."""
+        self._budget.limit(tree, dollars)
+
     def grant(self, tree: str, dollars: float) -> None:
         """The user said that this run may spend so much more than any run, in all."""
         self._budget.grant(tree, dollars)

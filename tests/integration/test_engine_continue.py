@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from rlmd.config import (
     RoleSettings,
     Settings,
 )
-from rlmd.engine import ContinueRequest, LimitRequest, RunRecord, RunRequest
+from rlmd.engine import ContinueRequest, LimitRequest, OpenRequest, RunRecord, RunRequest
 from rlmd.errors import Conflict, Draining, InvalidParams, NotFound
 from rlmd.events import AnyFact, More
 from tests.fakes.ollama import FakeOllama, Scripted, Seen
@@ -235,6 +236,41 @@ async def test_money_that_is_spent_is_a_limit_and_more_of_it_goes_on(tmp_path: P
         assert (again.outcome, again.receipt.limit, again.receipt.pieces_failed) == ("answered", None, 0)
         assert len({seen.prompt for seen in fake.seen}) == len(fake.seen)
         assert again.receipt.money > 8.0
+
+
+async def test_a_runs_own_money_holds_over_a_restart_and_below_the_budget(tmp_path: Path, fake: FakeOllama) -> None:
+    """Without any budget, with a lower one and with a higher one the least counts; also when the run is taken up."""
+    fake.answer = lambda prompt: "found"
+    price = PriceSettings(prompt=1000.0, completion=1000.0)
+    models = {"root": ModelSettings(price=price), "sub": ModelSettings(price=price, window=4096, max_tokens=64)}
+    hosts = {"box": HostSettings(url=fake.url, provider="ollama", trust="cloud", slots=4, models=models)}
+    for number, (budget, own, most) in enumerate(((None, 8.0, 8.0), (5.0, 8.0, 5.0), (80.0, 8.0, 8.0))):
+        settings = Settings(
+            hosts=hosts,
+            roles=ROLES,
+            repl=ReplSettings(spare_workers=0),
+            budget=BudgetSettings(run=budget, overflow_after=0),
+        )
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        request = RunRequest(
+            new_id(), "Which?", ("lines",), strategy="map", confirm="accept", limits=LimitRequest(money=own)
+        )  # fmt: skip
+        sent = len(fake.seen)
+        async with House(folder, settings) as house:
+            await house.load("lines", LINES)
+            while house.pool.hosts()[0].state != "ok":
+                await asyncio.sleep(0.01)
+            await house.engine.start_run(request)
+            while len(fake.seen) == sent:
+                await asyncio.sleep(0.001)
+        async with House(folder, settings) as house:
+            record = await house.engine.wait(request.run_id)
+            assert (record.outcome, record.receipt.limit) == ("partial", "money")
+            assert 0 < record.receipt.money <= most
+            opened = await house.engine.start_run(OpenRequest(new_id(), "someone").as_run())
+            with pytest.raises(InvalidParams, match="spends that run's money"):
+                await house.engine.start_run(replace(request, run_id=new_id(), within=opened.run_id))
 
 
 async def test_a_child_that_the_limit_stopped_goes_on_with_its_parent(house: House, fake: FakeOllama) -> None:

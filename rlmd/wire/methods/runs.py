@@ -24,6 +24,7 @@ class LimitParams(Params):
     tokens: int | None = Field(None, ge=1, description="Of all prompts and replies, those of child runs included")
     depth: int | None = Field(None, ge=0, le=8, description="Levels of child runs; 0 allows none")
     waiting: float | None = Field(None, ge=0, le=1e9, description="Seconds in all for which it waits for hosts")
+    money: float | None = Field(None, ge=0, le=1e9, description="Dollars; the budget of the config holds all the same")
 
 
 class RunParams(Params):
