@@ -75,7 +75,9 @@ def checked_url(url: str) -> str:
         url = "http://" + url
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # idna: looking up a name such as ".." raises UnicodeError, a ValueError too
+        name = (parts.hostname or "").encode("idna")
+        valid = parts.scheme in ("http", "https") and bool(name) and parts.port != 0
     except ValueError:
         parts, valid = urlsplit(""), False
     if not valid or any(sign.isspace() or not sign.isprintable() for sign in url):

@@ -312,7 +312,8 @@ async def test_no_host_reachable(folders: Folders, start_daemon: StartDaemon) ->
     async with daemon.connect() as client:
         await load_text(client, "note", "The answer is 42.\n" * 100)
         for strategy in ("rlm", "direct"):
-            ended = await start_run(client, new_run("What is the answer?", "note", strategy=strategy))
+            params = new_run("What is the answer?", "note", strategy=strategy, limits={"waiting": 1.0})
+            ended = await start_run(client, params)
             assert ended["outcome"] in ("failed", "none"), ended
             assert_helps(ended["error"]["code"], ended["error"]["message"], ended["error"])
             assert ended["error"]["code"] // 100 == 11, ended["error"]

@@ -131,6 +131,7 @@ async def test_its_rlmctl_with_this_daemon(
     await work_of_a_day(Shell(folders, release), folders)
 
 
+@pytest.mark.timeout(900)  # two dozen commands, each a process of its own
 async def test_this_rlmctl_with_its_daemon(release: Path, folders: Folders, model: FakeOllama) -> None:
     """What it does not know yet is an error that says so, and nothing else fails."""
     configure(folders, model)

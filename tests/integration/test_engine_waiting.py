@@ -62,9 +62,9 @@ async def story(house: House, record: RunRecord) -> list[Waiting | WentOn]:
 
 
 async def test_a_run_waits_for_its_host_says_so_and_goes_on_when_it_comes(tmp_path: Path, fake: FakeOllama) -> None:
+    await fake.die()  # before it is asked the first time: the next time is minutes later
     async with house_of(tmp_path, ("box", fake)) as house:
         await house.load("mill", TEXT)
-        await fake.die()
         async with asyncio.timeout(60):
             while "refused" not in (house.pool.hosts()[0].last_error or ""):
                 await asyncio.sleep(0.02)

@@ -243,7 +243,19 @@ def test_only_addresses_of_this_machine_and_private_ranges_are_local(url: str, l
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://x", "http://", "http://x:99999", "http://u:p@x", "http://x/?k=1", "http://x y", "http://x\n", "//"],
+    [
+        "",
+        "ftp://x",
+        "http://",
+        "http://x:99999",
+        "http://u:p@x",
+        "http://x/?k=1",
+        "http://x y",
+        "..",
+        "http://x..y",
+        "http://x\n",
+        "//",
+    ],
 )
 def test_impossible_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
