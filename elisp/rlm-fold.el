@@ -199,7 +199,8 @@
       (cl-incf (rlm-run-tokens-sent run) (or (plist-get completion :prompt_tokens) 0))
       (cl-incf (rlm-run-tokens-got run) (or (plist-get completion :completion_tokens) 0))
       (cl-incf (rlm-run-money run) (or (plist-get completion :money) 0))
-      (cl-incf (rlm-run-energy run) (or (plist-get completion :energy) 0)))))
+      (cl-incf (rlm-run-energy run) (or (plist-get completion :energy) 0))
+      (cl-incf (rlm-run-energy-cost run) (or (plist-get completion :energy_cost) 0)))))
 
 (defun rlm--fold-replied (run fact)
   "Fold root_replied FACT into RUN."
@@ -311,6 +312,8 @@
       (setf (rlm-run-money run) money))
     (when-let ((energy (plist-get (rlm-run-receipt run) :energy)))
       (setf (rlm-run-energy run) energy))
+    (when-let ((cost (plist-get (rlm-run-receipt run) :energy_cost)))
+      (setf (rlm-run-energy-cost run) cost))
     (when-let ((error (plist-get fact :error)))
       (setf (rlm-run-error run)
             (list :code (plist-get error :code) :kind (plist-get error :kind)

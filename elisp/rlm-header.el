@@ -132,11 +132,14 @@ while an answer grows; looking up keys alone took a sixth of all time."
      (format "%s left" (rlm--duration left)))))
 
 (defun rlm--header-cost (run)
-  "Return what RUN has cost in money and energy, or nil."
+  "Return what RUN has cost in money and energy, or nil.
+What the energy costs stands in parentheses after it."
   (let ((parts (delq nil (list (when (> (rlm-run-money run) 0)
                                  (rlm--dollars (rlm-run-money run)))
                                (when (>= (rlm-run-energy run) 0.05)
-                                 (format "%.1f Wh" (rlm-run-energy run)))))))
+                                 (format "%.1f Wh" (rlm-run-energy run)))
+                               (when (> (rlm-run-energy-cost run) 0)
+                                 (format "(%s)" (rlm--dollars (rlm-run-energy-cost run))))))))
     (when parts
       (string-join parts " "))))
 

@@ -58,6 +58,7 @@ running, asking, waiting, ended, failed, cancelled or interrupted, and before th
   (tokens-sent 0) (tokens-got 0)
   (money 0.0 :documentation "Dollars.")
   (energy 0.0 :documentation "Watt-hours, as far as the hosts' watts are known.")
+  (energy-cost 0.0 :documentation "Dollars that these cost, where the config says.")
   (pieces-since nil :documentation "When the first batch of sub-queries began.")
   (asks nil :documentation "The fact by which it asks whether to go on, while it does.")
   (waits nil :documentation "The fact by which it waits for a host, while it does.")

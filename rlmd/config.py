@@ -243,6 +243,13 @@ class BudgetSettings(Section):
     overflow_after: float = Field(
         60.0, ge=0, description="Seconds that hosts of mine would need for what waits, above which cloud hosts help"
     )
+    price_per_kwh: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Dollars that a kilowatt-hour costs: with the hosts' `watts` it makes the price of energy in"
+        " estimates and receipts, which is not counted against these limits",
+    )
     time_zone: str | None = Field(None, description="Such as `Europe/Berlin`; by default the system's")
 
     @field_validator("time_zone")

@@ -119,6 +119,7 @@ class ModelUse(Model):
     completion_tokens: int
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 class Receipt(Model):
@@ -143,9 +144,11 @@ class Receipt(Model):
     wall_seconds: float
     limit: str | None = None
     summary: str
-    #: Dollars spent; watt-hours, estimated from the hosts' watts.
+    #: Dollars spent at providers; watt-hours, estimated from the hosts' watts; dollars that these cost, by
+    #: ``budget.price_per_kwh``.
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 class CompletionRecord(Model):
@@ -161,9 +164,10 @@ class CompletionRecord(Model):
     first_token_seconds: float | None = None
     seconds: float = 0.0
     attempts: int = 1
-    #: Dollars of all its attempts; watt-hours of those at hosts whose watts are known.
+    #: Dollars of all its attempts; watt-hours of those at hosts whose watts are known, and dollars that these cost.
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 class ErrorRecord(Model):
@@ -210,7 +214,8 @@ class More(Model):
 class Estimate(Model):
     """What lies before a run, none of it being in the cache: ``requests`` with ``chars`` code points together.
 
-    ``seconds`` is None as long as no host that may take them was measured; dollars and watt-hours.
+    ``seconds`` is None as long as no host that may take them was measured; dollars, watt-hours, and
+    what these cost (``energy_cost``, dollars) where ``budget.price_per_kwh`` says so.
     """
 
     requests: int
@@ -218,6 +223,7 @@ class Estimate(Model):
     seconds: float | None = None
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 class Fact(Model):

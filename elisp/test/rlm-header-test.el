@@ -102,12 +102,13 @@
     (dotimes (n 4)
       (rlm-test-tell (+ 2 n) "subquery_replied" :time 1
                      :completion '(:source "model" :host "box" :prompt_tokens 10 :completion_tokens 1
-                                   :money 0.003 :energy 0.4)))
-    (should (string-match-p "\\$0\\.0120 1\\.6 Wh" (rlm--header-line)))
+                                   :money 0.003 :energy 0.4 :energy_cost 0.002)))
+    (should (string-match-p "\\$0\\.0120 1\\.6 Wh (\\$0\\.0080)" (rlm--header-line)))
     (should (string-match-p "1 h left\\|6[0-9]:[0-9]+ min left" (rlm--header-line)))
     (rlm-test-tell 6 "run_ended" :time 2 :outcome "answered" :answer '(:chars 2 :text "A.") :why ""
-                   :receipt '(:summary "All." :wall_seconds 1 :money 2.5 :energy 7.25))
-    (should (string-match-p "\\$2\\.50 7\\.2 Wh\\|\\$2\\.50 7\\.3 Wh" (rlm--header-line)))
+                   :receipt '(:summary "All." :wall_seconds 1 :money 2.5 :energy 7.25
+                              :energy_cost 0.25))
+    (should (string-match-p "\\$2\\.50 7\\.[23] Wh (\\$0\\.25)" (rlm--header-line)))
     (should-not (string-match-p "left" (rlm--header-line)))))
 
 (ert-deftest rlm-header-why-a-model-says-nothing ()

@@ -88,7 +88,14 @@ class Asking:
     def expect(self, requests: int, chars: int) -> Estimate:
         """What so many sub-queries with so many characters together would take."""
         found = self.parts.pool.expect("sub", requests, chars, private=self.private(), narrowed_to=self.sub)
-        return Estimate(requests=requests, chars=chars, seconds=found.seconds, money=found.money, energy=found.energy)
+        return Estimate(
+            requests=requests,
+            chars=chars,
+            seconds=found.seconds,
+            money=found.money,
+            energy=found.energy,
+            energy_cost=found.energy_cost,
+        )
 
 
 class RunCellHost:

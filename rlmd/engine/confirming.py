@@ -285,10 +285,16 @@ def described(estimate: Estimate) -> str:
         parts.append("at a speed that is not known yet")
     if estimate.energy:
         kilo = estimate.energy >= 1000
-        parts.append(f"{estimate.energy / 1000:.1f} kWh" if kilo else f"{estimate.energy:.2g} Wh")
+        drawn = f"{estimate.energy / 1000:.1f} kWh" if kilo else f"{estimate.energy:.2g} Wh"
+        cost = f" ({_dollars(estimate.energy_cost)})" if estimate.energy_cost else ""
+        parts.append(drawn + cost)
     if estimate.money:
-        parts.append(f"${estimate.money:,.2f}" if estimate.money >= 0.01 else f"${estimate.money:.4f}")
+        parts.append(_dollars(estimate.money))
     return ", ".join(parts)
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 0.01 else f"${amount:.4f}"
 
 
 def in_words(seconds: float) -> str:

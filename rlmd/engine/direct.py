@@ -50,7 +50,14 @@ async def answer_directly(run: Run) -> Conclusion:
 
 def _estimate(run: Run, chars: int) -> Estimate:
     found = run.parts.pool.expect("root", 1, chars, private=run.private, narrowed_to=run.request.root)
-    return Estimate(requests=1, chars=chars, seconds=found.seconds, money=found.money, energy=found.energy)
+    return Estimate(
+        requests=1,
+        chars=chars,
+        seconds=found.seconds,
+        money=found.money,
+        energy=found.energy,
+        energy_cost=found.energy_cost,
+    )
 
 
 async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:

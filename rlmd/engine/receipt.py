@@ -45,6 +45,7 @@ class _Use:
     completion_tokens: int = 0
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class Tally:
             use.completion_tokens += one.completion_tokens
             use.money += one.money
             use.energy += one.energy
+            use.energy_cost += one.energy_cost
 
     def hints(self, most: int = 200) -> list[Span]:
         """Stretches that models were shown, the shortest first: the likeliest places of a quote."""
@@ -158,6 +160,7 @@ class Tally:
         use.completion_tokens += completion.completion_tokens
         use.money += completion.money
         use.energy += completion.energy
+        use.energy_cost += completion.energy_cost
 
 
 def receipt(
@@ -190,11 +193,13 @@ def receipt(
                 completion_tokens=use.completion_tokens,
                 money=use.money,
                 energy=use.energy,
+                energy_cost=use.energy_cost,
             )
             for (role, host, model), use in tally.uses.items()
         ),
         money=tally.money,
         energy=sum(use.energy for use in tally.uses.values()),
+        energy_cost=sum(use.energy_cost for use in tally.uses.values()),
         wall_seconds=wall_seconds,
         limit=tally.limit,
         summary="",
@@ -253,12 +258,19 @@ def summary(made: Receipt, *, model_used: bool = True) -> str:
     parts.extend(dict.fromkeys(f"{use.model} on {use.host}" for use in made.models))
     parts.append(f"{made.wall_seconds:.1f} s")
     if made.energy:
-        parts.append(f"{made.energy:.2g} Wh" if made.energy < 100 else f"{made.energy:,.0f} Wh")
+        drawn = f"{made.energy:.2g} Wh" if made.energy < 100 else f"{made.energy:,.0f} Wh"
+        parts.append(f"{drawn} ({_dollars(made.energy_cost)})" if made.energy_cost else drawn)
     if made.money:
-        parts.append(f"${made.money:.4f}" if made.money < 1 else f"${made.money:,.2f}")
+        parts.append(_dollars(made.money))
     if made.limit:
         parts.append(f"ended by the limit of {made.limit}")
     return "; ".join(parts)
+
+
+def _dollars(amount: float) -> str:
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    return f"${amount:.4f}" if amount >= 0.0001 else "under $0.0001"
 
 
 def _share(part: int, whole: int) -> str:

@@ -48,7 +48,8 @@ _USUAL_WINDOW = 8192
 
 class Row(BaseModel):
     """One item in one column. ``score`` is null where there is none: the text does not fit. ``cut`` is the number of
-    characters that were left out. Seconds, dollars and watt-hours are the receipt's."""
+    characters that were left out. Seconds, dollars, watt-hours and what these cost are the
+    receipt's."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,6 +71,7 @@ class Row(BaseModel):
     seconds: float = 0.0
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
     turns: int = 0
     sub_queries: int = 0
     failed: int = 0
@@ -255,6 +257,7 @@ def _told(result: RunResult) -> dict[str, object]:
         "seconds": receipt.wall_seconds,
         "money": receipt.money,
         "energy": receipt.energy,
+        "energy_cost": receipt.energy_cost,
         "failed": receipt.pieces_failed,
         "root_tokens": tokens["root"],
         "sub_tokens": tokens["sub"],

@@ -8,7 +8,7 @@ import structlog
 
 from rlmd.pool.host import Host
 from rlmd.pool.ledger import Ledger
-from rlmd.pool.prices import NANO, energy
+from rlmd.pool.prices import NANO, energy, energy_cost
 from rlmd.pool.tickets import Running, Ticket
 from rlmd.providers.base import Usage
 
@@ -31,10 +31,13 @@ class Billing:
         """An attempt has ended, however it did. Whether the host turned out to cost more than was reserved."""
         watts, slots = (host.settings.watts, host.slots) if host is not None else (None, 1)
         took = energy(watts, seconds, slots) if running.sent else 0.0
+        cost = energy_cost(took, self._ledger.budget.price_per_kwh)
         if ticket is not None:
             ticket.energy += took
+            ticket.energy_cost += cost
         if host is not None:
             host.meter.energy += took
+            host.meter.energy_cost += cost
             if running.completion is not None:
                 host.meter.replied(running.completion.usage, running.first_token, seconds)
         return running.dispatch.entry is not None and self._settle_money(running.dispatch.entry, running, ticket, host)

@@ -67,6 +67,8 @@ class Budget:
         self._granted: dict[str, float] = {}
         #: Dollars that single runs may spend where that is less than what each may.
         self._least: dict[str, float] = {}
+        #: Dollars, where the user said so. What hosts draw is paid later and elsewhere: no limit counts it.
+        self.price_per_kwh = settings.price_per_kwh
         #: Why nothing at all may be spent.
         self.blocked = ""
 
@@ -74,6 +76,7 @@ class Budget:
         """Other limits from now on; what is spent and reserved stays counted."""
         self._limits = {"run": settings.run, "day": settings.day, "month": settings.month}
         self._asks = settings.ask
+        self.price_per_kwh = settings.price_per_kwh
 
     def needs_price(self, tree: str) -> bool:
         """Whether a price that nobody knows could break a limit, or be paid without anybody having been asked."""

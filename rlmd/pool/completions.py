@@ -101,6 +101,7 @@ def record_of(won: Won) -> CompletionRecord:
         attempts=won.attempts,
         money=won.money,
         energy=won.energy,
+        energy_cost=won.energy_cost,
     )
 
 

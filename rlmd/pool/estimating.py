@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rlmd.pool.choosing import Choice
-from rlmd.pool.prices import NANO, energy
+from rlmd.pool.prices import NANO, energy, energy_cost
 from rlmd.pool.slots import BASE_CHARS, Slots
 from rlmd.providers.base import Usage
 from rlmd.providers.reading import BYTES_PER_TOKEN
@@ -22,11 +22,13 @@ _REPLY_TOKENS = BASE_CHARS // 4
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """``seconds`` is None as long as no host that may take the work was measured. Dollars and watt-hours."""
+    """``seconds`` is None as long as no host that may take the work was measured. Dollars, watt-hours, and what
+    these cost in dollars besides."""
 
     seconds: float | None
     money: float = 0.0
     energy: float = 0.0
+    energy_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def expected(
     hosts: Mapping[str, Slots],
     watts: Mapping[str, float | None],
     *,
+    price_per_kwh: float | None = None,
     requests: int,
     chars: int,
     ahead: int,
@@ -64,6 +67,7 @@ def expected(
         choices: Who may answer them, in order of preference.
         hosts: All hosts as the scheduler sees them.
         watts: What each host draws while it works.
+        price_per_kwh: Dollars, where somebody said.
         requests: How many.
         chars: Characters of all their prompts together.
         ahead: Units of work that wait already.
@@ -82,10 +86,12 @@ def expected(
         seconds = _seconds(working, units, requests, ahead)
     speed = sum(place.speed for place in working)
     shares = [(place, place.speed / speed) for place in working]
+    drawn = sum(energy(place.watts, share * units * place.pace, place.host.view.slots) for place, share in shares)
     return Expected(
         seconds,
         sum(_money(place.choice, share * requests, share * chars) for place, share in shares),
-        sum(energy(place.watts, share * units * place.pace, place.host.view.slots) for place, share in shares),
+        drawn,
+        energy_cost(drawn, price_per_kwh),
     )
 
 

@@ -25,13 +25,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Meter:
-    """Speeds are tokens a second; ``first_token`` seconds from sending to the first token; ``energy`` watt-hours and
-    ``money`` dollars since the daemon's start."""
+    """Speeds are tokens a second; ``first_token`` seconds from sending to the first token; ``energy`` watt-hours, and
+    dollars that these (``energy_cost``) and the providers (``money``) cost, since the daemon's start."""
 
     output_speed: float | None = None
     prompt_speed: float | None = None
     first_token: float | None = None
     energy: float = 0.0
+    energy_cost: float = 0.0
     money: float = 0.0
 
     def replied(self, usage: Usage, first_token: float | None, seconds: float) -> None:

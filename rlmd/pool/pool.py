@@ -213,6 +213,7 @@ class Pool:
             [choice for choice in choices if not private or choice.candidate.trust == "mine"],
             self._scheduler.hosts(),
             self._hosts.watts(),
+            price_per_kwh=self._budget.price_per_kwh,
             requests=requests,
             chars=chars,
             ahead=self._scheduler.waiting_units,

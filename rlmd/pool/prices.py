@@ -1,7 +1,8 @@
 """What a completion costs: prices as dated data, the dearest that one may become, and what one was.
 
 Money is whole billionths of a dollar (``nano``), rounded up, so that sums are exact. Prices are dollars a million
-tokens; those of the settings go before those of the table. Energy is watt-hours, estimated from the hosts' watts.
+tokens; those of the settings go before those of the table. Energy is watt-hours, estimated from the hosts' watts;
+what it costs is a plain number of dollars, as it is told and never charged.
 """
 
 from __future__ import annotations
@@ -130,3 +131,8 @@ def price_of(url: str, model: str, settings: PriceSettings | None, today: date) 
 def energy(watts: float | None, seconds: float, slots: int) -> float:
     """Watt-hours of an attempt: its slot's share of what the host draws while it works."""
     return (watts or 0.0) * seconds / 3600 / max(1, slots)
+
+
+def energy_cost(watt_hours: float, price_per_kwh: float | None) -> float:
+    """Dollars; 0 where nobody said what energy costs."""
+    return watt_hours / 1000 * (price_per_kwh or 0.0)

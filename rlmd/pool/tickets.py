@@ -30,6 +30,7 @@ class Won:
     attempts: int
     money: float
     energy: float
+    energy_cost: float
 
 
 @dataclass(slots=True)
@@ -76,9 +77,10 @@ class Ticket:
     passed_on: int = 0
     attempts: int = 0
     settled: bool = False
-    #: Nano and watt-hours of its attempts so far.
+    #: Nano, watt-hours and what these cost in dollars, of its attempts so far.
     spent: int = 0
     energy: float = 0.0
+    energy_cost: float = 0.0
     error: RlmdError | None = None
 
     def hear(self, running: Running, text: str) -> None:
@@ -110,5 +112,6 @@ class Ticket:
                 attempts=self.attempts,
                 money=self.spent / NANO,
                 energy=self.energy,
+                energy_cost=self.energy_cost,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from rlmd.config import BudgetSettings, HostSettings, ModelSettings, PriceSettings, Settings
+from rlmd.engine.confirming import described
 from rlmd.errors import CompletionCut, NoHost, RlmdError
+from rlmd.events import Estimate
 from rlmd.pool import CompletionRequest, Pool
 from rlmd.pool.ledger import Ledger
 from rlmd.pool.prices import NANO
@@ -20,6 +23,7 @@ from rlmd.providers.base import Message, Sampling
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama, Scripted, Seen
 from tests.harness import Folders, load_text, new_run, start_run
+from tests.shell import rlmctl
 
 #: Dollars a million tokens; a token of the fake costs as much in nano.
 PRICE = PriceSettings(prompt=1000.0, completion=2000.0)
@@ -259,3 +263,56 @@ async def test_ask_spends_for_a_run_only_after_it_was_allowed(folders: Folders, 
             assert not fake.seen
             shown = await client.call("budget/allow", {"run_id": run["run_id"]})
             assert [one["name"] for one in shown["accounts"]] == ["day", "month", "run"]
+
+
+async def test_what_energy_costs_is_told_and_no_limit_counts_it(folders: Folders, start_daemon: StartDaemon) -> None:
+    """Another price holds from a reload on; without one there are watt-hours alone."""
+
+    def write_config(budget: str) -> None:
+        folders.write_config(
+            f'[hosts.box]\nurl = "{model.url}"\nprovider = "ollama"\nwatts = 1e7\n'
+            f"[hosts.box.models.root]\n[budget]\nday = 0\n{budget}"
+        )
+
+    async with FakeOllama(["root"]) as model:
+        model.answer = lambda _: Scripted("In the cellar.", pause=0.01)
+        write_config("price_per_kwh = 0.5\n")
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "text", "The boiler stands in the cellar.")
+
+            async def receipt(question: str) -> Any:
+                run = new_run(question, "text", strategy="direct")
+                await client.call("run/start", run)
+                return (await client.ended_run(run["run_id"]))["receipt"]
+
+            priced = await receipt("Where is the boiler?")
+            assert priced["energy_cost"] == pytest.approx(priced["energy"] / 2000)
+            assert priced["energy_cost"] == pytest.approx(priced["models"][0]["energy_cost"])
+            assert priced["energy_cost"] > 0
+            assert re.search(r"Wh \(\$[\d.]+\)", priced["summary"])
+            assert priced["money"] == 0
+            assert [one["spent"] for one in (await client.call("budget/show"))["accounts"]] == [0, 0]
+            (host,) = (await client.call("host/list"))["hosts"]
+            assert host["meter"]["energy_cost"] == pytest.approx(priced["energy_cost"])
+            top = await rlmctl(folders.environment(), "top", "--once")
+            assert f"{priced['energy_cost']:.4f}" in top.out
+
+            write_config("")
+            assert (await client.call("daemon/reload"))["applied"] == ["budget.price_per_kwh"]
+            unpriced = await receipt("And where is it not?")
+            assert unpriced["energy"] > 0 == unpriced["energy_cost"]
+            assert "$" not in unpriced["summary"]
+
+
+async def test_an_estimate_says_what_its_energy_costs(tmp_path: Path) -> None:
+    async with FakeOllama(["sub"], latency=0.01) as local:
+        hosts = {"local": HostSettings(url=local.url, provider="ollama", watts=1e6)}
+        async with spending(hosts, BudgetSettings(price_per_kwh=0.5), tmp_path / "ledger") as pool:
+            await pool.complete(ask("its speed is known now"))
+            found = pool.expect("sub", 100, 100_000, private=False, narrowed_to=None)
+    assert found.energy_cost == pytest.approx(found.energy / 2000)
+    assert found.energy_cost > 0
+    said = described(Estimate(requests=100, chars=0, energy=250_000, energy_cost=125.0))
+    assert said.endswith("250.0 kWh ($125.00)")
+    assert described(Estimate(requests=100, chars=0, energy=250_000)).endswith("250.0 kWh")

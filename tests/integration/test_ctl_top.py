@@ -10,7 +10,7 @@ from tests.shell import on_terminal, rlmctl
 
 
 def test_a_narrow_terminal_keeps_what_matters_most() -> None:
-    rows = [("m40", "busy", "2/2", "54", "10", "0", "31.4", "2.03 s", "0.70", "0.0123", "qwen2.5-coder:32b")]
+    rows = [("m40", "busy", "2/2", "54", "10", "0", "31.4", "2.03 s", "0.70", "0.0002", "0.0123", "qwen2.5-coder:32b")]
     assert [HEADER[number] for number in columns_in(130, rows)] == list(HEADER)
     assert [HEADER[number] for number in columns_in(66, rows)] == [
         "HOST", "STATE", "SLOTS", "QUEUED", "TOK/S", "WH", "$", "IN MEMORY",

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rlmd.ctl.terminal import Output
     from rlmd.wire.methods import BudgetResult, HostInfo, HostListResult
 
-HEADER = ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TOK/S", "FIRST", "WH", "$", "IN MEMORY")
-_RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
+HEADER = ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TOK/S", "FIRST", "WH", "WH $", "$", "IN MEMORY")
+_RIGHT = (2, 3, 4, 5, 6, 7, 8, 9, 10)
 #: What a narrow terminal does without, the first first.
-_SPARED = ("FIRST", "FAILED", "DONE", "IN MEMORY", "TOK/S", "WH", "QUEUED")
+_SPARED = ("WH $", "FIRST", "FAILED", "DONE", "IN MEMORY", "TOK/S", "WH", "QUEUED")
 #: Between columns.
 _GAP = 2
 
@@ -138,6 +138,7 @@ def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
             number(host.meter.output_speed, ",.1f" if (host.meter.output_speed or 0) < 100 else ",.0f"),
             "–" if host.meter.first_token is None else f"{host.meter.first_token:.2f} s",
             number(host.meter.energy or None, ".2f"),
+            dollars(host.meter.energy_cost) if host.meter.energy_cost else "–",
             dollars(host.meter.money) if host.meter.money else "–",
             one_line(", ".join(host.resident)) or "–",
         )

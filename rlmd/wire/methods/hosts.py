@@ -21,12 +21,14 @@ class HostModel(Result):
 
 
 class HostMeter(Result):
-    """Tokens a second of replies and prompts, seconds to the first token; watt-hours and dollars since the start."""
+    """Tokens a second of replies and prompts, seconds to the first token; watt-hours, dollars that these cost
+    (``energy_cost``) and dollars spent at providers, since the start."""
 
     output_speed: float | None = None
     prompt_speed: float | None = None
     first_token: float | None = None
     energy: float = 0.0
+    energy_cost: float = 0.0
     money: float = 0.0
 
 
