@@ -33,7 +33,7 @@ from rlmd.engine.sessions import Session, not_found
 from rlmd.engine.typed import AnswerType, quotable
 from rlmd.engine.waits import Waits
 from rlmd.engine.waking import pinned_again
-from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled
+from rlmd.errors import InternalError, LimitReached, NoHost, NotFound, RlmdError, RunCancelled
 from rlmd.events import (
     Citation,
     Note,
@@ -199,6 +199,8 @@ class Run:
         """Follows the strategy within the time; a limit that is hit ends in an answer too."""
         if self.past.any:
             await self._take_up()
+        if self._own_waits and strategies.asks_a_model(self):
+            await self._wait_for_model()
         self._know_sub_models()
         await self._enter_session()
         self.purse.begin(self.past.seconds)
@@ -238,6 +240,19 @@ class Run:
         pins = self.recorder.record.contexts
         self.contexts = tuple([await pinned_again(self.parts.contexts, pin) for pin in pins])
         self.asking.contexts = self.contexts
+
+    async def _wait_for_model(self) -> None:
+        """A configured host that has not answered yet may be the one that is needed. Takes none of the run's time."""
+        allowed = self.waits.patience
+        await self.parts.pool.wait_for_model(
+            self.tree, "root", lambda: not self.candidates("root"), private=self.private, seconds=allowed
+        )
+        silent = self.parts.pool.unheard("root", private=self.private)
+        if self.request.strategy != "auto" and silent and not self.candidates("root"):
+            raise NoHost(
+                f"No model is known: {', '.join(silent)} did not answer, and {allowed:.0f} s were waited for it.",
+                hint="`rlmctl host list` says why; limits.waiting is how long a run waits.",
+            )
 
     async def _enter_session(self) -> None:
         await self.session.recall(self.parts)

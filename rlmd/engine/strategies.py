@@ -49,6 +49,12 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     return "rlm", f"{chars:,} characters are far more than {root.model} reads at once"
 
 
+def asks_a_model(run: Run) -> bool:
+    """Whether nothing can come of it without one, or it would be another strategy with one."""
+    chosen = run.past.strategy()
+    return (chosen[0] if chosen else run.request.strategy) in ("auto", "direct", "map", "rlm")
+
+
 async def answer(run: Run) -> Conclusion:
     """Follows the strategy that was asked for, or the one that ``auto`` chooses; each choice is a fact."""
     strategy: Strategy

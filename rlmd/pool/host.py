@@ -179,6 +179,11 @@ class Host:
         self.settings = self.settings.model_copy(update={"models": chosen})
         self._offered.clear()
 
+    def unheard(self, *, private: bool) -> bool:
+        """Whether it never said which models it has, and may yet bring one to which such text may go."""
+        silent = self.facts is None and not self.answers and not self.unusable and not self.settings.models
+        return silent and (not private or self._trust(None) == "mine")
+
     def learn_window(self, model: str, window: int) -> bool:
         """The server said that its window is this; True when that is news."""
         offered = self.models().get(model)

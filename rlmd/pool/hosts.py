@@ -178,6 +178,13 @@ class Hosts:
         found = (by_name.get(name) or by_name.get(f"{name}:latest") for name in named)
         return [choice for choice in found if choice is not None]
 
+    def unheard(self, role: Role, *, private: bool) -> tuple[str, ...]:
+        """Configured hosts that never said which models they have, and may yet bring one for the role: none where the
+        config names the role's candidates."""
+        if getattr(self._settings.roles, role):
+            return ()
+        return tuple(name for name, host in self._hosts.items() if host.unheard(private=private))
+
     def _named_in_roles(self, host: str) -> tuple[str, ...]:
         roles = (*self._settings.roles.root, *self._settings.roles.sub)
         return tuple(dict.fromkeys(name.removeprefix(host + "/") for name in roles if name.startswith(host + "/")))
@@ -381,6 +388,11 @@ class Hosts:
         host = self._hosts.get(name)
         if host is not None and self._group is not None:
             self._sleep.wake(host, self._group)
+
+    def wake_sleeping(self, name: str) -> None:
+        """Wakes its machine, if a command is known that does: it is waited for, though nothing is queued for it."""
+        if self._hosts[name].settings.wake:
+            self._do(self._scheduler.wake_host(name, _now()))
 
     def tell_scheduler(self, host: Host) -> None:
         self._role_choices.clear()

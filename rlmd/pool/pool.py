@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -46,6 +46,7 @@ from rlmd.pool.slots import Target
 from rlmd.pool.stalls import Stalls, Told
 from rlmd.pool.status import HostStatus
 from rlmd.pool.tickets import OnDelta
+from rlmd.pool.unheard import Unheard
 from rlmd.providers.reading import byte_count
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,7 @@ class Pool:
             default_url=default_url,
             learned=read_learned(learned_file) if learned_file is not None else {},
         )
+        self._unheard = Unheard(self._hosts, self._stalls, self._pulse)
         self._learned_file = learned_file
         self._disk = DiskCache(cache_folder, settings.cache.bytes) if cache_folder is not None else None
         self._cache: CompletionCache = self._disk or NoCache()
@@ -314,6 +316,17 @@ class Pool:
 
     def unwatch(self, tree: str, told: Told) -> None:
         self._stalls.unwatch(tree, told)
+
+    def unheard(self, role: Role, *, private: bool) -> tuple[str, ...]:
+        """Configured hosts that never said which models they have, and may yet bring one for the role."""
+        return self._hosts.unheard(role, private=private)
+
+    async def wait_for_model(
+        self, tree: str, role: Role, lacking: Callable[[], bool], *, private: bool, seconds: float
+    ) -> None:
+        """Waits, while a candidate is lacking, for hosts that never said which models they have; who watches the tree
+        is told."""
+        await self._unheard.wait(tree, role, lacking, private=private, seconds=seconds)
 
     # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
 

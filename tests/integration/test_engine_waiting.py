@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import ReplSettings, RoleSettings
+from rlmd.config import HostSettings, ReplSettings, RoleSettings, Settings
 from rlmd.engine import LimitRequest, RunRecord, RunRequest
-from rlmd.events import Waiting, WentOn
+from rlmd.events import Note, Waiting, WentOn
 from tests.fakes.ollama import FakeOllama
 from tests.house import House, new_id, settings_for
 
@@ -172,3 +172,73 @@ async def test_two_runs_that_ask_the_same_wait_both(tmp_path: Path, fake: FakeOl
         await fake.revive()
         for run in runs:
             assert (await house.engine.wait(run.run_id)).state == "ended"
+
+
+def unknown_house(folder: Path, fake: FakeOllama) -> House:
+    """Of the one host nobody knows which models it has before it says so."""
+    host = HostSettings(url=fake.url, provider="ollama")
+    return House(folder, Settings(hosts={"box": host}, repl=ReplSettings(spare_workers=0)))
+
+
+async def test_a_host_that_never_said_its_models_is_waited_for(tmp_path: Path, fake: FakeOllama) -> None:
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        run = await begun(house)
+        waiting = await in_state(house, run, "waiting")
+        assert waiting.waits is not None
+        assert [(host.name, host.state) for host in waiting.waits.hosts] == [("box", "down")]
+        other = await begun(house, strategy="quote")
+        assert (await house.engine.wait(other.run_id)).state == "ended", "what needs no model does not wait"
+        await fake.revive()
+        ended = await house.engine.wait(run.run_id)
+        assert (ended.state, await house.answer(ended)) == ("ended", "In 1912.")
+        assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+
+
+async def test_when_it_does_not_come_passages_are_quoted_or_the_reason_is_told(
+    tmp_path: Path, fake: FakeOllama
+) -> None:
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        ended = await house.engine.wait((await begun(house, LimitRequest(waiting=0.5))).run_id)
+        assert (ended.state, ended.strategy) == ("ended", "quote")
+        notes = [fact.text for fact in await house.facts(ended) if isinstance(fact, Note)]
+        assert any("No answer came from box." in note for note in notes)
+        assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+        failed = await house.engine.wait((await begun(house, LimitRequest(waiting=0.5), strategy="map")).run_id)
+        assert failed.error is not None
+        assert failed.error.kind == "no_host"
+        assert "box did not answer" in failed.error.message
+
+
+async def test_a_run_that_waits_for_an_unknown_host_can_be_cancelled(tmp_path: Path, fake: FakeOllama) -> None:
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        run = await in_state(house, await begun(house), "waiting")
+        assert (await house.engine.cancel(run.run_id, "enough")).state == "cancelled"
+        assert (await house.facts(run))[-1].type == "run_ended"
+
+
+async def test_without_any_host_nothing_waits(tmp_path: Path) -> None:
+    async with House(tmp_path, Settings(repl=ReplSettings(spare_workers=0))) as house:
+        await house.load("mill", TEXT)
+        ended = await house.engine.wait((await begun(house)).run_id)
+        assert (ended.state, ended.strategy) == ("ended", "quote")
+        assert await story(house, ended) == []
+
+
+async def test_a_machine_that_sleeps_is_woken_to_say_its_models(tmp_path: Path, fake: FakeOllama) -> None:
+    await fake.die()
+    woken = tmp_path / "woken"
+    host = HostSettings(url=fake.url, provider="ollama", wake=("touch", str(woken)))
+    async with House(tmp_path, Settings(hosts={"box": host}, repl=ReplSettings(spare_workers=0))) as house:
+        await house.load("mill", TEXT)
+        run = await begun(house)
+        async with asyncio.timeout(60):
+            while not woken.exists():
+                await asyncio.sleep(0.02)
+        await fake.revive()
+        assert await house.answer(await house.engine.wait(run.run_id)) == "In 1912."
