@@ -54,6 +54,7 @@ class OpenAI(Server):
         super().__init__(versioned(url), api_key=api_key, connections=connections)
         self._left_out: set[str] = set()
         self._dialect = dialect_of(self._http.base)
+        self._may_be_litellm = False
 
     # ── what it is ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +68,7 @@ class OpenAI(Server):
         models = records(listed, "data")
         owners = {_owner(model) for model in models}
         self._dialect = dialect_of(self._http.base, owners)
+        self._may_be_litellm = self._dialect.software is None and "openai" in owners
         more = await self._page(_PAGES[self._dialect.software]) if self._dialect.software in _PAGES else {}
         known = {str(one.get("id")): one for one in records(more, "data")}
         served = tuple(
@@ -86,13 +88,13 @@ class OpenAI(Server):
             return {}
 
     async def busy(self) -> int | None:
-        """From llama.cpp's ``/slots``, vLLM's ``/metrics``."""
-        if (path := _LOADS.get(self._dialect.software or "")) is None:
+        """From llama.cpp's ``/slots``, vLLM's ``/metrics``, the backlog of LiteLLM's proxy."""
+        found = _LOADS.get("litellm" if self._may_be_litellm else self._dialect.software or "")
+        if found is None:
             return None
+        path, read = found
         status, answer = await self._http.get(path, root=True)
-        if status != 200:
-            return None
-        return _busy_slots(answer) if path == "/slots" else _counted(answer)
+        return read(answer) if status == 200 else None
 
     # ── completing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,10 +244,6 @@ class OpenAI(Server):
 _PAGES = {"llama.cpp": "/props", "lm-studio": "/api/v0/models"}
 
 
-#: Where a program tells how busy it is.
-_LOADS = {"llama.cpp": "/slots", "vllm": "/metrics"}
-
-
 #: vLLM's gauges of requests that run and that wait, one for each of its engines.
 _GAUGE = re.compile(rb"^vllm:num_requests_(?:running|waiting)(?:\{[^}\n]*\})? (\d{1,9}(?:\.\d{1,9})?)$", re.MULTILINE)
 
@@ -263,6 +261,25 @@ def _busy_slots(answer: bytes) -> int | None:
 def _counted(answer: bytes) -> int | None:
     found = _GAUGE.findall(answer)
     return round(sum(map(float, found))) if found else None
+
+
+def _backlog(answer: bytes) -> int | None:
+    """The question itself is counted with the others (LiteLLM's ``in_flight_requests_middleware.py``)."""
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    count = told.get("in_flight_requests") if isinstance(told, dict) else None
+    return max(0, count - 1) if isinstance(count, int) else None
+
+
+#: Where a program tells how busy it is, and how that is read. LiteLLM's proxy says nowhere that it is one; its models
+#: are all owned by ``openai``, and whatever else says so has no such page.
+_LOADS: dict[str, tuple[str, Callable[[bytes], int | None]]] = {
+    "llama.cpp": ("/slots", _busy_slots),
+    "vllm": ("/metrics", _counted),
+    "litellm": ("/health/backlog", _backlog),
+}
 
 
 def _owner(model: dict[str, Any]) -> str:

@@ -124,6 +124,7 @@ class FakeOpenAI(FakeServer):
         super().__init__(slots=slots, port=port)
         self.models = list(models)
         self.dialect = DIALECTS[dialect]
+        self.name = dialect
         self.latency = latency
         self.window = window
         self.api_key = api_key
@@ -154,6 +155,8 @@ class FakeOpenAI(FakeServer):
                 gauges = {"running": min(self.slots, self.held), "waiting": max(0, self.held - self.slots)}
                 lines = [f'vllm:num_requests_{name}{{engine="0"}} {float(n)}' for name, n in gauges.items()]
                 await reply.send(200, "\n".join(["# TYPE vllm:x gauge", *lines, ""]).encode(), "text/plain")
+            case "GET", "/health/backlog" if self.name == "litellm":
+                await reply.send_json(200, {"in_flight_requests": self.held + 1})
             case "POST", "/v1/chat/completions":
                 await self._chat(request, reply)
             case "GET", "/fake/seen":

@@ -605,7 +605,7 @@ async def test_a_command_that_does_not_wake_its_machine_is_told(tmp_path: Path) 
             await asyncio.wait([asked])
 
 
-@pytest.mark.parametrize("dialect", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("dialect", ["llama.cpp", "vllm", "litellm"])
 async def test_what_others_ask_of_a_server_is_seen_and_leaves_it_fewer_slots(
     dialect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -289,7 +289,7 @@ def test_openai_services_are_known_by_their_name(url: str, software: str | None)
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[1, null, {}]", b"[" * 100_000, b"vllm:num_requests_running nan", b"\xff"]
 )
-@pytest.mark.parametrize("which", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("which", ["llama.cpp", "vllm", "litellm"])
 async def test_openai_a_page_of_load_that_says_nothing_is_no_load(which: str, body: bytes) -> None:
     async with FakeOpenAI(dialect=which) as fake:
         provider = OpenAI(fake.url)
