@@ -106,7 +106,7 @@
                                       (buffer-name buffer)))
             (with-current-buffer buffer (set-buffer-modified-p nil))
             (kill-buffer buffer))))
-      ;; The search process of a daemon that was killed ends with what it was writing.
+      ;; The processes of a daemon that was killed are gone a moment after it.
       (rlm-test-await (ignore-errors (delete-directory rlm-test-folder t) t)))))
 
 (defmacro rlm-test-with-home (&rest body)

@@ -150,7 +150,9 @@ class Helper:
         if self._process is not None and self._process.returncode is None:
             return self._process
         # Nothing is inherited from the environment but what finds the interpreter's own packages.
-        start = f"import sys; sys.path.append({_ROOT!r}); from rlmd.contexts.helper_child import main; main()"
+        start = (
+            f"import sys; sys.path.append({_ROOT!r}); from rlmd.contexts.helper_child import main; main({os.getpid()})"
+        )
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-c", start, *self._arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/",
             env={k: v for k, v in os.environ.items() if k in _KEPT_ENVIRONMENT}, limit=1 << 20,

@@ -124,9 +124,10 @@ class Operations:
 OPERATIONS = ("find", "find_normalised", "regex", "diff", "index", "rank", "forget")
 
 
-def main() -> None:
-    """Serves requests from descriptor 0 to descriptor 1; arguments: contexts folder, index folder, or neither."""
-    _end_with_parent()
+def main(parent: int) -> None:
+    """Serves requests from descriptor 0 to descriptor 1 as long as the process ``parent`` lives; arguments: contexts
+    folder, index folder, or neither."""
+    _end_with(parent)
     os.umask(0o077)
     requests, replies = os.fdopen(0, "rb"), os.fdopen(1, "wb")
 
@@ -163,8 +164,11 @@ def _reply(operations: Operations, request: dict[str, Any]) -> dict[str, Any]:
         return {"error": "internal", "message": f"searching failed ({type(error).__name__})"}
 
 
-def _end_with_parent() -> None:
-    """A daemon that is killed leaves no helper behind, even one deep in a search."""
+def _end_with(parent: int) -> None:
+    """A daemon that is killed leaves no helper behind: neither one deep in a search, nor one that had only begun, and
+    would still do what lies in its input."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the daemon's to handle

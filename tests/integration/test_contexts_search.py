@@ -6,6 +6,8 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -243,6 +245,20 @@ async def test_a_killed_helper_is_replaced(store: ContextStore) -> None:
     pinned = await store.pin("n")
     assert len(await pinned.find("needle")) == 1
     assert len((await store.search("n", "needle"))[0]) == 1
+
+
+def test_a_helper_whose_daemon_died_before_it_began_does_nothing() -> None:
+    """The kernel tells nobody of a parent that was gone when it was asked to."""
+    request = b'{"operation": "index", "context": 1, "revision": 1}'
+    start = "import sys; from rlmd.contexts.helper_child import main; main(int(sys.argv.pop()))"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", start, str(parent)],
+            input=len(request).to_bytes(4, "big") + request, capture_output=True, timeout=60, check=True,
+        ).stdout
+        for parent in (os.getpid(), os.getpid() - 1)
+    ]  # fmt: skip
+    assert (bool(told[0]), told[1]) == (True, b"")
 
 
 async def test_a_cancelled_search_leaves_no_late_reply(store: ContextStore) -> None:
