@@ -98,7 +98,7 @@ def pause(
     json: options.Json = False,
 ) -> None:
     """Give a host nothing more until it is resumed; what is under way there goes on."""
-    _set_paused("host/pause", name, json)
+    _change("host/pause", name, json)
 
 
 @app.command()
@@ -107,7 +107,7 @@ def resume(
     json: options.Json = False,
 ) -> None:
     """Give a paused host work again."""
-    _set_paused("host/resume", name, json)
+    _change("host/resume", name, json)
 
 
 @app.command()
@@ -116,14 +116,7 @@ def wake(
     json: options.Json = False,
 ) -> None:
     """Wake a host's machine now, by the command in its configuration; when work waits, this happens by itself."""
-
-    async def work(client: Client, output: Output) -> None:
-        from rlmd.wire.methods import NameParams
-
-        result = await client.call("host/wake", NameParams(name=name))
-        output.model(result) if json else print_hosts(output, (result.host,))
-
-    with_daemon(work)
+    _change("host/wake", name, json)
 
 
 @app.command()
@@ -195,13 +188,13 @@ def print_calibrations(output: Output, result: HostCalibrateResult) -> None:
         )
 
 
-def _set_paused(method: Literal["host/pause", "host/resume"], name: str, json: bool) -> None:
+def _change(method: Literal["host/pause", "host/resume", "host/wake"], name: str, json: bool) -> None:
+    """Sends it, and shows the host as it is then."""
+
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import NameParams
 
-        params = NameParams(name=name)
-        pausing = method == "host/pause"
-        result = await (client.call("host/pause", params) if pausing else client.call("host/resume", params))
+        result = await client.call(method, NameParams(name=name))
         output.model(result) if json else print_hosts(output, (result.host,))
 
     with_daemon(work)
