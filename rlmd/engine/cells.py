@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlmd.engine.child_asking import AskChild, ChildAsking
-from rlmd.engine.confirming import Confirming, Forecast
+from rlmd.engine.confirming import Confirming, Forecast, estimate_of
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Claim, Purse, money_is_spent
 from rlmd.engine.parts import Parts, PinnedContext
@@ -88,14 +88,7 @@ class Asking:
     def expect(self, requests: int, chars: int) -> Estimate:
         """What so many sub-queries with so many characters together would take."""
         found = self.parts.pool.expect("sub", requests, chars, private=self.private(), narrowed_to=self.sub)
-        return Estimate(
-            requests=requests,
-            chars=chars,
-            seconds=found.seconds,
-            money=found.money,
-            energy=found.energy,
-            energy_cost=found.energy_cost,
-        )
+        return estimate_of(found, requests, chars)
 
 
 class RunCellHost:

@@ -17,6 +17,7 @@ from rlmd.engine.past import Past
 from rlmd.engine.recorder import Recorder
 from rlmd.errors import Conflict, InvalidParams, LimitReached
 from rlmd.events import Confirm, Confirmed, Estimate, Estimated, Strategy
+from rlmd.pool import Expected
 
 What = Literal["direct", "map", "sub_queries", "turns"]
 
@@ -31,6 +32,18 @@ class Redirected(Exception):
     def __init__(self, strategy: Strategy) -> None:
         super().__init__(strategy)
         self.strategy = strategy
+
+
+def estimate_of(found: Expected, requests: int, chars: int) -> Estimate:
+    """What so many requests with so many characters together would take, as the pool expects it."""
+    return Estimate(
+        requests=requests,
+        chars=chars,
+        seconds=found.seconds,
+        money=found.money,
+        energy=found.energy,
+        energy_cost=found.energy_cost,
+    )
 
 
 class Timed(Protocol):

@@ -8,7 +8,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
-from rlmd.engine.confirming import Redirected
+from rlmd.engine.confirming import Redirected, estimate_of
 from rlmd.engine.finals import Accepted, judge
 from rlmd.engine.parsing import read_reply
 from rlmd.engine.parts import PinnedContext
@@ -50,14 +50,7 @@ async def answer_directly(run: Run) -> Conclusion:
 
 def _estimate(run: Run, chars: int) -> Estimate:
     found = run.parts.pool.expect("root", 1, chars, private=run.private, narrowed_to=run.request.root)
-    return Estimate(
-        requests=1,
-        chars=chars,
-        seconds=found.seconds,
-        money=found.money,
-        energy=found.energy,
-        energy_cost=found.energy_cost,
-    )
+    return estimate_of(found, 1, chars)
 
 
 async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:
