@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,7 @@ from rlmd.ctl.running import with_daemon
 if TYPE_CHECKING:
     from rlmd.client import Client
     from rlmd.ctl.terminal import Output
-    from rlmd.wire.methods import HostCalibrateResult, HostInfo
+    from rlmd.wire.methods import HostCalibrateResult, HostInfo, HostResult, NameParams
 
 app = typer.Typer(help="The servers whose models answer.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -98,7 +99,7 @@ def pause(
     json: options.Json = False,
 ) -> None:
     """Give a host nothing more until it is resumed; what is under way there goes on."""
-    _change("host/pause", name, json)
+    _change(lambda client, host: client.call("host/pause", host), name, json)
 
 
 @app.command()
@@ -107,7 +108,7 @@ def resume(
     json: options.Json = False,
 ) -> None:
     """Give a paused host work again."""
-    _change("host/resume", name, json)
+    _change(lambda client, host: client.call("host/resume", host), name, json)
 
 
 @app.command()
@@ -116,7 +117,7 @@ def wake(
     json: options.Json = False,
 ) -> None:
     """Wake a host's machine now, by the command in its configuration; when work waits, this happens by itself."""
-    _change("host/wake", name, json)
+    _change(lambda client, host: client.call("host/wake", host), name, json)
 
 
 @app.command()
@@ -188,13 +189,13 @@ def print_calibrations(output: Output, result: HostCalibrateResult) -> None:
         )
 
 
-def _change(method: Literal["host/pause", "host/resume", "host/wake"], name: str, json: bool) -> None:
-    """Sends it, and shows the host as it is then."""
+def _change(change: Callable[[Client, NameParams], Awaitable[HostResult]], name: str, json: bool) -> None:
+    """Does it, and shows the host as it is then."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import NameParams
 
-        result = await client.call(method, NameParams(name=name))
+        result = await change(client, NameParams(name=name))
         output.model(result) if json else print_hosts(output, (result.host,))
 
     with_daemon(work)
