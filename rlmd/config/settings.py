@@ -1,25 +1,17 @@
-"""Settings and paths: read at the start and at a reload, checked whole, handed down.
+"""What can be set: one model a section of the config, from which docs/configuration.md is made.
 
-Sources, later ones win: defaults, ``~/.config/rlmd/config.toml``, ``config.d/*.toml`` in name order.
 An unknown key is refused with the nearest valid one. Only keys that do something exist.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-
-from rlmd.errors import ConfigInvalid
-from rlmd.validation import problems_of
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Trust = Literal["mine", "cloud"]
 ProviderKind = Literal["ollama", "openai", "anthropic"]
@@ -301,152 +293,3 @@ class Settings(Section):
     finish: FinishSettings = FinishSettings()
     power: PowerSettings = PowerSettings()
     log: LogSettings = LogSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Where everything is. The daemon and its clients find each other by computing the same ones.
-
-    Attributes:
-        config: Folder of ``config.toml`` and ``config.d/``.
-        state: What must survive: contexts, journals. Never shared by two daemons.
-        cache: What may be deleted at any time.
-        runtime: Folder of the socket and the spool folder; mode 0700.
-    """
-
-    config: Path
-    state: Path
-    cache: Path
-    runtime: Path
-    socket: Path
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ, *, socket: Path | None = None) -> Paths:
-        """By the XDG base directory specification: a relative path in a variable is ignored."""
-        home = Path(environment.get("HOME") or Path("~").expanduser())
-
-        def folder(variable: str, otherwise: Path) -> Path:
-            given = Path(environment.get(variable, ""))
-            return given if given.is_absolute() else otherwise
-
-        base = folder("XDG_RUNTIME_DIR", Path())
-        runtime = base / "rlmd" if base.is_absolute() else Path(f"/tmp/rlmd-{os.getuid()}")  # noqa: S108  owner and mode are checked before use
-        return cls(
-            config=folder("XDG_CONFIG_HOME", home / ".config") / "rlmd",
-            state=folder("XDG_STATE_HOME", home / ".local" / "state") / "rlmd",
-            cache=folder("XDG_CACHE_HOME", home / ".cache") / "rlmd",
-            runtime=runtime,
-            socket=socket or runtime / "rlmd.sock",
-        )
-
-    @property
-    def spool(self) -> Path:
-        return self.runtime / "spool"
-
-    @property
-    def programs(self) -> Path:
-        """Folder of the user's programs."""
-        return self.config / "programs"
-
-    @property
-    def config_files(self) -> tuple[Path, ...]:
-        """The files that exist, in the order in which later ones win."""
-        more = sorted((self.config / "config.d").glob("*.toml"))
-        return tuple(file for file in (self.config / "config.toml", *more) if file.is_file())
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigProblem:
-    """``file`` is None for what only the files together have wrong."""
-
-    file: Path | None
-    sentence: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.file}: " if self.file else ""
-        return f"{where}{self.sentence}.{' ' + self.hint if self.hint else ''}"
-
-
-def load_settings(paths: Paths) -> Settings:
-    """Reads and checks all files. Raises ``ConfigInvalid`` that tells every problem."""
-    settings, problems = check_settings(paths)
-    if settings is None:
-        first, *others = problems
-        raise ConfigInvalid(
-            "; ".join(str(problem).rstrip(".") for problem in problems[:5]) + ".",
-            hint=first.hint or "rlmctl config check lists every problem.",
-            problems=1 + len(others),
-        )
-    return settings
-
-
-def check_settings(paths: Paths) -> tuple[Settings | None, list[ConfigProblem]]:
-    """The settings, or None and everything that is wrong with them, file by file."""
-    merged: dict[str, Any] = {}
-    problems: list[ConfigProblem] = []
-    for file in paths.config_files:
-        try:
-            values = _read(file)
-        except ConfigInvalid as error:
-            problems.append(ConfigProblem(file, error.message.rstrip("."), error.hint))
-            continue
-        problems += [ConfigProblem(file, *found) for found in _wrong(values, missing=False)]
-        merged = _merge(merged, values)
-    if problems:
-        return None, problems
-    try:
-        settings = Settings.model_validate(merged)
-    except ValidationError:
-        return None, [ConfigProblem(None, *found) for found in _wrong(merged, missing=True)]
-    dangling = [ConfigProblem(None, *found) for found in _dangling(settings)]
-    return (None, dangling) if dangling else (settings, [])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigInvalid(f"Not valid TOML: {error}", hint="https://toml.io/en/v1.0.0 is the format.") from None
-    except UnicodeDecodeError:
-        raise ConfigInvalid("Not valid UTF-8", hint="Save the file as UTF-8.") from None
-    except OSError as error:
-        raise ConfigInvalid(f"Cannot be read: {error.strerror}", hint="Check its owner and mode.") from None
-
-
-def _wrong(values: dict[str, Any], *, missing: bool) -> list[tuple[str, str]]:
-    """What is wrong in one file (where a key may be missing because another file has it) or in all together."""
-    try:
-        Settings.model_validate(values)
-    except ValidationError as error:
-        found = problems_of(error, Settings)
-        return [(problem.sentence, problem.hint) for problem in found if missing or not problem.missing]
-    return []
-
-
-def _merge(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; any other value replaces the older one."""
-    merged = dict(older)
-    for key, value in newer.items():
-        before = merged.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            value = _merge(before, value)
-        merged[key] = value
-    return merged
-
-
-def _dangling(settings: Settings) -> list[tuple[str, str]]:
-    """Candidates of roles that name no configured host, or a model that its host does not list."""
-    found = []
-    for role in ("root", "sub"):
-        for candidate in getattr(settings.roles, role):
-            host, _, model = candidate.partition("/")
-            known = settings.hosts.get(host)
-            if known is None:
-                hosts = ", ".join(settings.hosts) or "none"
-                found.append((f"roles.{role}: {candidate} names no configured host", f"Hosts: {hosts}."))
-            elif model and known.models and model not in known.models:
-                found.append(
-                    (f"roles.{role}: host {host} lists no model {model}", f"Models: {', '.join(known.models)}.")
-                )
-    return found

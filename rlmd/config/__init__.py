@@ -1,0 +1,61 @@
+"""Settings and paths: read at the start and at a reload, checked whole, handed down."""
+
+from rlmd.config.files import (
+    ConfigProblem,
+    check_settings,
+    load_settings,
+)
+from rlmd.config.paths import (
+    Paths,
+)
+from rlmd.config.settings import (
+    BudgetSettings,
+    CacheSettings,
+    ConfirmSettings,
+    ConverterSettings,
+    FamilySettings,
+    FinishSettings,
+    HostSettings,
+    LimitSettings,
+    LogSettings,
+    ModelSettings,
+    PowerSettings,
+    PriceSettings,
+    PrivacySettings,
+    PromptSettings,
+    ProviderKind,
+    ReplSettings,
+    RetentionSettings,
+    RoleSettings,
+    Section,
+    Settings,
+    Trust,
+)
+
+__all__ = [
+    "BudgetSettings",
+    "CacheSettings",
+    "ConfigProblem",
+    "ConfirmSettings",
+    "ConverterSettings",
+    "FamilySettings",
+    "FinishSettings",
+    "HostSettings",
+    "LimitSettings",
+    "LogSettings",
+    "ModelSettings",
+    "Paths",
+    "PowerSettings",
+    "PriceSettings",
+    "PrivacySettings",
+    "PromptSettings",
+    "ProviderKind",
+    "ReplSettings",
+    "RetentionSettings",
+    "RoleSettings",
+    "Section",
+    "Settings",
+    "Trust",
+    "check_settings",
+    "load_settings",
+]
