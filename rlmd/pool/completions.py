@@ -12,7 +12,7 @@ from rlmd.events import CompletionRecord, CompletionSource
 from rlmd.pool.actions import PATIENCE, Statistics
 from rlmd.pool.cache import CachedCompletion, asked_digest, cache_key
 from rlmd.pool.choosing import Choice
-from rlmd.pool.hosts import Role
+from rlmd.pool.roles import Role
 from rlmd.pool.tickets import Won
 from rlmd.providers.base import Completion, Message, Sampling
 

@@ -1,7 +1,7 @@
 """The hosts of the pool: configured ones, added ones, the one found on this machine; what they are, and who may answer.
 
-Owns their probing (each is asked until it has answered) and the list of candidates that follows from it. Tells the
-scheduler of every change; decides nothing about requests.
+Owns their probing: each is asked until it has answered. Tells the scheduler and the roles of every change; decides
+nothing about requests.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
 
 import structlog
 
@@ -17,14 +16,14 @@ from rlmd.config import HostSettings, Settings
 from rlmd.errors import ConfigInvalid, Conflict, NotFound
 from rlmd.pool.actions import Action
 from rlmd.pool.calibration import Calibration
-from rlmd.pool.choosing import Choice
 from rlmd.pool.foreign import Foreign
 from rlmd.pool.host import Host, close_after, differ
 from rlmd.pool.measuring import measured, to_measure, with_useful_window
 from rlmd.pool.meter import Learned, Meter
+from rlmd.pool.roles import Roles
 from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.sleeping import Sleep, nudge_or
-from rlmd.pool.status import HostStatus, candidate_of, status_of, unusable
+from rlmd.pool.status import HostStatus, status_of, unusable
 from rlmd.providers.addresses import listens
 
 #: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
@@ -40,8 +39,6 @@ PROBE_FIRST, PROBE_LAST = 1.0, 15.0
 REFRESH = 300.0
 #: How long to wait for hosts that must first say which models they have, and of what digest.
 START_SECONDS = 1.5
-
-Role = Literal["root", "sub"]
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +63,7 @@ class Hosts:
         self._environment = environment
         self._default_url = default_url
         self._hosts: dict[str, Host] = {}
-        self._role_choices: dict[Role, list[Choice]] = {}
+        self.roles = Roles(self._hosts, settings.roles)
         self._probing: dict[str, asyncio.Task[None]] = {}
         self._foreign = Foreign(scheduler, self.tell_scheduler)
         self._sleep = Sleep(scheduler, self.tell_scheduler, environment)
@@ -100,6 +97,7 @@ class Hosts:
             finished: Waits for what is in flight at a host now.
         """
         self._settings = settings
+        self.roles.use(settings.roles)
         for name in [name for name in self._hosts if name not in settings.hosts and name != self._default]:
             await self.remove(name)
         for name, one in settings.hosts.items():
@@ -157,38 +155,6 @@ class Hosts:
             raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
         return host
 
-    # ── candidates ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def choices(self, role: Role) -> list[Choice]:
-        """The role's candidates as configured; without any, every model of every host. Kept until a host changes."""
-        if (known := self._role_choices.get(role)) is None:
-            known = self._role_choices[role] = self._find_choices(role)
-        return known
-
-    def _find_choices(self, role: Role) -> list[Choice]:
-        offers = {
-            Choice(candidate_of(host, offered), offered): None
-            for host in self._hosts.values()
-            for offered in host.models(self._named_in_roles(host.name)).values()
-        }
-        named = getattr(self._settings.roles, role)
-        if not named:
-            return list(offers)
-        by_name = {choice.candidate.name: choice for choice in offers}
-        found = (by_name.get(name) or by_name.get(f"{name}:latest") for name in named)
-        return [choice for choice in found if choice is not None]
-
-    def unheard(self, role: Role, *, private: bool) -> tuple[str, ...]:
-        """Configured hosts that never said which models they have, and may yet bring one for the role: none where the
-        config names the role's candidates."""
-        if getattr(self._settings.roles, role):
-            return ()
-        return tuple(name for name, host in self._hosts.items() if host.unheard(private=private))
-
-    def _named_in_roles(self, host: str) -> tuple[str, ...]:
-        roles = (*self._settings.roles.root, *self._settings.roles.sub)
-        return tuple(dict.fromkeys(name.removeprefix(host + "/") for name in roles if name.startswith(host + "/")))
-
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def statuses(self) -> list[HostStatus]:
@@ -220,7 +186,7 @@ class Hosts:
         self._leave(name)
         if name == self._default:
             self._default = None
-        self._role_choices.clear()
+        self.roles.host_changed()
         self._do(self._scheduler.host_removed(name, _now()))
         await host.close()
 
@@ -319,7 +285,7 @@ class Hosts:
             InvalidParams: no model is named, or its window is smaller.
         """
         host = self._known(name)
-        offered = host.models(self._named_in_roles(name))
+        offered = host.models(self.roles.models_named(name))
         host.keep_useful_window(with_useful_window(host, offered, model, tokens), tokens)
         self.tell_scheduler(host)
         return self._status(host, self._scheduler.statistics().queued_for)
@@ -395,17 +361,14 @@ class Hosts:
             self._do(self._scheduler.wake_host(name, _now()))
 
     def tell_scheduler(self, host: Host) -> None:
-        self._role_choices.clear()
-        view = host.view(self._named_in_roles(host.name))
+        self.roles.host_changed()
+        view = host.view(self.roles.models_named(host.name))
         self._do(self._scheduler.host_changed(view, _now()))
 
     def _status(self, host: Host, queued: Mapping[str, int]) -> HostStatus:
-        models = tuple(host.models(self._named_in_roles(host.name)).values())
-        roles = tuple(role for role in ("root", "sub") if self._serves(host.name, role))
-        return status_of(host, self._scheduler.hosts()[host.name], models, roles, queued.get(host.name, 0), _now())
-
-    def _serves(self, host: str, role: Role) -> bool:
-        return any(choice.candidate.host == host for choice in self.choices(role))
+        models = tuple(host.models(self.roles.models_named(host.name)).values())
+        roles, slots = self.roles.roles_of(host.name), self._scheduler.hosts()[host.name]
+        return status_of(host, slots, models, roles, queued.get(host.name, 0), _now())
 
 
 def _now() -> float:

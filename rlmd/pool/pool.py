@@ -1,7 +1,6 @@
-"""The pool's front: a request in, a whole completion with its record out.
+"""The pool's front: makes its parts, starts and ends them in order, and hands on what it is asked.
 
-The order of a request's steps: candidates → trust → window → single flight → cache → scheduler. Owns the tasks of
-everything in flight. Knows nothing of runs beyond an id, nor of cells, journals or clients.
+Owns the tasks of everything in flight. Knows nothing of runs beyond an id, nor of cells, journals or clients.
 """
 
 from __future__ import annotations
@@ -16,38 +15,24 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from rlmd.config import HostSettings, Settings
-from rlmd.errors import Draining, RlmdError
-from rlmd.pool.actions import Work
+from rlmd.errors import Draining
 from rlmd.pool.budget import Account, Budget
-from rlmd.pool.cache import CachedCompletion, CompletionCache, NoCache, is_cacheable
 from rlmd.pool.calibration import Calibration
-from rlmd.pool.choosing import Candidate, Choice, TokenRates, fitting, narrowed, permitted, priced, worst_costs
-from rlmd.pool.completions import (
-    CompletionRequest,
-    PooledCompletion,
-    PoolStatistics,
-    flight_name,
-    from_cache,
-    keys_of,
-    record_of,
-    shared_as,
-)
-from rlmd.pool.disk_cache import DiskCache
+from rlmd.pool.choosing import Candidate, narrowed
+from rlmd.pool.completing import Completing
+from rlmd.pool.completions import CompletionRequest, PooledCompletion, PoolStatistics
 from rlmd.pool.dispatcher import Deadlines, Dispatcher
 from rlmd.pool.estimating import Expected, expected
-from rlmd.pool.flight import Flight
-from rlmd.pool.hosts import DEFAULT_URL, Hosts, Role
+from rlmd.pool.hosts import DEFAULT_URL, Hosts
 from rlmd.pool.ledger import Ledger
-from rlmd.pool.memory_cache import MemoryCache
 from rlmd.pool.meter import read_learned, write_learned
 from rlmd.pool.pulse import Pulse
+from rlmd.pool.roles import Role
 from rlmd.pool.scheduler import Scheduler
-from rlmd.pool.slots import Target
 from rlmd.pool.stalls import Stalls, Told
 from rlmd.pool.status import HostStatus
 from rlmd.pool.tickets import OnDelta
 from rlmd.pool.unheard import Unheard
-from rlmd.providers.reading import byte_count
 
 log = structlog.get_logger(__name__)
 
@@ -81,11 +66,10 @@ class Pool:
         self._ledger = Ledger(ledger_file, self._budget)
         self._overflow_after = settings.budget.overflow_after
         self._scheduler = Scheduler(self._budget, self._overflow_after)
-        self._flights: dict[str, Flight[PooledCompletion]] = {}
         self._pulse = Pulse()
         self._stalls = Stalls(
             self.hosts,
-            lambda: [flight.runs for flight in self._flights.values() if not flight.landed],
+            lambda: self._completing.under_way(),
             lambda: asyncio.get_running_loop().time(),
         )
         self._dispatcher = Dispatcher(
@@ -101,21 +85,18 @@ class Pool:
         )
         self._unheard = Unheard(self._hosts, self._stalls, self._pulse)
         self._learned_file = learned_file
-        self._disk = DiskCache(cache_folder, settings.cache.bytes) if cache_folder is not None else None
-        self._cache: CompletionCache = self._disk or NoCache()
-        self._in_memory = MemoryCache()
-        self._rates = TokenRates()
+        self._completing = Completing(
+            self._hosts, self._dispatcher, self._budget, self._running, cache_folder, settings.cache.bytes
+        )
         self._group: asyncio.TaskGroup | None = None
         self._owner: asyncio.Task[None] | None = None
-        self._hits = self._joined = self._completed = 0
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self, *, wait: bool = True) -> None:
         """Opens the cache and asks every host what it is. Waits only for hosts whose models are not configured, and
         not long; the others, and without ``wait`` these too, are asked in the background."""
-        if self._disk is not None:
-            await self._disk.open()
+        await self._completing.open()
         await self._ledger.open()
         begun = asyncio.Event()
         self._owner = asyncio.create_task(self._own(begun), name="pool")
@@ -131,8 +112,7 @@ class Pool:
 
     async def forget(self, context: str) -> None:
         """Erases the cached replies to prompts that may have held a context's text."""
-        await self._cache.forget(context)
-        await self._in_memory.forget(context)
+        await self._completing.forget(context)
 
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""
@@ -146,7 +126,7 @@ class Pool:
             self._owner = None
         await self._hosts.close()
         await self._ledger.close()
-        await self._cache.close()
+        await self._completing.close()
 
     async def _own(self, begun: asyncio.Event) -> None:
         """Holds every task of the pool; ends them all when it is cancelled. Should one of them break the rule that it
@@ -177,27 +157,11 @@ class Pool:
             PromptTooLong: it fits no candidate's window; ``tokens`` and ``window`` in the details.
             CompletionError: every host that could answer refused or cut this request.
         """
-        await self._hosts.introduced()
-        choices = self._choose(request)
-        keys = keys_of(choices, request)
-        flight = self._flights.get(name := flight_name(request, keys))
-        if flight is None or flight.landed:
-            flight = self._launch(name, request, choices, keys)
-            flight.runs.add(request.run_id)
-            return await flight.wait(on_delta)
-        self._joined += 1
-        flight.runs.add(request.run_id)
-        return shared_as(await flight.wait(on_delta), "flight")
+        return await self._completing.complete(request, on_delta)
 
     async def holds(self, request: CompletionRequest) -> bool:
         """Whether it would be answered without asking any host, or refused as it is."""
-        try:
-            keys = keys_of(self._choose(request), request)
-        except RlmdError:
-            return True
-        if request.fresh:
-            return False
-        return await self._cache.get(list(dict.fromkeys(keys))) is not None
+        return await self._completing.holds(request)
 
     def expect(
         self, role: Role, requests: int, chars: int, *, private: bool, narrowed_to: tuple[str, ...] | None
@@ -207,7 +171,7 @@ class Pool:
         Raises:
             NotFound: ``narrowed_to`` names none of the role's candidates.
         """
-        choices = self._hosts.choices(role)
+        choices = self._hosts.roles.choices(role)
         if narrowed_to is not None and choices:
             choices = narrowed(choices, narrowed_to, role)
         now = asyncio.get_running_loop().time()
@@ -223,90 +187,10 @@ class Pool:
             now=now,
         )
 
-    def _choose(self, request: CompletionRequest) -> list[Choice]:
-        choices = self._hosts.choices(request.role)
-        if request.candidates is not None and choices:
-            choices = narrowed(choices, request.candidates, request.role)
-        if request.model is not None and choices:
-            choices = narrowed(choices, (request.model,), request.role)
-        choices = permitted(choices, request.role, private=request.private)
-        if self._budget.needs_price(request.run_id):
-            choices = priced(choices, request.role)
-        size = byte_count(request.messages)
-        return fitting(choices, request.messages, size, request.sampling.max_tokens, self._rates)
-
-    def _key_of(self, request: CompletionRequest, target: Target) -> str | None:
-        """By what is known of a model's weights now: a host that had not said what it is when the request came has by
-        the time it answers. None when the target has gone meanwhile."""
-        now = [choice for choice in self._hosts.choices(request.role) if choice.target == target]
-        return keys_of(now, request)[0] if now else None
-
-    def _launch(
-        self, name: str, request: CompletionRequest, choices: list[Choice], keys: list[str]
-    ) -> Flight[PooledCompletion]:
-        group = self._running()
-        flight: Flight[PooledCompletion] = Flight()
-        self._flights[name] = flight
-        flight.start(
-            lambda: self._fly(flight, request, choices, keys),
-            group,
-            f"completion for {request.run_id}",
-            ended=lambda: self._land(name, flight),
-        )
-        return flight
-
-    def _land(self, name: str, flight: Flight[PooledCompletion]) -> None:
-        if self._flights.get(name) is flight:
-            del self._flights[name]
-
-    async def _fly(
-        self, flight: Flight[PooledCompletion], request: CompletionRequest, choices: list[Choice], keys: list[str]
-    ) -> PooledCompletion:
-        found = None if request.fresh else await self._cache_of(request).get(list(dict.fromkeys(keys)))
-        if found is None:
-            return await self._ask_hosts(flight, request, choices, keys)
-        self._hits += 1
-        flight.hear(0, found.completion.text)
-        return from_cache(found)
-
-    async def _ask_hosts(
-        self, flight: Flight[PooledCompletion], request: CompletionRequest, choices: list[Choice], keys: list[str]
-    ) -> PooledCompletion:
-        size = byte_count(request.messages)
-        work = Work(
-            id=self._dispatcher.next_id(),
-            run=request.run_id,
-            targets=tuple(choice.target for choice in choices),
-            chars=size,
-            interactive=not request.batch,
-            ordered=request.role == "root",
-            private=request.private,
-            prefix=request.prefix_group,
-            costs=worst_costs(choices, size, len(request.messages), request.sampling.max_tokens),
-            patience=request.patience,
-        )
-        won = await self._dispatcher.complete(
-            work, request.messages, request.sampling, flight.hear, lambda: flight.runs
-        )
-        completion, usage = won.completion, won.completion.usage
-        self._completed += 1
-        if not usage.estimated:
-            self._rates.report(won.target.model, size, len(request.messages), usage.prompt_tokens)
-        if is_cacheable(completion) and not flight.private:
-            key = self._key_of(request, won.target) or next(
-                key for choice, key in zip(choices, keys, strict=True) if choice.target == won.target
-            )
-            # Before anyone is told: what was answered is never asked again, whatever is killed.
-            await self._cache_of(request).put(
-                key, CachedCompletion(completion, won.target.host, won.target.model, request.contexts)
-            )
-        return PooledCompletion(completion, record_of(won))
-
     def make_private(self, runs: Set[str]) -> None:
         """A context of these runs was marked private: what they have asked and what is in flight for them goes to
         trusted hosts only; attempts elsewhere are aborted at once, and nothing of it is cached under a public key."""
-        for flight in self._flights.values():
-            flight.private = flight.private or not runs.isdisjoint(flight.runs)
+        self._completing.make_private(runs)
         self._dispatcher.make_private(runs)
 
     def watch(self, tree: str, told: Told) -> None:
@@ -319,7 +203,7 @@ class Pool:
 
     def unheard(self, role: Role, *, private: bool) -> tuple[str, ...]:
         """Configured hosts that never said which models they have, and may yet bring one for the role."""
-        return self._hosts.unheard(role, private=private)
+        return self._hosts.roles.unheard(role, private=private)
 
     async def wait_for_model(
         self, tree: str, role: Role, lacking: Callable[[], bool], *, private: bool, seconds: float
@@ -354,11 +238,7 @@ class Pool:
         return self._budget.blocked
 
     async def clear_cache(self) -> None:
-        await self._cache.clear()
-        await self._in_memory.clear()
-
-    def _cache_of(self, request: CompletionRequest) -> CompletionCache:
-        return self._in_memory if request.ephemeral else self._cache
+        await self._completing.clear()
 
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -366,7 +246,7 @@ class Pool:
         self, role: Role, *, private: bool = False, narrowed_to: tuple[str, ...] | None = None
     ) -> tuple[Candidate, ...]:
         """Who may answer, in order of preference; empty when no model can be used. Raises ``NotFound``."""
-        choices = self._hosts.choices(role)
+        choices = self._hosts.roles.choices(role)
         if narrowed_to is not None and choices:
             choices = narrowed(choices, narrowed_to, role)
         return tuple(choice.candidate for choice in choices if not private or choice.candidate.trust == "mine")
@@ -427,6 +307,6 @@ class Pool:
     # ── showing ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def statistics(self) -> PoolStatistics:
-        entries, size = self._cache.statistics()
+        (entries, size), done = self._completing.cached(), self._completing
         queue = self._scheduler.statistics(asyncio.get_running_loop().time())
-        return PoolStatistics(entries, size, self._hits, self._joined, self._completed, queue)
+        return PoolStatistics(entries, size, done.hits, done.joined, done.completed, queue)

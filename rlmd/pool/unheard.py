@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Callable
 
 from rlmd.pool import patience
-from rlmd.pool.hosts import Hosts, Role
+from rlmd.pool.hosts import Hosts
 from rlmd.pool.pulse import Pulse
+from rlmd.pool.roles import Role
 from rlmd.pool.stalls import Stalls
 
 
@@ -28,7 +29,7 @@ class Unheard:
         told = False
         try:
             while lacking() and (now := clock()) < until:
-                names = self._hosts.unheard(role, private=private)
+                names = self._hosts.roles.unheard(role, private=private)
                 if not names:
                     return
                 for name in names:
