@@ -5,21 +5,30 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from rlmd.engine.journal import clean
 from rlmd.engine.limits import Purse
 from rlmd.engine.past import Past
+from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.errors import LimitReached, RlmdError
 from rlmd.events import ChildEnded, ChildStarted, ErrorRecord, Span, digest_of
 from rlmd.repl import ChildQuery, SubQueryFailure, SubQueryReply
 
-if TYPE_CHECKING:
-    from rlmd.engine.children import ChildReport
-
 #: Stretches that a fact names as given.
 _MOST_SPANS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReport:
+    """How a child ended; ``read`` are stretches of the parent's contexts that reached a model in it."""
+
+    record: RunRecord
+    answer: str
+    read: tuple[Span, ...]
+
 
 AskChild = Callable[[str, ChildQuery], Awaitable["ChildReport"]]
 

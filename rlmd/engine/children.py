@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rlmd import __version__
 from rlmd.engine.archive import Archive
+from rlmd.engine.child_asking import ChildReport
 from rlmd.engine.continuing import limits_of
+from rlmd.engine.course import Course
 from rlmd.engine.feed import Feed
 from rlmd.engine.given import GivenContext, given_documents
 from rlmd.engine.journal import Journal
@@ -23,7 +24,6 @@ from rlmd.engine.parts import PinnedContext
 from rlmd.engine.past import Past
 from rlmd.engine.prompts import own_prompts
 from rlmd.engine.receipt import Tally, union
-from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.requests import RunRequest
 from rlmd.engine.run import Run
@@ -36,15 +36,6 @@ from rlmd.repl import ChildQuery
 #: Stretches that a child's end names as read, the first ones.
 _MOST_READ = 500
 _MOST_QUESTION = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class ChildReport:
-    """How a child ended; ``read`` are stretches of the parent's contexts that reached a model in it."""
-
-    record: RunRecord
-    answer: str
-    read: tuple[Span, ...]
 
 
 class Children:
@@ -87,7 +78,7 @@ class Children:
 
     async def _to_its_end(self, parent: Run, run: Run) -> None:
         child_id = run.recorder.run_id
-        task = asyncio.create_task(run.execute(), name=f"run {child_id}")
+        task = asyncio.create_task(Course(run).execute(), name=f"run {child_id}")
         live = self.live[child_id] = Live(run, run.recorder, task)
         self._archive.records[child_id] = run.recorder.record
         try:
@@ -190,6 +181,7 @@ def _below(
         recorder,
         purse,
         parent.parts,
+        parent.ask_child,
         egress=False,
         past=past,
         tree=parent.tree,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from rlmd.errors import RlmdError
+from rlmd.errors import LimitReached, RlmdError
 from rlmd.events import Citation, Outcome
 
 
@@ -19,3 +20,11 @@ class Conclusion:
     error: RlmdError | None = None
     citations: tuple[Citation, ...] | None = None
     model_used: bool = True
+
+
+class LastWord(Protocol):
+    """A conversation with a root, which may be asked once more at a limit."""
+
+    @property
+    def begun(self) -> bool: ...
+    async def last_word(self, limit: LimitReached) -> tuple[str, str | None] | None: ...

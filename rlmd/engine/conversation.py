@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.finals import Accepted, Refused, judge, unread
@@ -17,14 +16,12 @@ from rlmd.engine.history import History, elide
 from rlmd.engine.parsing import Cell
 from rlmd.engine.prompts import PROMPTS, opening, own_prompts, system_prompt
 from rlmd.engine.root import Root, RootReply
+from rlmd.engine.run import Run
 from rlmd.engine.tokens import CHARS_PER_TOKEN
 from rlmd.engine.words import Words, filled
 from rlmd.errors import CompletionCut, LimitReached, MalformedReply, PromptTooLong, TooLarge
 from rlmd.events import FinalRefused
 from rlmd.repl import CellReport
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 #: Share of the root's window that the output of one turn's cells may take.
 _OUTPUT_SHARE = 0.25

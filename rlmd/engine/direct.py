@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from string import Template
-from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.confirming import Redirected, estimate_of
@@ -14,13 +13,11 @@ from rlmd.engine.parsing import read_reply
 from rlmd.engine.parts import PinnedContext
 from rlmd.engine.prompts import PROMPTS, direct_prompt
 from rlmd.engine.root import Root, RootReply
+from rlmd.engine.run import Run
 from rlmd.engine.tokens import tokens_of
 from rlmd.errors import CompletionCut, PromptTooLong
 from rlmd.events import Estimate, FinalRefused
 from rlmd.providers.base import Message
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 #: No tokenizer makes more characters of a token than this on real text; beyond it a text surely does not fit.
 _MOST_CHARS_PER_TOKEN = 8

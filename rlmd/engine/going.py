@@ -6,14 +6,16 @@ Knows how a ``Run`` is put together. Who may begin one, and when, is in ``runs.p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import structlog
 
 from rlmd import __version__
 from rlmd.engine.archive import Archive
+from rlmd.engine.children import Children
 from rlmd.engine.continuing import grant, limits_of, money_of
+from rlmd.engine.course import Course
 from rlmd.engine.feed import Feed
 from rlmd.engine.journal import Journal
 from rlmd.engine.lasting import lasting
@@ -44,7 +46,7 @@ class Going:
     """Args:
     archive: Where journals are, and the records of runs that do not go on.
     sessions: The named ones.
-    children: Live child runs, by id.
+    children: The child runs.
     parts: The collaborators of every run.
     watch: Is given a run's record when it begins, is taken up, and whenever its state is another; children left out.
 
@@ -56,7 +58,7 @@ class Going:
         self,
         archive: Archive,
         sessions: Sessions,
-        children: Mapping[str, Live],
+        children: Children,
         parts: Parts,
         watch: Callable[[RunRecord], None],
     ) -> None:
@@ -74,11 +76,11 @@ class Going:
 
     def of(self, run_id: str) -> Live | None:
         """A run that has not ended, a child or not."""
-        return self.live.get(run_id) or self._children.get(run_id)
+        return self.live.get(run_id) or self._children.live.get(run_id)
 
     def all(self) -> dict[str, Live]:
         """Children too."""
-        return {**self.live, **self._children}
+        return {**self.live, **self._children.live}
 
     def current(self, record: RunRecord) -> RunRecord:
         """As it stands: what was public when the run began may be private by now."""
@@ -142,7 +144,7 @@ class Going:
         if ephemeral:
             recorder.add(Note, text=_NOT_KEPT)
         purse = Purse(limits, parts.monotonic, within.purse if within is not None else None)
-        run = Run(request, contexts, session, recorder, purse, parts, egress=egress, within=within)
+        run = Run(request, contexts, session, recorder, purse, parts, self._children.ask, egress=egress, within=within)
         self._limit_spending(run)
         live = self._set_going(run)
         if within is not None:
@@ -160,7 +162,7 @@ class Going:
 
     def _set_going(self, run: Run) -> Live:
         recorder = run.recorder
-        task = asyncio.create_task(run.execute(), name=f"run {recorder.run_id}")
+        task = asyncio.create_task(Course(run).execute(), name=f"run {recorder.run_id}")
         live = Live(run, recorder, task)
         self._archive.records[recorder.run_id] = recorder.record
         self.live[recorder.run_id] = live
@@ -231,7 +233,9 @@ class Going:
         self._parts.workers.deepen(limits.depth)
         purse = Purse(limits, self._parts.monotonic)
         purse.restore(past.paid)
-        run = Run(request, (), session, recorder, purse, self._parts, egress=started.egress, past=past)
+        run = Run(
+            request, (), session, recorder, purse, self._parts, self._children.ask, egress=started.egress, past=past
+        )
         self._limit_spending(run)
         if money:
             self._parts.pool.grant(run.tree, money)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from string import Template
-from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.direct import ask_root
 from rlmd.engine.programs import map_cell
 from rlmd.engine.prompts import PROMPTS
+from rlmd.engine.run import Run
 from rlmd.errors import NoHost, TooLarge
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 
 async def run_map(run: Run) -> Conclusion | None:

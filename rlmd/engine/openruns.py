@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
-from rlmd.engine.cells import RunCellHost
+from rlmd.engine.cells import Asking, RunCellHost
 from rlmd.engine.conclusion import Conclusion
-from rlmd.engine.requests import QueryRequest
+from rlmd.engine.limits import Purse
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.requests import QueryRequest, RunRequest
 from rlmd.errors import Conflict, RunCancelled
-from rlmd.events import ChildEnded, ChildStarted, Text, digest_of
+from rlmd.events import ChildEnded, ChildStarted, Strategy, Text, digest_of
 from rlmd.pool import PooledCompletion
 from rlmd.repl import SubQuery
 
-if TYPE_CHECKING:
-    from rlmd.engine.live import Live
-    from rlmd.engine.run import Run
-
+#: How a run is ended from outside.
+Stop = Literal["cancelled", "interrupted"]
 #: What was asked by a client and by no cell has this number.
 NO_CELL = 0
 
@@ -36,17 +36,52 @@ class QueryReport:
     done: PooledCompletion
 
 
+class Opened(Protocol):
+    """The run that is open."""
+
+    @property
+    def asking(self) -> Asking: ...
+    @property
+    def purse(self) -> Purse: ...
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def request(self) -> RunRequest: ...
+    @property
+    def stopping(self) -> Stop | None: ...
+    def chosen(self, strategy: Strategy, why: str) -> None: ...
+
+
+class Stoppable(Protocol):
+    @property
+    def private(self) -> bool: ...
+    def stop(self, how: Stop, why: str) -> bool: ...
+
+
+class Within(Protocol):
+    """A run within the open one."""
+
+    @property
+    def ended(self) -> asyncio.Event: ...
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def run(self) -> Stoppable: ...
+    @property
+    def task(self) -> asyncio.Task[None]: ...
+
+
 class OpenRun:
     """What a run holds while it is open. Made with the run; only ``stay_open`` opens it."""
 
     def __init__(self) -> None:
         self.closing = asyncio.Event()
         self.taking = False
-        self._within: dict[str, Live] = {}
+        self._within: dict[str, Within] = {}
         self._queries: set[asyncio.Task[QueryReport]] = set()
         self._numbers = itertools.count(1)
 
-    async def stay_open(self, run: Run) -> Conclusion:
+    async def stay_open(self, run: Opened) -> Conclusion:
         """Until the client closes it. However it ends, what is within it ends first."""
         run.chosen("open", "it stays open for what its client asks")
         self.taking = True
@@ -57,7 +92,7 @@ class OpenRun:
             await self._end_all(run)
         return Conclusion("answered", "", "its client closed it", citations=())
 
-    async def query(self, run: Run, request: QueryRequest) -> QueryReport:
+    async def query(self, run: Opened, request: QueryRequest) -> QueryReport:
         """Asks one sub-query in it.
 
         Raises:
@@ -76,7 +111,7 @@ class OpenRun:
         finally:
             self._queries.discard(task)
 
-    def check(self, run: Run) -> None:
+    def check(self, run: Opened) -> None:
         """Raises ``Conflict`` for a run that takes nothing (any more)."""
         if not self.taking:
             raise Conflict(
@@ -85,7 +120,7 @@ class OpenRun:
                 run_id=run.request.run_id,
             )
 
-    def begun(self, run: Run, live: Live) -> None:
+    def begun(self, run: Opened, live: Within) -> None:
         """Tells that another run began within this one."""
         self._within[live.recorder.run_id] = live
         record, hidden = live.recorder.record, _must_not_tell(run, live)
@@ -101,7 +136,7 @@ class OpenRun:
         run.asking.held = tuple(dict.fromkeys((*run.asking.held, *record.held)))
         run.asking.ephemeral = run.asking.ephemeral or record.ephemeral
 
-    def ended(self, run: Run, live: Live) -> None:
+    def ended(self, run: Opened, live: Within) -> None:
         """Tells how a run within this one ended, and what it took."""
         del self._within[live.recorder.run_id]
         record = live.recorder.record
@@ -118,14 +153,14 @@ class OpenRun:
                 receipt=receipt,
             )
 
-    async def _ask(self, run: Run, request: QueryRequest) -> QueryReport:
+    async def _ask(self, run: Opened, request: QueryRequest) -> QueryReport:
         asking = run.asking if request.sub is None else replace(run.asking, sub=request.sub)
         number = next(self._numbers)
         host = RunCellHost(NO_CELL, f"query-{number}", asking, run.recorder)
         reply, done = await host.ask(SubQuery(request.prompt, request.model), number, 0)
         return QueryReport(run.request.run_id, reply, done)
 
-    async def _end_all(self, run: Run) -> None:
+    async def _end_all(self, run: Opened) -> None:
         for task in self._queries:
             task.cancel()
         within = list(self._within.values())
@@ -140,12 +175,12 @@ class OpenRun:
 _EMPTY = Text(chars=0, text="")
 
 
-def _must_not_tell(run: Run, live: Live) -> bool:
+def _must_not_tell(run: Opened, live: Within) -> bool:
     """What is ephemeral is not told in a journal on disk."""
     return live.recorder.record.ephemeral and not run.recorder.record.ephemeral
 
 
-def _which(live: Live) -> dict[str, str | int]:
+def _which(live: Within) -> dict[str, str | int]:
     child = live.recorder.run_id
     return {
         "cell": NO_CELL,

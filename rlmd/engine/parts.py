@@ -8,20 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from rlmd.config import Settings
 from rlmd.contexts import Collected
 from rlmd.engine.programs.own import OwnPrograms
 from rlmd.engine.sessionlog import SessionLog
-from rlmd.events import Pin, Span
+from rlmd.events import CellsOfRun, Pin, Span
 from rlmd.pool import Candidate, CompletionRequest, Expected, HostWait, PooledCompletion
-from rlmd.repl import CellHost, CellReport, ChildQuery, ContextSource
-
-if TYPE_CHECKING:
-    from rlmd.engine.children import ChildReport
-    from rlmd.engine.run import Run
-    from rlmd.engine.waking import Recalled, Woken
+from rlmd.repl import CellHost, CellReport, ContextSource, Name
 
 Role = Literal["root", "sub"]
 
@@ -151,8 +146,29 @@ class WorkersPart(Protocol):
     ) -> ReplPart: ...
 
 
-class ChildrenPart(Protocol):
-    async def ask(self, parent: Run, child_id: str, query: ChildQuery) -> ChildReport: ...
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A session as the journals of its runs tell it; ``exchanges`` are questions with their answers."""
+
+    log: SessionLog
+    names: tuple[Name, ...]
+    exchanges: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A worker with the names of its session, and what is not as it was.
+
+    ``lost`` names are gone, ``older`` ones have the value that they had before the cells that were not run again.
+    """
+
+    repl: ReplPart
+    contexts: tuple[PinnedContext, ...] = ()
+    cells: tuple[CellsOfRun, ...] = ()
+    names: tuple[Name, ...] = ()
+    lost: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
+    why: str = ""
 
 
 class WakerPart(Protocol):
@@ -173,8 +189,6 @@ class Parts:
     threads: Executor
     now: Callable[[], float]
     monotonic: Callable[[], float]
-    #: Asks child runs.
-    children: ChildrenPart
     #: Ends the worker of a session that nobody uses, if there is one.
     make_room: Callable[[], Awaitable[None]]
     waker: WakerPart

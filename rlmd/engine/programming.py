@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.mapping import as_typed
+from rlmd.engine.run import Run
 from rlmd.errors import ProgramFailed
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
-    from rlmd.repl import CellReport
+from rlmd.repl import CellReport
 
 #: Where a traceback says that the program was: the program is the second cell of its run.
 _LINE = re.compile(r"line (\d+)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rlmd.engine.cells import RunCellHost
 from rlmd.engine.citations import Finder
@@ -13,12 +12,10 @@ from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.mapping import check_question
 from rlmd.engine.programs import PASSAGES, quote_cell
 from rlmd.engine.programs.quote import choose as choose_quotes
+from rlmd.engine.run import Run
 from rlmd.errors import CageUnavailable, InternalError, NoHost
 from rlmd.events import Citation, Span
 from rlmd.repl import SearchPassage
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 #: Characters of a question that a search takes.
 _MOST_SEARCHED = 10_000

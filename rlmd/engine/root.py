@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rlmd.engine.cells import error_record
 from rlmd.engine.families import STOP, Family, family_of
@@ -17,14 +16,12 @@ from rlmd.engine.lasting import stopped
 from rlmd.engine.limits import money_is_spent, time_is_over
 from rlmd.engine.parsing import Reply, read_reply
 from rlmd.engine.past import error_of
+from rlmd.engine.run import Run
 from rlmd.engine.tokens import TokenMeter
 from rlmd.errors import NoHost, NotFound, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
 from rlmd.events import RootFailed, RootReplied, TurnStarted
 from rlmd.pool import Candidate, CompletionRequest, PooledCompletion
 from rlmd.providers.base import Message, Sampling
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 #: A turn's prompt is built and sent at most so often.
 _ATTEMPTS = 4

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
-from rlmd.engine.cells import RunCellHost
+from rlmd.engine.cells import Asking, RunCellHost
+from rlmd.engine.confirming import Confirming
 from rlmd.engine.lasting import stopped
-from rlmd.engine.limits import time_is_over
-from rlmd.engine.parts import ReplPart
+from rlmd.engine.limits import Purse, time_is_over
+from rlmd.engine.parts import Parts, PinnedContext, ReplPart
 from rlmd.engine.passages import shown_in
 from rlmd.engine.past import Past
+from rlmd.engine.recorder import Recorder
+from rlmd.engine.sessions import Session
 from rlmd.errors import RlmdError, SessionLost
 from rlmd.events import CellEnded, CellFinal, CellStarted, Text, digest_of
 from rlmd.repl import CellReport, Final, Name
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 _VIA: dict[str, Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]] = {
     "FINAL": "FINAL",
@@ -31,6 +31,28 @@ _VIA: dict[str, Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]] = {
 }
 #: CPU seconds that a cell may use for each second of its own time: its threads may work while it waits.
 _CPU_SHARE = 4.0
+
+
+class CellsOf(Protocol):
+    """A run, as far as its cells need it."""
+
+    @property
+    def asking(self) -> Asking: ...
+    @property
+    def contexts(self) -> tuple[PinnedContext, ...]: ...
+    @property
+    def confirming(self) -> Confirming: ...
+    @property
+    def parts(self) -> Parts: ...
+    @property
+    def past(self) -> Past: ...
+    @property
+    def purse(self) -> Purse: ...
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def session(self) -> Session: ...
+    def goes_on(self) -> None: ...
 
 
 class RunCells:
@@ -43,7 +65,7 @@ class RunCells:
         answer: ``answer["content"]`` as it stands: what remains when a limit is hit.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CellsOf) -> None:
         self._run = run
         self.count = 0
         self.host: RunCellHost | None = None

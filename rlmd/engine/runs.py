@@ -113,14 +113,13 @@ class Engine(Keeping):
             self._threads,
             now,
             monotonic,
-            children,
             self._make_room,
             waker,
             self.own_programs,
         )
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
         sessions = Sessions(parts.any_private, self._ends)
-        super().__init__(archive, Going(archive, sessions, children.live, parts, watch), sessions, parts)
+        super().__init__(archive, Going(archive, sessions, children, parts, watch), sessions, parts)
         self._sweeper: asyncio.Task[None] | None = None
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from rlmd.engine.parts import Parts, PinnedContext, ReplPart
+from rlmd.engine.parts import Parts, PinnedContext, ReplPart, Woken
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
 from rlmd.engine.sessionends import SessionEnd, SessionEnds
 from rlmd.engine.sessionlog import SessionLog, told_as_lost, what_is_lost
-from rlmd.engine.waking import Woken, pinned_again
+from rlmd.engine.waking import pinned_again
 from rlmd.errors import Busy, NotFound, SessionLost
 from rlmd.events import Note, Pin, RunStarted, SessionStarted
 from rlmd.repl import Name

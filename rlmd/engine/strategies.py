@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.confirming import Redirected
@@ -16,12 +15,10 @@ from rlmd.engine.direct import answer_directly, fits
 from rlmd.engine.mapping import run_map
 from rlmd.engine.programming import run_program
 from rlmd.engine.quoting import run_quote
+from rlmd.engine.run import Run
 from rlmd.engine.small_queries import small_queries
 from rlmd.errors import LimitReached, PromptTooLong, PromptTruncated, RlmdError
 from rlmd.events import Strategy
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 #: Pieces up to which mapping all of them is cheaper than exploring: two rounds of the slots, but never many, and as
 #: many as an exploration takes turns in any case.

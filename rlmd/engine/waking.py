@@ -18,7 +18,7 @@ import structlog
 from rlmd.engine.child_asking import answer_of, child_digest
 from rlmd.engine.journal import clean, read_facts, read_text
 from rlmd.engine.lasting import lasting
-from rlmd.engine.parts import ContextsPart, PinnedContext, ReplPart, WorkersPart
+from rlmd.engine.parts import ContextsPart, PinnedContext, Recalled, ReplPart, Woken, WorkersPart
 from rlmd.engine.passages import passages_of
 from rlmd.engine.past import SubQueryEnd
 from rlmd.engine.runfolder import RunFolder
@@ -27,7 +27,6 @@ from rlmd.engine.typed_asking import TypedAsking
 from rlmd.errors import InvalidParams, NotFound, ReplyMismatch, RlmdError, SessionLost
 from rlmd.events import (
     CellEnded,
-    CellsOfRun,
     CellStarted,
     ChildEnded,
     Pin,
@@ -47,31 +46,6 @@ _MOST_ATTEMPTS = 4
 #: Seconds for a cell that took next to none; one that took longer gets a multiple of that.
 _LEAST_SECONDS, _SLOWER = 30.0, 4.0
 _CPU_SHARE = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """A session as the journals of its runs tell it; ``exchanges`` are questions with their answers."""
-
-    log: SessionLog
-    names: tuple[Name, ...]
-    exchanges: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """A worker with the names of its session, and what is not as it was.
-
-    ``lost`` names are gone, ``older`` ones have the value that they had before the cells that were not run again.
-    """
-
-    repl: ReplPart
-    contexts: tuple[PinnedContext, ...] = ()
-    cells: tuple[CellsOfRun, ...] = ()
-    names: tuple[Name, ...] = ()
-    lost: tuple[str, ...] = ()
-    older: tuple[str, ...] = ()
-    why: str = ""
 
 
 @dataclass(slots=True)

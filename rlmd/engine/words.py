@@ -6,15 +6,12 @@ Reads the run; when what is said stands in ``conversation.py``.
 from __future__ import annotations
 
 from string import Template
-from typing import TYPE_CHECKING
 
 from rlmd.engine.confirming import in_words
 from rlmd.engine.history import elide
 from rlmd.engine.prompts import PROMPTS, turn_line
+from rlmd.engine.run import Run
 from rlmd.repl import CellReport
-
-if TYPE_CHECKING:
-    from rlmd.engine.run import Run
 
 _MOST_NAMES = 24
 #: Share of the sub-queries below which the root is told how many are left.

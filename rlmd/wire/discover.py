@@ -1,84 +1,23 @@
-"""The protocol described from its own models: an OpenRPC document, docs/protocol.md, docs/configuration.md.
+"""Prints the protocol as it is described from its own models.
 
-``python -m rlmd.wire.discover`` prints the document, with ``--markdown`` the page
-of the protocol, with ``--configuration`` that of the settings.
+``python -m rlmd.wire.discover`` prints the OpenRPC document, with ``--markdown`` the page of the protocol, with
+``--configuration`` that of the settings.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from functools import cache
-from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
-
-from rlmd import __version__
-from rlmd.events import FACT, Delta
-from rlmd.wire.methods import METHODS, RunGap
-
-_REF = "#/components/schemas/{model}"
-
-
-@cache
-def openrpc() -> dict[str, Any]:
-    """The whole document; the same for every daemon of this version."""
-    schemas = _schemas()
-    return {
-        "openrpc": "1.3.2",
-        "info": {"title": "rlmd", "version": __version__},
-        "methods": [
-            {
-                "name": method.name,
-                "summary": method.summary,
-                "paramStructure": "by-name",
-                "params": _parameters(schemas[method.params.__name__]),
-                "result": {"name": method.result.__name__, "schema": _ref(method.result)},
-            }
-            for method in METHODS.values()
-        ],
-        "components": {"schemas": schemas},
-    }
-
-
-def _ref(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": _REF.format(model=model.__name__)}
-
-
-def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    required = set(schema.get("required", ()))
-    found = [
-        {"name": name, "required": name in required, "schema": field}
-        for name, field in schema.get("properties", {}).items()
-    ]
-    return sorted(found, key=lambda parameter: not parameter["required"])
-
-
-def _schemas() -> dict[str, Any]:
-    """JSON schemas of everything that travels: parameters as they are read, the rest as it is written."""
-    params = {method.params for method in METHODS.values()}
-    results = {method.result for method in METHODS.values()} | {Delta, RunGap}
-    modes: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in _by_name(params)]
-    modes += [(model, "serialization") for model in _by_name(results)]
-    _, top = models_json_schema(modes, ref_template=_REF)
-    facts = FACT.json_schema(mode="serialization", ref_template=_REF)
-    schemas = {**facts.pop("$defs"), **top["$defs"], "Fact": facts}
-    return {name: schemas[name] for name in sorted(schemas)}
-
-
-def _by_name(models: set[type[Any]]) -> list[type[BaseModel]]:
-    return sorted(models, key=lambda model: model.__name__)
+from rlmd.wire.openrpc import openrpc
+from rlmd.wire.page import protocol_page
+from rlmd.wire.settings_page import settings_page
 
 
 def main() -> None:
     if "--markdown" in sys.argv[1:]:
-        from rlmd.wire.page import protocol_page
-
         sys.stdout.write(protocol_page())
     elif "--configuration" in sys.argv[1:]:
-        from rlmd.wire.settings_page import settings_page
-
         sys.stdout.write(settings_page())
     else:
         sys.stdout.write(json.dumps(openrpc(), indent=2) + "\n")

@@ -14,9 +14,9 @@ import rlmd.errors
 from rlmd.errors import RlmdError
 from rlmd.events import INLINE_CHARS, Delta, Model
 from rlmd.wire import methods
-from rlmd.wire.discover import openrpc
 from rlmd.wire.framing import MAX_MESSAGE
 from rlmd.wire.methods import METHODS, HostListResult, Method, RunGap
+from rlmd.wire.openrpc import openrpc
 
 _HEAD = f"""\
 # The protocol

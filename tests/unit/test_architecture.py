@@ -147,6 +147,36 @@ def test_imports_point_down() -> None:
     assert not [wrong for path in SOURCES for wrong in upward(path)]
 
 
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """The sets of modules each of which leads back to itself by way of the others."""
+    reached: dict[str, set[str]] = {}
+    for module in imports:
+        found, ahead = set[str](), [module]
+        while ahead:
+            new = imports[ahead.pop()] - found
+            found |= new
+            ahead += new
+        reached[module] = found
+    back = {module: frozenset(one for one in reached[module] if module in reached[one]) for module in imports}
+    return sorted(sorted(circle) for circle in set(back.values()) if circle)
+
+
+#: The command that writes the manual page of all commands, itself among them.
+MEANT = [["ctl.app", "ctl.commands.install"]]
+
+
+def test_no_file_leads_back_to_itself() -> None:
+    """Also by what is imported for its types alone, or in a function: what one file knows, the other need not."""
+    names = {name_of(path) for path in SOURCES}
+    imports = {
+        name_of(path): {imported.removeprefix("rlmd.") for _, imported in imports_of(path)} & names - {name_of(path)}
+        for path in SOURCES
+    }
+    assert imports["engine.run"] > {"engine.cells", "engine.sessions"}
+    assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == [["a", "b", "c"]]
+    assert circles(imports) == MEANT
+
+
 @pytest.mark.parametrize("name", [f"repl/{module}.py" for module in CHILD])
 def test_the_child_uses_the_standard_library_alone(name: str) -> None:
     path = ROOT / "rlmd" / name

@@ -11,8 +11,8 @@ from rlmd.config import Settings
 from rlmd.errors import RlmdError
 from rlmd.events import FACT
 from rlmd.tomltext import toml_of
-from rlmd.wire.discover import openrpc
 from rlmd.wire.methods import METHODS
+from rlmd.wire.openrpc import openrpc
 from rlmd.wire.page import protocol_page
 from rlmd.wire.settings_page import settings_page
 

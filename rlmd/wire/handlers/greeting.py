@@ -9,7 +9,6 @@ from rlmd.config import Paths
 from rlmd.contexts import in_memory
 from rlmd.errors import InvalidParams
 from rlmd.wire.connection import Connection
-from rlmd.wire.discover import openrpc
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.methods import (
     METHODS,
@@ -19,6 +18,7 @@ from rlmd.wire.methods import (
     InitializeResult,
     Nothing,
 )
+from rlmd.wire.openrpc import openrpc
 
 
 class GreetingHandlers:
