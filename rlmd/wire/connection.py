@@ -25,16 +25,18 @@ from rlmd.wire.dispatch import (
     id_of,
     incident,
     parse_request,
-    response_bytes,
+    response_message,
 )
 from rlmd.wire.follower import Follower
-from rlmd.wire.framing import FrameReader, FramingLost, Refused, frame
+from rlmd.wire.framing import FrameReader, FramingLost, Message, Refused, framed
 from rlmd.wire.outbox import Outbox
 from rlmd.wire.strictjson import loads
 
 #: Requests of one client at work at once; each waiting ``run/ask`` is one.
 MAX_IN_FLIGHT = 1024
 MAX_BATCH = 1000
+#: Bytes of one message that are handed to the socket between two turns of the loop: some 0.1 ms.
+_AT_ONCE = 128 << 10
 #: How often a client that shut its sending half is looked at: has it gone altogether? Seconds.
 HANG_UP_CHECK = 1.0
 
@@ -110,8 +112,16 @@ class Connection:
         except OSError:
             self._hang_up()
 
-    async def _send(self, message: bytes) -> None:
-        self._writer.write(frame(message, self._frames.framing or "lines"))
+    async def _send(self, message: Message) -> None:
+        pieces: list[bytes] = []
+        for piece in framed(message, self._frames.framing or "lines"):
+            pieces.append(piece)
+            if sum(map(len, pieces)) > _AT_ONCE:
+                self._writer.write(b"".join(pieces))
+                pieces.clear()
+                await self._writer.drain()
+                await asyncio.sleep(0)  # a client that reads as fast as we write lets drain return at once
+        self._writer.write(b"".join(pieces))
         await self._writer.drain()
 
     def _hang_up(self) -> None:
@@ -224,7 +234,8 @@ class Connection:
     async def _answer_batch(self, messages: list[Any]) -> None:
         answers = await asyncio.gather(*(self._answer_item(message) for message in messages))
         if present := [answer for answer in answers if answer is not None]:
-            await self.outbox.reply(b"[%b]" % b",".join(map(self._written, present)))
+            pieces = [piece for answer in present for piece in (b",", *self._written(answer))]
+            await self.outbox.reply((b"[", *pieces[1:], b"]"))
 
     async def _answer_item(self, message: object) -> dict[str, Any] | None:
         try:
@@ -245,12 +256,12 @@ class Connection:
         await self.outbox.reply(self._written(response))
 
     @staticmethod
-    def _written(response: dict[str, Any]) -> bytes:
+    def _written(response: dict[str, Any]) -> Message:
         try:
-            return response_bytes(response)
+            return response_message(response)
         except (ValueError, TypeError, RecursionError) as error:
             broken = incident(error, method="reply")
-            return response_bytes(error_response(id_of(response), broken))
+            return response_message(error_response(id_of(response), broken))
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────
 

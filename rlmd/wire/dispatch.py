@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from rlmd.errors import InternalError, InvalidParams, InvalidRequest, MethodNotFound, RlmdError
 from rlmd.validation import nearest_of, problems_of
+from rlmd.wire.framing import Message
 from rlmd.wire.methods import METHODS, PROTOCOL, Method, Params, Result, Spoken
 from rlmd.wire.strictjson import MAX_INTEGER, dumps, encoded
 
@@ -49,18 +50,18 @@ class Request:
 
 
 class Encoded:
-    """A result, written already: ``response_bytes`` puts it in as it is."""
+    """A result, written already, in pieces: ``response_message`` puts them in as they are."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, pieces: Message) -> None:
+        self.pieces = pieces
 
 
-def response_bytes(response: dict[str, Any]) -> bytes:
+def response_message(response: dict[str, Any]) -> Message:
     """One response as JSON. Raises ``ValueError`` for what JSON cannot hold."""
     result = response.get("result")
     if not isinstance(result, Encoded):
-        return dumps(response)
-    return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (result.data, dumps(response["id"]))
+        return (dumps(response),)
+    return (b'{"jsonrpc":"2.0","result":', *result.pieces, b',"id":%b}' % dumps(response["id"]))
 
 
 def parse_request(message: object) -> Request:
@@ -184,7 +185,7 @@ def _bound(method: Method, handler: Handler[ContextT]) -> Callable[..., Awaitabl
             result = await handler(context, parse_params(method, params))
             if isinstance(result, Encoded):
                 return Success(result)
-            return Success(Encoded(encoded(result, Spoken(getattr(context, "protocol", PROTOCOL)))))
+            return Success(Encoded((encoded(result, Spoken(getattr(context, "protocol", PROTOCOL))),)))
         except Exception as error:  # noqa: BLE001  the border: every error becomes a response
             known = known_error(error) or incident(error, method=method.name)
             return Error(**error_object(known))

@@ -16,6 +16,8 @@ from typing import Literal
 from rlmd.errors import InvalidRequest, RequestError, TooLarge
 
 Framing = Literal["lines", "headers"]
+#: One message in pieces that stand one after the other: one of megabytes is never joined, which would hold the loop.
+Message = tuple[bytes, ...]
 
 #: Room for the longest legal request, a question of 1,000,000 characters outside the BMP written as
 #: ``\\ud83d\\ude00`` (12 bytes each). Contexts go by path or spool above 256 KiB.
@@ -44,11 +46,11 @@ class Refused:
     id: int | str | None = None
 
 
-def frame(body: bytes, framing: Framing) -> bytes:
+def framed(message: Message, framing: Framing) -> Message:
     """Wraps one message for sending. jsonrpc.el looks for ``Content-Length`` in the first 100 characters only."""
     if framing == "lines":
-        return body + b"\n"
-    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        return (*message, b"\n")
+    return (b"Content-Length: %d\r\n\r\n" % sum(map(len, message)), *message)
 
 
 class FrameReader:

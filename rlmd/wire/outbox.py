@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from rlmd.events import Delta
+from rlmd.wire.framing import Message
 from rlmd.wire.strictjson import dumps, encoded
 
 #: Bytes that may wait before replies are held and notifications refused. A burst of 5,000 facts of sub-queries
@@ -49,10 +50,10 @@ class Outbox:
         room: Bytes that may wait.
     """
 
-    def __init__(self, send: Callable[[bytes], Awaitable[None]], *, room: int = ROOM) -> None:
+    def __init__(self, send: Callable[[Message], Awaitable[None]], *, room: int = ROOM) -> None:
         self._send = send
         self._room = room
-        self._items: deque[bytes | _Pending] = deque()
+        self._items: deque[Message | _Pending] = deque()
         self._waiting_bytes = 0
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -70,10 +71,10 @@ class Outbox:
     def full(self) -> bool:
         return self._waiting_bytes >= self._room
 
-    async def reply(self, message: bytes) -> None:
+    async def reply(self, message: Message) -> None:
         """Queues a reply once there is room; throws it away when the peer is gone."""
         await self._has_room.wait()
-        self._put(message, len(message))
+        self._put(message, sum(map(len, message)))
 
     async def wait_room(self) -> None:
         await self._has_room.wait()
@@ -86,7 +87,7 @@ class Outbox:
         """Queues a notification if there is room; False if not."""
         if self.full and not self._closed:
             return False
-        self._put(message, len(message))
+        self._put((message,), len(message))
         return True
 
     def offer_delta(self, delta: Delta) -> bool:
@@ -134,15 +135,15 @@ class Outbox:
             self._written(size)
 
     @staticmethod
-    def _encoded(item: bytes | _Pending) -> tuple[bytes, int]:
-        if isinstance(item, bytes):
-            return item, len(item)
+    def _encoded(item: Message | _Pending) -> tuple[Message, int]:
+        if isinstance(item, tuple):
+            return item, sum(map(len, item))
         text = "".join(item.pieces)
         whole = item.delta.model_copy(update={"text": text})
         size = _size(item.delta.text) + len(text) - len(item.delta.text)
-        return notification("run/delta", whole.model_dump(mode="json")), size
+        return (notification("run/delta", whole.model_dump(mode="json")),), size
 
-    def _put(self, item: bytes | _Pending, size: int) -> None:
+    def _put(self, item: Message | _Pending, size: int) -> None:
         if self._closed:
             return
         self._items.append(item)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlmd.errors import RlmdError
-from rlmd.wire.dispatch import Dispatcher, error_response, id_of, parse_request, response_bytes
+from rlmd.wire.dispatch import Dispatcher, error_response, id_of, parse_request, response_message
 from rlmd.wire.framing import FrameReader, FramingLost, Refused
 from rlmd.wire.methods import METHODS
 from rlmd.wire.strictjson import loads
@@ -80,7 +80,7 @@ async def answer(message: bytes | Refused) -> Json:
 
 def check(answers: list[Json]) -> None:
     for one in answers:
-        whole = json.loads(response_bytes(one))
+        whole = json.loads(b"".join(response_message(one)))
         assert whole["jsonrpc"] == "2.0"
         assert isinstance(whole["error"]["code"], int)
         assert whole["error"]["message"]

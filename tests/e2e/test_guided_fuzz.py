@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.wire.framing import frame
+from rlmd.wire.framing import framed
 from rlmd.wire.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def test_no_input_breaks_framing_and_dispatch(count: int, tmp_path: Path) -> Non
     for method in METHODS:
         message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {"name": "x"}}).encode()
         for framing in ("lines", "headers"):
-            (tmp_path / f"{method.replace('/', '-')}-{framing}").write_bytes(frame(message, framing) * 2)  # type: ignore[arg-type]
+            (tmp_path / f"{method.replace('/', '-')}-{framing}").write_bytes(b"".join(framed((message,), framing)) * 2)  # type: ignore[arg-type]
     ran = subprocess.run(
         [
             sys.executable, "-m", "tests.guided_fuzz", f"-runs={count}", "-seed=1", "-max_len=3000", "-timeout=10",

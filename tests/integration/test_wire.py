@@ -20,11 +20,11 @@ from rlmd.errors import LimitReached
 from rlmd.wire import connection as connections
 from rlmd.wire import server as servers
 from rlmd.wire.connection import Connection
-from rlmd.wire.dispatch import Dispatcher
+from rlmd.wire.dispatch import Dispatcher, Encoded
 from rlmd.wire.methods import METHODS, Done, FetchResult, Params, Result
 from rlmd.wire.server import Server
 
-Handle = Callable[[Connection, Any], Awaitable[Result]]
+Handle = Callable[[Connection, Any], Awaitable[Result | Encoded]]
 SECRET = "a-secret-of-the-user"
 #: Bounds a hang, seconds; answers come in milliseconds.
 PATIENCE = 30.0
@@ -44,7 +44,7 @@ class Wire:
         self.server = Server(listener, Dispatcher(table))
 
     def _handler(self, name: str) -> Handle:
-        async def handle(client: Connection, params: Params) -> Result:
+        async def handle(client: Connection, params: Params) -> Result | Encoded:
             return await self.handlers[name](client, params) if name in self.handlers else Done()
 
         return handle
@@ -463,3 +463,47 @@ async def test_connections_come_and_go_without_a_trace(wire: Wire) -> None:
     while wire.server.connections():
         await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("client-")]
+
+
+# ── long answers ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def in_pieces(_: Connection, __: Any) -> Encoded:
+    """As long lists come: 4 MB in pieces of 32 KB."""
+    return Encoded((b'{"done":true,"more":[""', *(b',"%b"' % (b"x" * 32_765) for _ in range(128)), b"]}"))
+
+
+@pytest.mark.parametrize("framing", ["lines", "headers"])
+async def test_a_long_answer_arrives_whole_and_is_never_handed_over_at_once(
+    wire: Wire, peer: Peer, framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is joined or written in one go holds the loop for as long as it takes to copy it."""
+    written: list[int] = []
+    write = asyncio.StreamWriter.write
+
+    def watched(self: asyncio.StreamWriter, data: bytes) -> None:
+        written.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(asyncio.StreamWriter, "write", watched)
+    wire.handlers["context/list"] = in_pieces
+    request = b'{"jsonrpc":"2.0","id":1,"method":"context/list"}'
+    if framing == "lines":
+        peer.send(request + b"\n")
+        answer = await peer.read()
+    else:
+        peer.send(b"Content-Length: %d\r\n\r\n%b" % (len(request), request))
+        async with asyncio.timeout(PATIENCE):
+            length = int((await peer.reader.readline()).split(b":")[1])
+            await peer.reader.readline()
+            answer = json.loads(await peer.reader.readexactly(length))
+    assert len(answer["result"]["more"]) == 129
+    assert max(written) < 256 << 10
+
+
+async def test_a_long_answer_is_whole_in_a_batch_too(wire: Wire, peer: Peer) -> None:
+    wire.handlers["context/list"] = in_pieces
+    one = {"jsonrpc": "2.0", "method": "context/list"}
+    peer.send([{**one, "id": 1}, {**one, "method": "daemon/status", "id": 2}, {**one, "id": 3}])
+    answers = {answer["id"]: answer["result"] for answer in await peer.read()}
+    assert [len(answers[number].get("more", ())) for number in (1, 2, 3)] == [129, 0, 129]

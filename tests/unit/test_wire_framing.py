@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlmd.wire.framing import FrameReader, Framing, FramingLost, Refused, frame
+from rlmd.wire.framing import FrameReader, Framing, FramingLost, Refused, framed
 
 MESSAGES = [b'{"id":1}', b'[{"id":2},{"id":3}]', '{"text":"zwölf € 𝄞"}'.encode(), b"{}"]
 
@@ -42,7 +42,7 @@ async def read(*pieces: bytes, limit: int = 1000) -> list[bytes | Refused]:
 @pytest.mark.parametrize("framing", ["lines", "headers"])
 @given(cuts=st.lists(st.integers(1, 40), max_size=30))
 async def test_messages_arrive_whole_however_they_are_cut(framing: Framing, cuts: list[int]) -> None:
-    data = b"".join(frame(message, framing) for message in MESSAGES)
+    data = b"".join(piece for message in MESSAGES for piece in framed((message[:3], message[3:]), framing))
     pieces, at = [], 0
     for cut in cuts:
         pieces.append(data[at : at + cut])
@@ -89,7 +89,7 @@ async def test_a_line_at_the_limit_is_read() -> None:
 
 async def test_a_long_body_is_refused_and_the_next_one_read() -> None:
     long = b'{"method":"x","id":"a-7","params":"' + b"a" * 5000 + b'"}'
-    refused, after = await read(frame(long, "headers"), frame(b"{}", "headers"))
+    refused, after = await read(*framed((long,), "headers"), *framed((b"{}",), "headers"))
     assert isinstance(refused, Refused)
     assert (refused.id, refused.error.kind) == ("a-7", "too_large")
     assert str(len(long)) in refused.error.message

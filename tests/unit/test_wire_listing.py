@@ -7,6 +7,8 @@ import json
 
 from rlmd.contexts import DocumentInfo
 from rlmd.wire import methods as m
+from rlmd.wire.dispatch import response_message
+from rlmd.wire.framing import framed
 from rlmd.wire.listing import listing
 
 
@@ -26,7 +28,7 @@ async def test_it_is_what_it_would_be_at_once() -> None:
         entries = documents(count)
         whole = m.ContextInfoResult.model_validate({"context": context(), "documents": entries}, from_attributes=True)
         written = await listing(m.ContextInfoResult(context=context(), documents=()), m.DocumentInfo, entries)
-        told = json.loads(written.data)
+        told = json.loads(b"".join(written.pieces))
         assert [one["chars"] for one in told["documents"]] == [one.chars for one in whole.documents]
         assert all(one["name"].endswith("��.txt") for one in told["documents"]), "what no client can parse is sent"
         assert m.ContextInfoResult.model_validate(told).context == whole.context
@@ -46,3 +48,11 @@ async def test_the_loop_has_its_turns_meanwhile() -> None:
     done.set()
     await task
     assert turns >= 40
+
+
+async def test_no_piece_is_so_long_that_writing_it_holds_the_loop() -> None:
+    """Joined anywhere on its way to the socket, ten thousand entries are 3 MB that are copied at once."""
+    written = await listing(m.ContextInfoResult(context=context(), documents=()), m.DocumentInfo, documents(10_000))
+    pieces = response_message({"jsonrpc": "2.0", "result": written, "id": 1})
+    assert max(map(len, pieces)) < 64 << 10
+    assert len(json.loads(b"".join(framed(pieces, "lines")))["result"]["documents"]) == 10_000

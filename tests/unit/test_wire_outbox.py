@@ -10,6 +10,7 @@ import pytest
 
 from rlmd.events import Delta
 from rlmd.wire.follower import Follower
+from rlmd.wire.framing import Message
 from rlmd.wire.outbox import Outbox
 from tests.unit.wire_facts import note, root_replied, run_ended, turn_started
 
@@ -24,11 +25,11 @@ class Peer:
         self.may_read = asyncio.Semaphore(0)
         self.gone = False
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: Message) -> None:
         await self.may_read.acquire()
         if self.gone:
             raise BrokenPipeError
-        self.got.append(message)
+        self.got.append(b"".join(message))
 
     def read_all(self) -> None:
         for _ in range(100_000):
@@ -69,14 +70,14 @@ def delta(text: str, offset: int, stream: str = "root-1") -> Delta:
 
 
 async def test_order_is_kept_among_replies_and_notifications(rig: Rig) -> None:
-    await rig.outbox.reply(b"1")
+    await rig.outbox.reply((b"1",))
     assert rig.outbox.offer(b"2")
-    await rig.outbox.reply(b"3")
+    await rig.outbox.reply((b"3",))
     assert await rig.drained() == [1, 2, 3]
 
 
 async def test_replies_wait_for_room_and_none_is_lost(rig: Rig) -> None:
-    replies = [asyncio.create_task(rig.outbox.reply(b"%d%s" % (n, b" " * 400))) for n in range(20)]
+    replies = [asyncio.create_task(rig.outbox.reply((b"%d" % n, b" " * 400))) for n in range(20)]
     for _ in range(5):
         await asyncio.sleep(0)
     assert sum(task.done() for task in replies) <= 4  # three of 400 bytes fill the room; one is being written
@@ -92,7 +93,7 @@ async def test_notifications_never_wait(rig: Rig) -> None:
 
 
 async def test_deltas_that_touch_are_one_message_when_they_had_to_wait(rig: Rig) -> None:
-    await rig.outbox.reply(b"0")  # is being written
+    await rig.outbox.reply((b"0",))  # is being written
     await asyncio.sleep(0)
     for n, word in enumerate(("auf ", "und ", "ab")):
         assert rig.outbox.offer_delta(delta(word, 4 * n))
@@ -103,7 +104,7 @@ async def test_deltas_that_touch_are_one_message_when_they_had_to_wait(rig: Rig)
 
 
 async def test_a_peer_that_goes_away_holds_nobody(rig: Rig) -> None:
-    waiting = [asyncio.create_task(rig.outbox.reply(b"0" * 900)) for _ in range(5)]
+    waiting = [asyncio.create_task(rig.outbox.reply((b"0" * 900,))) for _ in range(5)]
     await asyncio.sleep(0)
     rig.peer.gone = True
     rig.peer.read_all()

@@ -13,8 +13,9 @@ from rlmd.events import More
 from rlmd.schema import canonical, check_schema
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
-from rlmd.wire.dispatch import Handler
+from rlmd.wire.dispatch import Encoded, Handler
 from rlmd.wire.follower import Follower
+from rlmd.wire.listing import listing
 
 
 class RunHandlers:
@@ -161,9 +162,9 @@ class RunHandlers:
 
     # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def list(self, client: Connection, params: m.RunListParams) -> m.RunListResult:
+    async def list(self, client: Connection, params: m.RunListParams) -> Encoded:
         records = self._engine.runs(params.state, params.limit, egress=client.egress)
-        return m.RunListResult(runs=tuple(map(run_info, records)))
+        return await listing(m.RunListResult(runs=()), m.RunInfo, records, client.protocol)
 
     async def show(self, client: Connection, params: m.RunIdParams) -> m.RunResult:
         return await self._result(await self._engine.whole(params.run_id, egress=client.egress))

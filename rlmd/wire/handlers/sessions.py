@@ -8,8 +8,9 @@ from rlmd.engine import Engine, ExecuteRequest
 from rlmd.errors import SessionLost
 from rlmd.wire import methods as m
 from rlmd.wire.connection import Connection
-from rlmd.wire.dispatch import Handler
+from rlmd.wire.dispatch import Encoded, Handler
 from rlmd.wire.handlers.runs import limit_request
+from rlmd.wire.listing import listing
 
 
 class SessionHandlers:
@@ -25,9 +26,9 @@ class SessionHandlers:
             "repl/execute": self.execute,
         }
 
-    async def list(self, client: Connection, _: m.Nothing) -> m.SessionListResult:
+    async def list(self, client: Connection, _: m.Nothing) -> Encoded:
         sessions = await self._engine.sessions(egress=client.egress)
-        return m.SessionListResult.model_validate({"sessions": sessions}, from_attributes=True)
+        return await listing(m.SessionListResult(sessions=()), m.SessionInfo, sessions, client.protocol)
 
     async def show(self, client: Connection, params: m.NameParams) -> m.SessionDetail:
         detail = await self._engine.session(params.name, egress=client.egress)
