@@ -223,24 +223,25 @@ class Simulation:
                 case "ok" if before == "slow":
                     self._end_at(attempt, left / SLOWER, flight.ending)
 
-    # ── what could have been ────────────────────────────────────────────────────────────────────────────────
-
     def bound(self) -> float:
-        """The least time: all work at the capacity there was, and the largest request on the fastest sound machine."""
-        share = {"ok": 1.0, "slow": 1 / SLOWER}
-        faults: dict[str, Fault] = dict.fromkeys(self._machine, "ok")
-        changes = sorted(self.changes, key=lambda change: change.time)
-        clock, left = 0.0, sum(self.work)
-        for change in [*changes, None]:
-            speed = sum(share.get(faults[m.name], 0.0) * m.slots / m.seconds for m in self.machines)
-            until = change.time if change else float("inf")
-            if speed and left / speed <= until - clock:
-                clock += left / speed
-                break
-            left -= speed * max(0.0, until - clock)
-            clock = max(clock, until)
-            assert change is not None, "no machine is left"
-            faults[change.machine] = change.fault
-        broken = {change.machine for change in changes if change.fault != "ok"}
-        fastest = min((m.seconds for m in self.machines if m.name not in broken), default=0.0)
-        return max(clock, max(self.work) * fastest if not broken else 0.0)
+        """The least time in which any order could do this work on what was left of the machines (seconds)."""
+        return least_seconds(self.machines, self.work, self.changes)
+
+
+def least_seconds(machines: Sequence[Machine], work: Sequence[float], changes: Sequence[Change] = ()) -> float:
+    """All work at the capacity there was, and where no machine failed the largest request on the fastest one."""
+    share = {"ok": 1.0, "slow": 1 / SLOWER}
+    faults: dict[str, Fault] = {machine.name: "ok" for machine in machines}
+    clock, left = 0.0, sum(work)
+    for change in [*sorted(changes, key=lambda change: change.time), None]:
+        speed = sum(share.get(faults[m.name], 0.0) * m.slots / m.seconds for m in machines)
+        until = change.time if change else float("inf")
+        if speed and left / speed <= until - clock:
+            clock += left / speed
+            break
+        left -= speed * max(0.0, until - clock)
+        clock = max(clock, until)
+        assert change is not None, "no machine is left"
+        faults[change.machine] = change.fault
+    failed = any(change.fault != "ok" for change in changes)
+    return clock if failed else max(clock, max(work) * min(machine.seconds for machine in machines))

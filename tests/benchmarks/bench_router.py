@@ -1,185 +1,182 @@
 """Our pool beside LiteLLM's Router: the same tasks on the same uneven servers, one after the other in one run.
 
-    python -m tests.benchmarks.bench_router [COUNT]
+    python -m tests.benchmarks.bench_router [--count 200] [--drawn 6] [--peer]
 
 Three hosts of 2, 4 and 2 slots take 0.5, 0.175 and 0.8 s for a task of mean size; sizes are lognormal (σ 0.6), and a
-task takes as long as its prompt has characters. Times are told as ratios to the bound: all work divided by the speed of
-all slots that are there. The servers are fakes, each in a process of its own, so that one can be killed (SIGKILL) or
-hang (SIGSTOP). CPU is this process's alone; ``httpx`` is the same requests by a bare client over the same transport.
+task takes as long as its prompt has characters. The fastest is down from the start, or meets each fault after 30 % of
+the bound. ``--drawn``: so many sets of hosts drawn at random. Times are told as ratios to the bound: all work divided
+by the speed of all slots that are there. CPU is this process's alone; ``httpx`` is the same requests by a bare client
+over the same transport.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import random
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import structlog
 import uvloop
 from httpx_aiohttp import AiohttpTransport
 
 from rlmd.config import HostSettings, ModelSettings, Settings
 from rlmd.pool import CompletionRequest, Pool
 from rlmd.providers.base import Message, Sampling
-from tests.harness import ROOT
+from tests.benchmarks.uneven import Host, prompt_of, running, sizes_of
 from tests.peers import built
+from tests.simulation import UNEQUAL, Change, Fault, Machine, drawn, least_seconds
 
-#: By name: slots, and seconds for a task of mean size.
-SHAPE = {"m40": (2, 0.5), "rtx": (4, 0.175), "p100": (2, 0.8)}
-MEAN_CHARS = 4000
+FASTEST = min(UNEQUAL, key=lambda machine: machine.seconds).name
 STRATEGIES = (("least-busy", 0), ("least-busy", 16), ("latency-based-routing", 16), ("simple-shuffle", 16))
+#: What befalls the fastest host, and after which share of the bound.
+CASES: tuple[tuple[Fault, float], ...] = (
+    ("down", 0.0),
+    ("down", 0.3),
+    ("hung", 0.3),
+    ("cut", 0.3),
+    ("broken", 0.3),
+    ("slow", 0.3),
+)
+#: Those of them that the Router meets: it waits for a host that hangs until its timeout of minutes.
+PEER_CASES = tuple(case for case in CASES if case[0] in ("down", "cut"))
 
 
-class Host:
-    """A fake server in a process of its own."""
+@dataclass(frozen=True)
+class Row:
+    what: str
+    cpu_ms: float
+    ratio: float | None = None
+    lost: int | None = None
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, url: str) -> None:
-        self.name = name
-        self.process = process
-        self.url = url
-
-
-@contextlib.asynccontextmanager
-async def three() -> AsyncIterator[list[Host]]:
-    hosts = []
-    try:
-        for name, (slots, seconds) in SHAPE.items():
-            command = [
-                "-m",
-                "tests.benchmarks.servers",
-                "--hosts",
-                "1",
-                "--slots",
-                str(slots),
-                "--latency",
-                str(seconds),
-            ]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *(*command, "--chars", str(MEAN_CHARS)),
-                cwd=ROOT,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            assert process.stdout is not None
-            hosts.append(Host(name, process, json.loads(await process.stdout.readline())["urls"][0]))
-        yield hosts
-    finally:
-        for host in hosts:
-            if host.process.returncode is None:
-                host.process.kill()
-            await host.process.wait()
+    def __str__(self) -> str:
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
+        return f"{self.what:<58}{ratio:>9}{'' if self.lost is None else self.lost:>6}{self.cpu_ms:>8.2f}"
 
 
-def sizes_of(count: int, seed: int = 7) -> list[int]:
-    """Characters of each task's prompt."""
-    chance = random.Random(seed)
-    drawn = [chance.lognormvariate(-0.18, 0.6) for _ in range(count)]
-    return [max(20, round(MEAN_CHARS * size)) for size in drawn]
+HEAD = f"{'':<58}{'÷ bound':>9}{'lost':>6}{'CPU ms':>8}"
 
 
-def bound(sizes: list[int], gone: str | None = None, at: float = 0.0) -> float:
-    """Seconds that the work takes at the speed of all slots; those of ``gone`` are there until ``at``."""
-    work = sum(sizes) / MEAN_CHARS
-    every = sum(slots / seconds for slots, seconds in SHAPE.values())
-    if gone is None:
-        return work / every
-    slots, seconds = SHAPE[gone]
-    return at + max(0.0, work - every * at) / (every - slots / seconds)
+def changes_of(sizes: Sequence[float], case: tuple[Fault, float] | None) -> list[Change]:
+    if case is None:
+        return []
+    fault, share = case
+    return [Change(share * least_seconds(UNEQUAL, sizes), FASTEST, fault)]
+
+
+async def strike(hosts: Sequence[Host], changes: Sequence[Change]) -> None:
+    """Each change at its time from now."""
+    began = time.perf_counter()
+    for change in changes:
+        await asyncio.sleep(began + change.time - time.perf_counter())
+        await next(host for host in hosts if host.machine.name == change.machine).strike(change.fault)
 
 
 # ── ours ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextlib.asynccontextmanager
-async def pool_over(hosts: list[Host], folder: Path) -> AsyncIterator[Pool]:
+async def pool_over(hosts: Sequence[Host]) -> AsyncIterator[Pool]:
+    """Warm, as speeds are remembered from earlier days."""
     models = {"sub": ModelSettings(window=65_536)}
     settings = {
-        host.name: HostSettings(url=host.url, provider="ollama", slots=SHAPE[host.name][0], models=models)
+        host.machine.name: HostSettings(url=host.url, provider="ollama", slots=host.machine.slots, models=models)
         for host in hosts
     }
-    pool = Pool(Settings(hosts=settings), cache_folder=folder / "cache", default_url=None, environment={})
-    await pool.start()
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-async def ask(pool: Pool, sizes: list[int], salt: str) -> int:
-    """All at once; how many were lost."""
-
-    async def one(number: int, size: int) -> bool:
-        prompt = f"{salt} {number} ".ljust(size, "x")
-        request = CompletionRequest("sub", (Message("user", prompt),), Sampling(max_tokens=64), "bench", batch=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Pool(Settings(hosts=settings), cache_folder=Path(folder, "cache"), default_url=None, environment={})
+        await pool.start()
         try:
-            await pool.complete(request)
-        except Exception:
-            return False
-        return True
-
-    return (await asyncio.gather(*(one(number, size) for number, size in enumerate(sizes)))).count(False)
+            await asyncio.gather(*(ask(pool, size, f"warm {n}") for n, size in enumerate(sizes_of(40, seed=1))))
+            yield pool
+        finally:
+            await pool.close()
 
 
-async def ours(sizes: list[int], fault: signal.Signals | None = None, *, share: float = 0.3) -> dict[str, float]:
-    """Warm, as speeds are remembered from earlier days. ``fault`` befalls the fastest host after ``share`` of the
-    bound."""
-    async with three() as hosts:
-        with tempfile.TemporaryDirectory() as folder:
-            async with pool_over(hosts, Path(folder)) as pool:
-                await ask(pool, sizes_of(40, seed=1), "warm")
-                at = share * bound(sizes)
-                began, cpu = time.perf_counter(), time.process_time()
-                asking = asyncio.create_task(ask(pool, sizes, "measured"))
-                if fault is not None:
-                    await asyncio.sleep(at)
-                    hosts[1].process.send_signal(fault)
-                lost = await asking
-                seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-                if fault == signal.SIGSTOP:
-                    hosts[1].process.send_signal(signal.SIGCONT)
-    best = bound(sizes, "rtx", at) if fault is not None else bound(sizes)
-    return {"ratio": seconds / best, "lost": lost, "cpu_ms": 1e3 * cpu / len(sizes)}
+async def ask(pool: Pool, size: float, salt: str, run_id: str = "bench") -> float | None:
+    """When it was answered; None when it was lost."""
+    messages = (Message("user", prompt_of(size, salt)),)
+    try:
+        await pool.complete(CompletionRequest("sub", messages, Sampling(max_tokens=64), run_id, batch=True))
+    except Exception as error:
+        print(f"{salt}: {error!r}", file=sys.stderr)
+        return None
+    return time.perf_counter()
 
 
-async def bare(sizes: list[int]) -> float:
-    """CPU milliseconds of a request by a bare httpx client over the same transport, on as many connections."""
-    async with three() as hosts:
-        gates = {host.name: asyncio.Semaphore(SHAPE[host.name][0]) for host in hosts}
+async def ours(
+    what: str, sizes: Sequence[float], case: tuple[Fault, float] | None = None, machines: Sequence[Machine] = UNEQUAL
+) -> Row:
+    async with running(machines) as hosts, pool_over(hosts) as pool:
+        changes = changes_of(sizes, case)
+        now = [change for change in changes if not change.time]
+        await strike(hosts, now)
+        began, cpu = time.perf_counter(), time.process_time()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(strike(hosts, [change for change in changes if change.time]))
+            asked = [tasks.create_task(ask(pool, size, f"measured {n}")) for n, size in enumerate(sizes)]
+        ended = [task.result() for task in asked]
+        cpu = time.process_time() - cpu
+    seconds = max(moment for moment in ended if moment is not None) - began
+    bound = least_seconds(machines, sizes, changes)
+    return Row(f"rlmd, {what}", 1e3 * cpu / len(sizes), seconds / bound, ended.count(None))
+
+
+async def share(count: int) -> str:
+    """Two runs of the same work, asked at once: one of many short requests, one of few long ones."""
+    pieces = [("short", 0.5)] * (count * 4 // 5) + [("long", 2.0)] * (count // 5)
+    random.Random(3).shuffle(pieces)
+    async with running(UNEQUAL) as hosts, pool_over(hosts) as pool:
+        began = time.perf_counter()
+        ended = await asyncio.gather(*(ask(pool, size, f"{n}", run) for n, (run, size) in enumerate(pieces)))
+    assert None not in ended
+    took = {
+        name: max(moment or 0.0 for moment, (run, _) in zip(ended, pieces, strict=True) if run == name) - began
+        for name in ("short", "long")
+    }
+    ratio = max(took.values()) / min(took.values())
+    return f"two runs of the same work, {count} requests: the later ends after {ratio:.3f} × the time of the earlier"
+
+
+async def bare(sizes: Sequence[float]) -> Row:
+    """By a bare httpx client over the same transport, on as many connections."""
+    async with running(UNEQUAL) as hosts:
+        gates = [asyncio.Semaphore(host.machine.slots) for host in hosts]
         async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=None) as client:
 
-            async def one(number: int, size: int) -> None:
-                host = hosts[number % 3]
-                content = f"bare {number} ".ljust(size, "x")
-                body = {"model": "sub", "stream": True, "messages": [{"role": "user", "content": content}]}
-                async with gates[host.name], client.stream("POST", host.url + "/api/chat", json=body) as reply:
+            async def one(number: int, size: float) -> None:
+                at = number % len(hosts)
+                messages = [{"role": "user", "content": prompt_of(size, f"bare {number}")}]
+                body = {"model": "sub", "stream": True, "messages": messages}
+                async with gates[at], client.stream("POST", hosts[at].url + "/api/chat", json=body) as reply:
                     async for line in reply.aiter_lines():
                         json.loads(line)
 
-            await asyncio.gather(*(one(number, 100) for number in range(24)))
+            await asyncio.gather(*(one(number, 0.02) for number in range(24)))
             cpu = time.process_time()
             await asyncio.gather(*(one(number, size) for number, size in enumerate(sizes)))
-            return 1e3 * (time.process_time() - cpu) / len(sizes)
+            return Row("httpx alone", 1e3 * (time.process_time() - cpu) / len(sizes))
 
 
 # ── theirs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def theirs(strategy: str, at_once: int, sizes: list[int], *, down: bool = False) -> dict[str, float]:
-    """``down``: the fastest host is down from the start."""
+async def theirs(strategy: str, at_once: int, sizes: Sequence[float], case: tuple[Fault, float] | None = None) -> Row:
     python = await asyncio.to_thread(built.litellm_python)
-    async with three() as hosts:
-        if down:
-            hosts[1].process.kill()
-            await hosts[1].process.wait()
+    changes = changes_of(sizes, case)
+    async with running(UNEQUAL) as hosts:
+        await strike(hosts, [change for change in changes if not change.time])
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(sizes, file)
+            json.dump([prompt_of(size, f"{n}") for n, size in enumerate(sizes)], file)
             file.flush()
             script = str(Path(__file__).with_name("peer_router.py"))
             process = await asyncio.create_subprocess_exec(
@@ -188,34 +185,53 @@ async def theirs(strategy: str, at_once: int, sizes: list[int], *, down: bool = 
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
             )
+            assert process.stdout is not None
+            await process.stdout.readline()
+            striking = asyncio.create_task(strike(hosts, [change for change in changes if change.time]))
             told, _ = await process.communicate()
+            await striking
     found = json.loads(told.splitlines()[-1])
-    best = bound(sizes, "rtx" if down else None)
-    return {"ratio": found["seconds"] / best, "lost": found["lost"], "cpu_ms": found["cpu_ms"]}
+    ratio = found["seconds"] / least_seconds(UNEQUAL, sizes, changes)
+    what = f"LiteLLM {strategy}, {at_once or 'all'} at once{', ' + told_of(case) if case else ''}"
+    return Row(what, found["cpu_ms"], ratio, found["lost"])
 
 
-async def measure(count: int) -> dict[str, dict[str, float]]:
+def told_of(case: tuple[Fault, float]) -> str:
+    fault, at = case
+    return f"fastest {fault} {f'after {at:.0%}' if at else 'from the start'}"
+
+
+# ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def measure(count: int, sets: int, peer: bool) -> AsyncIterator[Row | str]:
     sizes = sizes_of(count)
-    table = {"rlmd": await ours(sizes)}
-    table["rlmd, fastest host killed"] = await ours(sizes, signal.SIGKILL)
-    table["rlmd, fastest host down"] = await ours(sizes, signal.SIGKILL, share=0.0)
-    table["rlmd, fastest host hangs"] = await ours(sizes, signal.SIGSTOP)
-    table["httpx alone"] = {"cpu_ms": await bare(sizes)}
-    if count <= 500:
+    yield await ours("three uneven hosts", sizes)
+    for case in CASES:
+        yield await ours(told_of(case), sizes, case)
+    for seed in range(sets):
+        machines = drawn(random.Random(seed))
+        named = " ".join(f"{machine.slots}×{machine.seconds:.2f}s" for machine in machines)
+        yield await ours(named, sizes_of(count, seed), machines=machines)
+    yield await bare(sizes)
+    if peer:
         for strategy, at_once in STRATEGIES:
-            table[f"LiteLLM {strategy}, {at_once or 'all'} at once"] = await theirs(strategy, at_once, sizes)
-        table["LiteLLM least-busy, 16 at once, fastest host down"] = await theirs("least-busy", 16, sizes, down=True)
-    return table
+            yield await theirs(strategy, at_once, sizes)
+        for case in PEER_CASES:
+            yield await theirs("least-busy", 16, sizes, case)
+    yield await share(3 * count)
 
 
-def shown(table: dict[str, dict[str, float]]) -> str:
-    lines = [f"{'':<52}{'÷ bound':>9}{'lost':>6}{'CPU ms':>8}"]
-    for name, row in table.items():
-        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        lines.append(f"{name:<52}{ratio:>9}{row.get('lost', ''):>6}{row['cpu_ms']:>8.2f}")
-    return "\n".join(lines)
+async def show(options: argparse.Namespace) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    print(f"{options.count} tasks\n{HEAD}", flush=True)
+    async for row in measure(options.count, options.drawn, options.peer):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
-    for number in [int(text) for text in sys.argv[1:]] or [200]:
-        print(f"{number} tasks\n{shown(uvloop.run(measure(number)))}", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="tasks (default 200)")
+    parser.add_argument("--drawn", type=int, default=6, help="sets of hosts drawn at random (default 6)")
+    parser.add_argument("--peer", action="store_true", help="LiteLLM's Router on the same tasks too")
+    uvloop.run(show(parser.parse_args()))

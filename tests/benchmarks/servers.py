@@ -4,7 +4,9 @@
 
 prints one JSON line: ``{"urls": [...]}``. Scripts and what was seen go by ``/fake/script`` and ``/fake/seen`` as with
 ``tests.fakes.ollama``. OpenAI's ``/v1/chat/completions`` is answered whole or streamed, from the same scripts: that
-is what the peers speak, so that all are measured on the same server.
+is what the peers speak, so that all are measured on the same server. ``POST /fake/fault`` with ``{"fault": "slow"}``
+strikes what is in flight too: ``slow`` is ten times as slow, ``cut`` ends every reply without its last record,
+``broken`` resets its connection, ``ok`` mends.
 """
 
 from __future__ import annotations
@@ -12,26 +14,58 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
+import random
 import signal
 from typing import Any
 
 from tests.fakes.httpd import Reply, Request
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, Seen
+from tests.simulation import SLOWER, Fault
 
 
 class BothApis(FakeOllama):
-    """A ``FakeOllama`` that answers OpenAI's chat completions too."""
+    """A ``FakeOllama`` that answers OpenAI's chat completions too, and that can fail as a whole."""
+
+    fault: Fault = "ok"
 
     async def _route(self, request: Request, reply: Reply) -> None:
-        if (request.method, request.path) != ("POST", "/v1/chat/completions"):
-            await super()._route(request, reply)
+        match request.method, request.path:
+            case "POST", "/fake/fault":
+                self.fault = request.json()["fault"]
+                await self._tell()
+                await reply.send_json(200, {})
+            case "POST", "/v1/chat/completions":
+                await self._chat_openai(request.json(), reply)
+            case _:
+                await super()._route(request, reply)
+
+    async def _work(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        while seconds > 0:
+            fault, began = self.fault, loop.time()
+            pace = SLOWER if fault == "slow" else random.random() if fault in ("cut", "broken") else 1.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds * pace):
+                    await self.until(lambda fault=fault: self.fault != fault)
+                    seconds -= (loop.time() - began) / pace
+                    continue
             return
-        body = request.json()
+
+    async def _stream(self, record: dict[str, Any], entry: Scripted, reply: Reply) -> bool:
+        if self.fault in ("cut", "broken"):
+            entry = dataclasses.replace(entry, fault="cut" if self.fault == "cut" else "reset", after=3)
+        return await super()._stream(record, entry, reply)
+
+    async def _chat_openai(self, body: dict[str, Any], reply: Reply) -> None:
         seen = Seen(self._full(body["model"]), body["messages"], body)
         async with self._recorded(seen), self._free:
             entry = self._entry(seen)
-            await asyncio.sleep(self._wait(seen, entry))
+            await self._work(self._wait(seen, entry))
+            if self.fault in ("cut", "broken"):
+                reply.reset()
+                return
             await self._complete_openai(body, entry, reply)
             seen.outcome = "answered"
 

@@ -216,8 +216,12 @@ class FakeOllama(FakeServer):
         fixed = self.latency(seen) if callable(self.latency) else self.latency
         return fixed + self.seconds_per_char * sum(len(str(message["content"])) for message in seen.messages)
 
+    async def _work(self, seconds: float) -> None:
+        """Takes the time that a reply takes."""
+        await asyncio.sleep(seconds)
+
     async def _answer(self, seen: Seen, entry: Scripted, reply: Reply) -> None:
-        await asyncio.sleep(self._wait(seen, entry))
+        await self._work(self._wait(seen, entry))
         if entry.until is not None:
             await entry.until.wait()
         if entry.status != 200:
