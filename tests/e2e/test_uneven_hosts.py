@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -192,3 +193,45 @@ async def test_equal_prompts_at_once_are_asked_once(folders: Folders, start_daem
             assert len(hosts.sub_prompts()) == 1
             output = client.facts(run["run_id"], "cell_ended")[0]["output"]["text"]
             assert output.count("'7'") == 20
+
+
+async def test_a_root_turn_waits_for_one_slot_at_most(folders: Folders, start_daemon: StartDaemon) -> None:
+    """While the batch of another run holds every slot and queues for more: the first slot that comes free at the
+    root's host is the turn's."""
+    async with Hosts.running() as hosts:
+        gates: dict[str, list[asyncio.Event]] = {name: [] for name in hosts.fakes}
+
+        def held_at(name: str) -> Callable[[str], Scripted]:
+            def answer(prompt: str) -> Scripted:
+                gates[name].append(asyncio.Event())
+                return Scripted(read_number(prompt), until=gates[name][-1])
+
+            return answer
+
+        for name, fake in hosts.fakes.items():
+            fake.answer = held_at(name)
+        hosts.script(PROBE, BATCH, "```repl\nsize = len(context)\n```\nFINAL_VAR(size)", FINISH)
+        folders.write_config(hosts.config())
+        daemon = await start_daemon()
+        async with daemon.connect() as client, daemon.connect() as other:
+            await load_text(client, "readings", TEXT)
+            batch = asyncio.create_task(start_run(client, new_run("The sum?", "readings", strategy="rlm")))
+            for name, fake in hosts.fakes.items():
+                await fake.until(lambda fake=fake, name=name: len(gates[name]) == SLOTS[name])
+            while (await other.call("host/list"))["queued"] < PARTS - sum(SLOTS.values()):
+                await asyncio.sleep(0.01)
+            question = asyncio.create_task(start_run(other, new_run("How many?", "readings", strategy="rlm")))
+            async with daemon.connect() as third:
+                while (await third.call("host/list"))["queued"] <= PARTS - sum(SLOTS.values()):
+                    await asyncio.sleep(0.01)
+            m40 = hosts.fakes["m40"]
+            before = len(m40.seen)
+            gates["m40"][0].set()
+            await m40.until(lambda: len(m40.seen) > before)
+            assert m40.seen[before].model == "root:latest"
+            assert (await question)["answer"]["text"] == str(len(TEXT))
+            for name, fake in hosts.fakes.items():
+                fake.answer = read_number
+                for gate in gates[name]:
+                    gate.set()
+            assert (await batch)["answer"]["text"] == ANSWER
