@@ -79,7 +79,7 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             paths.state,
             paths.cache,
             paths.spool,
-            PrivacyRules(settings.privacy.private, settings.privacy.ephemeral),
+            PrivacyRules(settings.privacy.private, settings.privacy.ephemeral, paths.own),
             converters_of(settings),
             retention_of(settings),
         )

@@ -45,6 +45,11 @@ class Paths:
         )
 
     @property
+    def own(self) -> tuple[Path, ...]:
+        """The folders that are rlmd's alone: keys, journals, texts and answers are in them."""
+        return self.config, self.state, self.cache, self.runtime
+
+    @property
     def spool(self) -> Path:
         return self.runtime / "spool"
 

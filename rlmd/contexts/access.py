@@ -6,11 +6,11 @@ their paths, and not by a refusal that would tell of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rlmd.contexts.catalogue import ContextRow
 from rlmd.contexts.loading import Loaded
-from rlmd.contexts.privacy import PrivacyRules, overlap
+from rlmd.contexts.privacy import Places, PrivacyRules
 from rlmd.contexts.records import PathSource, Source
 from rlmd.errors import NotAllowed, NotFound
 
@@ -60,13 +60,23 @@ class Access:
         """Before a load with ``egress``: what is private under one name is not public under another.
 
         Raises:
-            NotAllowed: A path is private, holds one that is, or lies in one.
+            NotAllowed: A path, or where a text says that it comes from, is private or lies in one that is; or a path
+                holds one that is. (A confined source leaves that out.)
         """
-        if not isinstance(source, PathSource):
-            return
-        private = [path for row in self._rows.values() if row.info.private for path in row.info.sources]
-        if any(overlap(path, private) for path in source.paths) or self._rules.cover(source.paths):
+        private = self._private_places()
+        whole = isinstance(source, PathSource) and not source.confined
+        touches = private.overlap if whole else private.hold
+        named = _named(source)
+        if any(path is not None and touches(path) for path in named) or self._rules.cover(named):
             raise self.refused()
+
+    def left_out(self) -> Callable[[str], bool]:
+        """Which files a confined source does not have, as the contexts are now: to be called in a thread."""
+        places = self._private_places()
+        return lambda path: places.hold(path) or self._rules.cover([path])
+
+    def _private_places(self) -> Places:
+        return Places(path for row in self._rows.values() if row.info.private for path in row.info.sources)
 
     def ruled(self, source: Source, loaded: Loaded) -> bool:
         """Whether what was read is private by rule; documents that are as they were have been asked about."""

@@ -361,13 +361,17 @@ def _roots_text(roots: PathSource | None) -> str | None:
         return None
     told = {"paths": roots.paths, "include": roots.include, "exclude": roots.exclude, "everything": roots.everything}
     told["convert"] = roots.convert
+    if roots.confined:  # else the text is what earlier releases wrote and read
+        told["confined"] = True
     return json.dumps(told)
 
 
 def _roots(text: str) -> PathSource:
     told = json.loads(text)
     patterns = tuple(told["include"]), tuple(told["exclude"])
-    return PathSource(tuple(told["paths"]), *patterns, told["everything"], told["convert"])
+    return PathSource(
+        tuple(told["paths"]), *patterns, told["everything"], told["convert"], confined=told.get("confined", False)
+    )
 
 
 def _identity_text(identity: FileIdentity | None) -> str | None:

@@ -64,7 +64,7 @@ def checked(source: Source) -> Source:
             if not path.startswith("/") or "\0" in path:
                 raise InvalidParams("A path must be absolute.", hint="The daemon does not know the client's folder.")
         if source.identity is not None and len(source.paths) != 1:
-            raise InvalidParams("Identity is of one file.", hint="Leave it out for several paths.")
+            raise InvalidParams("Identity is of one path.", hint="Leave it out for several paths.")
     return source
 
 
@@ -79,6 +79,7 @@ def implicit_path_name(source: PathSource) -> str:
     kind = "collection" if len(source.paths) > 1 or os.path.isdir(source.paths[0]) else "text"
     key = "\0".join([kind, *sorted(source.paths), "\1", *source.include, "\1", *source.exclude])
     key += "\1everything" * source.everything + "\1convert" * source.convert
+    key += "\1confined" * source.confined
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
     base = os.path.basename(os.path.abspath(source.paths[0])) or "root"
     return f"{os.fsencode(base).decode('utf-8', 'backslashreplace')[:100]}-{digest[:8]}"

@@ -34,15 +34,21 @@ class NotGrown(Exception):
 
 
 class Pack:
-    """One temporary blob that documents are appended to. A dry run counts and writes nothing."""
+    """One temporary blob that documents are appended to. A dry run counts and writes nothing.
 
-    def __init__(self, blobs: Blobs, *, dry_run: bool, cancelled: Event) -> None:
+    ``most``: bytes that the client will have.
+    """
+
+    def __init__(self, blobs: Blobs, *, dry_run: bool, cancelled: Event, most: int | None = None) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
         #: The document that is being written is all there is in the pack: its own hash is the pack's so far.
         self._alone = True
         self._cancelled = cancelled
         self._room = blobs.room
+        self._most = most
+        #: The client will have no more: whatever is left, the load is over.
+        self.full = False
         self._temporary: Temporary | None = None if dry_run else blobs.create_temporary()
         self._fd = -1 if self._temporary is None else self._temporary.fd
 
@@ -56,6 +62,13 @@ class Pack:
         if not self._alone:
             self._hash.update(data)
         self.check_room(len(data))
+        if self._most is not None and self.size + len(data) > self._most:
+            self.full = True
+            raise TooLarge(
+                f"There are more than the {self._most:,} bytes of text that this client takes.",
+                hint="Name a part of it, or leave out what is not needed.",
+                limit=self._most,
+            )
         self.size += len(data)
         view = memoryview(data)
         while self._fd >= 0 and view:

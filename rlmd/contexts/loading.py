@@ -16,7 +16,7 @@ from rlmd.contexts import encodings, sorting
 from rlmd.contexts.catalogue import KnownDocument
 from rlmd.contexts.converting import Converters, Unconvertible, converted
 from rlmd.contexts.intake import ChangedWhileRead, Intake, NotGrown, Pack, read_converted, read_once
-from rlmd.contexts.opening import identity_of, name_of, open_named, open_spool
+from rlmd.contexts.opening import Opener, check_folder, identity_of, name_of, open_named, open_spool, opener
 from rlmd.contexts.records import (
     FileIdentity,
     InlineSource,
@@ -32,7 +32,7 @@ from rlmd.contexts.records import (
 )
 from rlmd.contexts.scanning import Scanner, Tally, printable
 from rlmd.contexts.text import CHUNK, SNIFF_BYTES, encode, wide_encoding
-from rlmd.errors import CageUnavailable, NotText, SourceUnreadable, TooLarge
+from rlmd.errors import CageUnavailable, NotAllowed, NotText, SourceUnreadable, TooLarge
 
 #: A file in a directory above this is skipped: it is data, not a document. Given by name, it is loaded.
 MAX_DOCUMENT_BYTES = 1 << 30
@@ -77,6 +77,7 @@ class Loader:
         spool_folder: Where spool files lie.
         converters: Make text of other formats.
     refused: Files that must not be read into this pack, by path: ``MeantEphemeral``.
+    private: What a confined source does not have, by path.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Loader:
         spool_folder: Path,
         converters: Converters,
         refused: Callable[[str], bool] = lambda path: False,
+        private: Callable[[str], bool] = lambda path: False,
     ) -> None:
         self._refused = refused
+        self._private = private
         self._converters = converters
         self._convert = False
         self._pack = pack
@@ -125,11 +128,14 @@ class Loader:
         return loaded
 
     def _paths(self, source: PathSource) -> Loaded:
+        opened = opener(confined=source.confined)
         roots = list(dict.fromkeys(os.path.abspath(p) for p in source.paths))
         if len(roots) == 1 and not os.path.isdir(roots[0]):
             loaded = Loaded("text")
-            self._named_file(loaded, roots[0], os.path.basename(printable(roots[0])), source.identity)
+            self._named_file(loaded, roots[0], os.path.basename(printable(roots[0])), source.identity, opened)
             return loaded
+        if source.identity is not None:
+            check_folder(roots[0], source.identity, opened)
         loaded = Loaded("collection")
         tally = Tally()
         prefixes = _prefixes(roots)
@@ -137,29 +143,32 @@ class Loader:
             if os.path.isdir(root):
                 self._folder(loaded, root, prefixes[root], source, tally)
             else:
-                self._named_file(loaded, root, prefixes[root].rstrip("/"), None)
+                self._named_file(loaded, root, prefixes[root].rstrip("/"), None, opened)
         loaded.skipped = tally.report()
         return loaded
 
-    def _named_file(self, loaded: Loaded, path: str, name: str, identity: FileIdentity | None) -> None:
+    def _named_file(self, loaded: Loaded, path: str, name: str, identity: FileIdentity | None, opened: Opener) -> None:
         if self._refused(path):
             raise MeantEphemeral
-        fd = open_named(path, identity)
+        fd = open_named(path, identity, opened)
         try:
             self._read_file(loaded, fd, name, printable(path))
         finally:
             os.close(fd)
 
     def _folder(self, loaded: Loaded, root: str, prefix: str, source: PathSource, tally: Tally) -> None:
-        scanner = Scanner(root, source.include, source.exclude, tally, everything=source.everything)
+        opened = opener(confined=source.confined)
+        scanner = Scanner(root, source.include, source.exclude, tally, everything=source.everything, opened=opened)
         for found in scanner.files():
             name = prefix + found.name
             self._pack.check()
+            if source.confined and self._private(found.path):
+                continue  # for whom this is, it does not exist
             if self._refused(found.path):
                 raise MeantEphemeral
             try:
-                fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
-            except OSError:
+                fd = opened(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+            except (OSError, NotAllowed):
                 tally.skip("unreadable", name)
                 continue
             try:
@@ -177,6 +186,8 @@ class Loader:
             except NotText:
                 tally.skip("binary", name)
             except TooLarge:
+                if self._pack.full:
+                    raise
                 tally.skip("too_large", name)
             except SourceUnreadable:
                 tally.skip("unreadable", name)

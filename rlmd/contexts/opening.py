@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlmd.contexts.memory import in_memory, path_of
@@ -27,16 +27,50 @@ def name_of(origin: str | None) -> str:
     return os.path.basename((origin or "").rstrip("/")) or "text"
 
 
-def open_named(path: str, identity: FileIdentity | None) -> int:
-    """Opens a file that the caller named; links are followed, fifos and devices refused.
+Opener = Callable[[str, int], int]
+
+#: A part of a path that is on the way to another: to pass it one need not be able to read it.
+_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def opener(*, confined: bool) -> Opener:
+    """How paths are opened: ``os.open``, or without following a link anywhere in the path."""
+    return _open_straight if confined else os.open
+
+
+def _open_straight(path: str, flags: int) -> int:
+    """Each part is opened in the one before it, so that no exchange of a folder for a link, at whatever moment, leads
+    elsewhere. Raises ``NotAllowed`` where a link is met."""
+    parts = [part for part in os.path.abspath(path).split("/") if part]
+    folder = os.open("/", _WAY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, _WAY, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        return os.open(parts[-1] if parts else ".", flags | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotAllowed(
+                f"{_shown(path)} leads through a symbolic link, which this client's paths may not.",
+                hint="Name the file or folder itself.",
+            ) from error
+        raise
+    finally:
+        os.close(folder)
+
+
+def open_named(path: str, identity: FileIdentity | None, opened: Opener = os.open) -> int:
+    """Opens a file that the caller named; links are followed unless ``opened`` refuses them, fifos and devices refused.
 
     Raises:
         NotVisible: The client told the file's identity, and here is another or none.
+        NotAllowed: There is a link, and ``opened`` follows none.
         SourceMissing, SourceUnreadable: No identity was told.
     """
     shown = _shown(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = opened(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         if identity is not None:
             raise _not_visible(shown) from error
@@ -53,6 +87,19 @@ def open_named(path: str, identity: FileIdentity | None) -> int:
         os.close(fd)
         raise problem
     return fd
+
+
+def check_folder(path: str, identity: FileIdentity, opened: Opener) -> None:
+    """Raises ``NotVisible`` when the folder is another than the client told of: device and inode count, for what is in
+    it may change."""
+    try:
+        fd = opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _not_visible(_shown(path)) from error
+    here = identity_of(os.fstat(fd))
+    os.close(fd)
+    if (here.device, here.inode) != (identity.device, identity.inode):
+        raise _not_visible(_shown(path))
 
 
 def open_spool(folder: Path, file: str) -> int:

@@ -1,4 +1,4 @@
-"""What is private by rule: paths that the settings name. Knows patterns and paths, no contexts.
+"""What is private by rule: paths that the settings name, and rlmd's own. Knows patterns and paths, no contexts.
 
 A rule counts for a path as it was named and for what it leads to, so that a link is no way around it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
@@ -15,9 +16,13 @@ class PrivacyRules:
     """Args:
     private: gitignore patterns of absolute paths; ``~/`` is the home folder.
     ephemeral: The same, of what is private and must not be on a disk.
+    own: Folders of rlmd's, with keys and with texts that are private; always private.
     """
 
-    def __init__(self, private: Sequence[str] = (), ephemeral: Sequence[str] = ()) -> None:
+    def __init__(
+        self, private: Sequence[str] = (), ephemeral: Sequence[str] = (), own: Iterable[str | Path] = ()
+    ) -> None:
+        self._own = Places(map(str, own))
         self.use(private, ephemeral)
 
     def use(self, private: Sequence[str], ephemeral: Sequence[str]) -> None:
@@ -27,7 +32,8 @@ class PrivacyRules:
 
     def cover(self, paths: Iterable[str | None]) -> bool:
         """Whether one of these is private; what is no absolute path is not."""
-        return _covers(self._private, paths)
+        named = list(paths)
+        return any(path is not None and self._own.hold(path) for path in named) or _covers(self._private, named)
 
     def cover_as_ephemeral(self, paths: Iterable[str | None]) -> bool:
         """Whether one of these is ephemeral."""
@@ -49,15 +55,21 @@ def _covers(spec: GitIgnoreSpec | None, paths: Iterable[str | None]) -> bool:
     return any(spec.match_file(one[1:] + end) for one in named for end in ("", "/"))
 
 
-def overlap(path: str, others: Iterable[str]) -> bool:
-    """Whether a path is one of the others, or within one, or holds one; links are followed."""
-    ways = {os.path.abspath(path), os.path.realpath(path)}
-    for other in others:
-        if os.path.isabs(other) and any(_within(a, b) for b in (other, os.path.realpath(other)) for a in ways):
-            return True
-    return False
+class Places:
+    """Files and folders, as they are named and as what that leads to now."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._ends = {way for path in paths if os.path.isabs(path) for way in _ways(path)}
+
+    def hold(self, path: str) -> bool:
+        """Whether a path is one of them or within one; links are followed."""
+        return os.path.isabs(path) and any(way.startswith(end) for way in _ways(path) for end in self._ends)
+
+    def overlap(self, path: str) -> bool:
+        """Whether a path is one of them, or within one, or holds one; links are followed."""
+        return self.hold(path) or any(end.startswith(way) for way in _ways(path) for end in self._ends)
 
 
-def _within(one: str, other: str) -> bool:
-    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
-    return one.startswith(other) or other.startswith(one)
+def _ways(path: str) -> set[str]:
+    """With a slash at the end, so that no name is taken for the beginning of another."""
+    return {way.rstrip("/") + "/" for way in (os.path.abspath(path), os.path.realpath(path))}

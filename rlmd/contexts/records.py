@@ -55,7 +55,8 @@ class PathSource:
     """Absolute paths of files or directories; ``include`` and ``exclude`` are gitignore patterns.
 
     ``everything``: also what is generated, vendored or minified. ``convert``: text of other encodings becomes UTF-8,
-    HTML and notebooks plain text; else offsets are those of the file.
+    HTML and notebooks plain text; else offsets are those of the file. ``confined``: no symbolic link is followed, not
+    in the paths either, and of folders what is private is left out.
     """
 
     paths: tuple[str, ...]
@@ -64,6 +65,7 @@ class PathSource:
     everything: bool = False
     convert: bool = False
     identity: FileIdentity | None = None
+    confined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,15 @@ class FoundFile:
 
     name: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a folder lists; a link is neither folder nor file."""
+
+    name: str
+    is_folder: bool
+    is_file: bool
 
 
 @dataclass(slots=True)
@@ -62,11 +71,20 @@ class Scanner:
         exclude: gitignore patterns of files and folders that are left out.
         tally: Where skipped ones are counted. A skipped folder counts once.
         everything: Also what is generated, vendored or minified.
+        opened: Opens folders. Errors other than of the system go to who asked.
     """
 
     def __init__(
-        self, root: str, include: Sequence[str], exclude: Sequence[str], tally: Tally, *, everything: bool = True
+        self,
+        root: str,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        tally: Tally,
+        *,
+        everything: bool = True,
+        opened: Callable[[str, int], int] = os.open,
     ) -> None:
+        self._opened = opened
         self._root = os.path.abspath(root)
         self._include = _spec(include) if include else None
         self._exclude = _spec(exclude)
@@ -89,34 +107,36 @@ class Scanner:
 
     def _folder(self, prefix: str, rules: _Rules) -> Iterator[FoundFile | Iterator[Any]]:
         """Its files, and for each folder in it the same again."""
+        path = os.path.join(self._root, prefix)
         try:
-            with os.scandir(os.path.join(self._root, prefix)) as listing:
-                entries = sorted(listing, key=lambda e: e.name)
+            folder = self._opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                entries = _listed(folder)
+                rules = rules.below(path, folder)
+            finally:
+                os.close(folder)
         except OSError:
             self._tally.skip("unreadable", printable(prefix or self._root))
             return
-        rules = rules.below(os.path.join(self._root, prefix))
         for entry in entries:
             name = prefix + entry.name
             reason = self._reason_to_skip(entry, name, rules)
             if reason is not None:
                 self._tally.skip(reason, printable(name))
-            elif entry.is_dir(follow_symlinks=False):
+            elif entry.is_folder:
                 if entry.name not in _VCS:
                     yield self._folder(name + "/", rules)
             elif entry.name != ".git":  # a worktree's or submodule's .git is a file
-                yield FoundFile(printable(name), entry.path)
+                yield FoundFile(printable(name), os.path.join(self._root, name))
 
-    def _reason_to_skip(self, entry: os.DirEntry[str], name: str, rules: _Rules) -> SkipReason | None:
-        if entry.is_symlink():
-            return "special"  # its target is found where it lies, or lies outside; loops cannot arise
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if not is_folder and not entry.is_file(follow_symlinks=False):
-            return "special"
+    def _reason_to_skip(self, entry: _Entry, name: str, rules: _Rules) -> SkipReason | None:
+        is_folder = entry.is_folder
+        if not is_folder and not entry.is_file:
+            return "special"  # a link's target is found where it lies, or lies outside; loops cannot arise
         if is_folder and entry.name in _VCS:
             return None
         shown = _matchable(name + "/" if is_folder else name)
-        if rules.ignores(entry.path, is_folder):
+        if rules.ignores(os.path.join(self._root, name), is_folder):
             return "ignored"
         if not self._everything and (reason := self._unmeant(entry.name, is_folder)):
             return reason
@@ -132,14 +152,22 @@ class Scanner:
         return sorting.FOLDERS.get(name) if is_folder else sorting.of_name(name)
 
 
+def _listed(folder: int) -> list[_Entry]:
+    """By name."""
+    with os.scandir(folder) as listing:
+        entries = [_Entry(e.name, e.is_dir(follow_symlinks=False), e.is_file(follow_symlinks=False)) for e in listing]
+    return sorted(entries, key=lambda e: e.name)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """.gitignore files from the outermost to the innermost; the innermost that says anything decides, as in git."""
 
     layers: tuple[tuple[str, GitIgnoreSpec], ...] = ()
 
-    def below(self, folder: str) -> _Rules:
-        spec = _read_rules(os.path.join(folder, ".gitignore"))
+    def below(self, folder: str, opened: int | None = None) -> _Rules:
+        """``opened``: the folder itself, where its path might lead elsewhere by now."""
+        spec = _read_rules(".gitignore" if opened is not None else os.path.join(folder, ".gitignore"), opened)
         return self if spec is None else _Rules((*self.layers, (os.path.abspath(folder), spec)))
 
     def ignores(self, path: str, is_folder: bool) -> bool:
@@ -173,9 +201,9 @@ def _inherited_rules(root: str) -> _Rules:
     return _Rules() if any(rules.ignores(named, True) for named in below_top) else rules
 
 
-def _read_rules(path: str) -> GitIgnoreSpec | None:
+def _read_rules(path: str, folder: int | None = None) -> GitIgnoreSpec | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
     except OSError:
         return None
     try:

@@ -67,6 +67,7 @@ class _Wanted:
     dry_run: bool
     unless_empty: bool
     egress: bool
+    max_bytes: int | None
 
 
 class ContextStore(Reading):
@@ -171,6 +172,7 @@ class ContextStore(Reading):
         dry_run: bool = False,
         unless_empty: bool = False,
         egress: bool = False,
+        max_bytes: int | None = None,
     ) -> LoadReport:
         """Reads a source into a context; durable when it returns.
 
@@ -184,11 +186,13 @@ class ContextStore(Reading):
             unless_empty: A source without a document is an error.
             egress: What the asking client reads may leave the machine: it changes nothing private, and what it makes
                 is called ``egress/NAME``.
+            max_bytes: Of what must be read; where it is more, nothing is kept.
 
         Raises:
             NotAllowed: A path is private, and ``egress``; or what is ephemeral came by a folder on disk.
             Conflict: The name is that of a context of the other kind, or of one on disk, and ``ephemeral``.
             SourceMissing, SourceUnreadable, NotText, NotVisible: The source's fault.
+            TooLarge: It is more than ``max_bytes``, or than there is room for.
             DiskFull: Nothing was kept.
         """
         source = checked(source)
@@ -198,7 +202,7 @@ class ContextStore(Reading):
             self._access.check_paths(source)
         known_as = known_as and self._access.kept_name(known_as, egress)
         ruled = await self._threads.in_files(lambda: self._access.ruled_ephemeral(source))
-        wanted = _Wanted(source, known_as, implicit, private, dry_run, unless_empty, egress)
+        wanted = _Wanted(source, known_as, implicit, private, dry_run, unless_empty, egress, max_bytes)
         async with self._name_locked(known_as):
             try:
                 return await self._load(wanted, ephemeral=ephemeral or ruled)
@@ -212,13 +216,14 @@ class ContextStore(Reading):
         ephemeral = vault is self._vaults.memory
         known = await self._comparable(vault, known_as, source)
         cancelled = Event()
-        pack = Pack(vault.blobs, dry_run=wanted.dry_run, cancelled=cancelled)
+        pack = Pack(vault.blobs, dry_run=wanted.dry_run, cancelled=cancelled, most=wanted.max_bytes)
         loader = Loader(
             pack,
             known,
             self._spool_folder,
             self._converters,
             lambda path: not ephemeral and self._rules.cover_as_ephemeral([path]),
+            self._access.left_out(),
         )
 
         def read() -> Loaded:

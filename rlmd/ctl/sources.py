@@ -71,7 +71,7 @@ async def load_source(client: Client, named: str, options: LoadOptions) -> LoadR
         return await load_paths(client, (named,), options)
     if not stat.S_ISREG(status.st_mode) or not _speakable(path):
         return await _load_opened(client, path, options)
-    source = PathSource(paths=(path,), convert=_converts(client, options), identity=_identity(status))
+    source = PathSource(paths=(path,), convert=_converts(client, options), identity=identity_of(status))
     try:
         return await client.call("context/load", options.params(source))
     except (NotVisible, SourceUnreadable, SourceMissing):  # we see it: the daemon lives in another namespace
@@ -188,7 +188,7 @@ def _status(path: str, named: str) -> os.stat_result:
         raise SourceUnreadable(f"{named!a} cannot be read: {error}.", hint="See its owner and mode.") from None
 
 
-def _identity(status: os.stat_result) -> FileIdentity:
+def identity_of(status: os.stat_result) -> FileIdentity:
     return FileIdentity(
         device=str(status.st_dev),
         inode=str(status.st_ino),

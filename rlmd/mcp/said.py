@@ -11,13 +11,15 @@ from collections.abc import Iterable
 
 from rlmd.client import Event
 from rlmd.ctl.progress import Progress
-from rlmd.ctl.terminal import count
+from rlmd.ctl.sources import describe
+from rlmd.ctl.terminal import count, size
 from rlmd.errors import RlmdError
 from rlmd.events import Citation
 from rlmd.wire.methods import (
     ContextInfo,
     ContextInfoResult,
     ExecuteResult,
+    LoadResult,
     PeekResult,
     RunResult,
     SearchResult,
@@ -52,6 +54,15 @@ def bounded(text: str, room: int = ROOM) -> str:
 def error(error: RlmdError) -> str:
     hint = _METHOD.sub(lambda found: _TOOL_OF[found[0]], error.hint)
     return bounded(f"{error.message} {hint}".strip())
+
+
+def amount(found: LoadResult) -> str:
+    return f"{count(found.documents, 'document')}, {size(found.bytes)}"
+
+
+def loaded(result: LoadResult, *, dry_run: bool) -> str:
+    lines = list(describe(result))
+    return bounded("\n".join(["Nothing was loaded; this is what would be:", *lines] if dry_run else lines))
 
 
 def context_line(context: ContextInfo) -> str:

@@ -122,20 +122,23 @@ class _Call:
     def __init__(self, context: Context, given: tuple[Path, ...]) -> None:
         self._context = context
         self._given = given
+        self._steps = 0
 
     async def roots(self) -> tuple[Path, ...]:
-        """Those that the client names, else those of the command line, else the working folder."""
+        """Those that the client names, else those of the command line, else the working folder. A client that could
+        name some and names none has at most those that the person gave it."""
         capabilities = self._context.session.client_capabilities
         if capabilities is not None and capabilities.roots is not None:
             told = await self._context.session.send_request(types.ListRootsRequest(), types.ListRootsResult, 10.0)
-            return roots_of(str(root.uri) for root in told.roots)
+            return roots_of(str(root.uri) for root in told.roots) or self._given
         if self._given:
             return self._given
         here = Path.cwd()
         return () if here in (Path("/"), Path.home()) else (here,)
 
-    async def progress(self, step: float, message: str) -> None:
-        await self._context.session.report_progress(step, None, message)
+    async def progress(self, message: str) -> None:
+        self._steps += 1
+        await self._context.session.report_progress(self._steps, None, message)
 
 
 def run(*, roots: Sequence[Path], limits: LimitParams, start: bool = True) -> None:

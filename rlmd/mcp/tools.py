@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlmd.ctl.sources import LoadOptions, describe, load_stream
+from rlmd.ctl.sources import LoadOptions, load_stream
 from rlmd.errors import InvalidParams, NotFound
 from rlmd.events import Delta
 from rlmd.mcp import said
 from rlmd.mcp.desk import Desk
 from rlmd.mcp.files import open_beneath
+from rlmd.mcp.loading import load_opened
 from rlmd.wire.methods import (
     MAX_PEEK_CHARS,
     ContextParams,
     ExecuteParams,
+    LoadResult,
     PeekParams,
     QueryParams,
     RunIdParams,
     RunParams,
     SearchParams,
 )
+
+R = TypeVar("R")
 
 #: Seconds between signs of life of what has no other; clients that wait for progress give up after some 60.
 BEAT = 5.0
@@ -52,7 +55,7 @@ class Caller(Protocol):
     """The call that is being answered."""
 
     async def roots(self) -> tuple[Path, ...]: ...
-    async def progress(self, step: float, message: str) -> None: ...
+    async def progress(self, message: str) -> None: ...
 
 
 class Arguments(BaseModel):
@@ -62,7 +65,13 @@ class Arguments(BaseModel):
 class LoadContext(Arguments):
     name: str = Field(min_length=1, max_length=200, description="Under which it is found again, by all clients")
     content: str | None = Field(None, description="The text itself")
-    path: str | None = Field(None, description="A file beneath the roots, instead of content: text, PDF, HTML, mail …")
+    path: str | None = Field(
+        None, description="A file (text, PDF, HTML, mail …) or folder beneath the roots, instead of content"
+    )
+    include: tuple[str, ...] = Field((), description="gitignore patterns: of a folder take only what matches")
+    exclude: tuple[str, ...] = Field((), description="gitignore patterns: leave out of a folder what matches")
+    everything: bool = Field(False, description="Of a folder: also what is generated, vendored or minified")
+    dry_run: bool = Field(False, description="Only say how much it would be, and what would be skipped")
 
 
 class PeekContext(Arguments):
@@ -101,7 +110,8 @@ class ExecuteCode(Arguments):
 
 class RlmAsk(Arguments):
     question: str = Field(min_length=1, max_length=1_000_000)
-    context: str = Field(description="The context's name; several with a comma between them")
+    context: str = Field("", description="The context's name; several with a comma between them")
+    path: str | None = Field(None, description="A file or folder beneath the roots, instead of context")
     strategy: str = Field("auto", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description=STRATEGY)
     wait_seconds: float = Field(WAIT, ge=0, le=3600, description="After that an id is given, for rlm_result")
 
@@ -115,17 +125,32 @@ class RlmResult(Arguments):
 
 
 async def load_context(desk: Desk, given: LoadContext, caller: Caller) -> str:
-    """Keep a text of any size under a name, outside your own context window. Give content or path."""
-    if (given.content is None) == (given.path is None):
-        raise InvalidParams("load_context takes content or path.", hint="Give one of the two.")
-    if given.content is not None:
-        stream, origin, raw = io.BytesIO(given.content.encode("utf-8", "surrogatepass")), given.name, True
-        loaded = await load_stream(desk.client, stream, origin, LoadOptions(name=given.name), raw=raw)
+    """Keep a text of any size under a name, outside your own context window. Give content, or the path of a file or
+    of a folder such as a source tree, of which .gitignore is honoured. Loading it again takes what has changed."""
+    options = LoadOptions(
+        name=given.name,
+        include=given.include,
+        exclude=given.exclude,
+        everything=given.everything,
+        dry_run=given.dry_run,
+    )
+    if given.content is not None and given.path is None:
+        stream = io.BytesIO(given.content.encode("utf-8", "surrogatepass"))
+        loaded = await load_stream(desk.client, stream, given.name, options)
+    elif given.path is not None and given.content is None:
+        loaded = await _load_path(desk, given.path, options, caller)
     else:
-        file, origin = open_beneath(await caller.roots(), given.path or "")
-        with os.fdopen(file, "rb") as opened:
-            loaded = await load_stream(desk.client, opened, origin, LoadOptions(name=given.name), raw=False)
-    return "\n".join(describe(loaded))
+        raise InvalidParams("load_context takes content or path.", hint="Give one of the two.")
+    return said.loaded(loaded, dry_run=given.dry_run)
+
+
+async def _load_path(desk: Desk, named: str, options: LoadOptions, caller: Caller) -> LoadResult:
+    place = open_beneath(await caller.roots(), named)
+
+    async def tell(found: LoadResult) -> None:
+        await caller.progress(f"reading {said.amount(found)}")
+
+    return await _beating(load_opened(desk.client, place, options, tell), caller, "reading it")
 
 
 async def list_contexts(desk: Desk, _: ListContexts, __: Caller) -> str:
@@ -207,7 +232,7 @@ async def execute_code(desk: Desk, given: ExecuteCode, caller: Caller) -> str:
     return await _beating(desk.within(run), caller, "the code is running")
 
 
-async def _beating(work: Awaitable[str], caller: Caller, what: str) -> str:
+async def _beating(work: Awaitable[R], caller: Caller, what: str) -> R:
     """Does the work and tells that it goes on, for clients that give up on silence."""
 
     async def beat() -> None:
@@ -215,7 +240,7 @@ async def _beating(work: Awaitable[str], caller: Caller, what: str) -> str:
         while True:
             await asyncio.sleep(BEAT)
             beats += 1
-            await caller.progress(beats, f"{what}, {beats * BEAT:.0f} s")
+            await caller.progress(f"{what}, {beats * BEAT:.0f} s")
 
     beating = asyncio.create_task(beat(), name="mcp signs of life")
     try:
@@ -228,11 +253,17 @@ async def _beating(work: Awaitable[str], caller: Caller, what: str) -> str:
 
 
 async def rlm_ask(desk: Desk, given: RlmAsk, caller: Caller) -> str:
-    """Ask a question of contexts and have it answered with citations, however large they are: a root model explores
-    them by code and asks sub-models. Takes minutes for large ones; you get an id when it takes longer than you wait."""
+    """Ask a question of contexts, or of a file or folder, and have it answered with citations, however large it is: a
+    root model explores it by code and asks sub-models. Takes minutes for large ones; you get an id when it takes longer
+    than you wait."""
     names = tuple(filter(None, (name.strip() for name in given.context.split(","))))
-    if not names:
-        raise InvalidParams("rlm_ask needs the name of a context.", hint="list_contexts shows those that there are.")
+    if bool(names) == (given.path is not None):
+        raise InvalidParams(
+            "rlm_ask needs the name of a context, or a path.", hint="list_contexts shows those that there are."
+        )
+    if given.path is not None:
+        loaded = await _load_path(desk, given.path, LoadOptions(), caller)
+        names = (loaded.context.name,) if loaded.context else ()
 
     async def start(within: str) -> str:
         run_id = str(uuid.uuid4())
@@ -263,7 +294,7 @@ async def _result(desk: Desk, run_id: str, seconds: float, caller: Caller) -> st
         async with asyncio.timeout(seconds), desk.client.follow(run_id) as run:
             async for event in run:
                 if not isinstance(event, Delta) and (step := told.step(event)) is not None:
-                    await caller.progress(event.seq, step)
+                    await caller.progress(step)
     except TimeoutError:
         pass
     result = await desk.client.call("run/show", RunIdParams(run_id=run_id))

@@ -19,6 +19,7 @@ from tests.shell import rlmctl
 NOWHERE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"}
 CALLS = [
     ("load_context", {"name": "log", "path": "big.log"}),
+    ("load_context", {"name": "project", "path": "."}),
     ("execute_code", {"context": "log", "code": "print(len(context), llm_query(context[-60:]))"}),
 ]
 
@@ -68,7 +69,8 @@ async def test_opencode_explores_a_large_file_by_our_tools(
             OPENCODE_DISABLE_MODELS_FETCH="1", OPENCODE_DISABLE_AUTOUPDATE="1",
         )  # fmt: skip
         assert "The boiler failed." in out, out[-3000:]
-        loaded, executed = root.results
+        loaded, tree, executed = root.results
+        assert "1 document" in tree
         assert "created" in loaded
         assert "5,040,018 characters" in loaded
         assert "5040018 it says that the boiler failed" in executed

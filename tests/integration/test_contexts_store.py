@@ -21,6 +21,7 @@ from rlmd.errors import (
     NotVisible,
     SourceMissing,
     SourceUnreadable,
+    TooLarge,
     Unavailable,
 )
 
@@ -184,6 +185,27 @@ async def test_spool_files_are_consumed_when_durable(store: ContextStore, tmp_pa
     with pytest.raises(NotText):
         await store.load(SpoolSource("kept"))
     assert (spool / "kept").exists(), "what was not loaded is not consumed"
+
+
+async def test_a_folder_is_that_which_the_client_saw(store: ContextStore, tmp_path: Path) -> None:
+    folder = tree(tmp_path / "tree", a="text")
+    status = folder.stat()
+    other = FileIdentity(status.st_dev, status.st_ino + 1, 0, 0)
+    with pytest.raises(NotVisible):
+        await store.load(PathSource((str(folder),), identity=other), name="tree")
+    seen = FileIdentity(status.st_dev, status.st_ino, 0, 0)
+    assert (await store.load(PathSource((str(folder),), identity=seen), name="tree")).documents == 1
+
+
+async def test_more_than_the_client_takes_is_refused_whole(store: ContextStore, tmp_path: Path) -> None:
+    folder = tree(tmp_path / "tree", a="a" * 600, b="b" * 600)
+    (folder / "c").write_bytes(b"\0" * 10_000)  # no text: it does not count
+    source = PathSource((str(folder),))
+    with pytest.raises(TooLarge, match="1,000 bytes"):
+        await store.load(source, name="tree", max_bytes=1000)
+    assert store.list() == ()
+    assert (await store.load(source, name="tree", max_bytes=1200)).documents == 2
+    assert (await store.load(source, name="tree", max_bytes=0)).change == "unchanged"
 
 
 async def test_dry_run_keeps_nothing(store: ContextStore, tmp_path: Path) -> None:

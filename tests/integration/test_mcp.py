@@ -20,7 +20,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.serving import Scripted
-from tests.harness import Client, Daemon, Folders, Host, config_of, descendants, load_text
+from tests.harness import PATIENCE, Client, Daemon, Folders, Host, config_of, descendants, load_text
 
 NAMES = {
     "load_context": {"name", "content"},
@@ -297,13 +297,108 @@ async def test_no_other_file_is(folders: Folders, daemon: Daemon) -> None:
     (project / "linked").symlink_to(folders.root)
     os.mkfifo(project / "pipe")
     async with tools_of(folders, roots=(project,)) as tools:
-        for path in (str(secret), "../secret.txt", "/etc/passwd", "real/../../secret.txt", str(project)):
+        for path in (str(secret), "../secret.txt", "/etc/passwd", "real/../../secret.txt", str(folders.root), ".."):
             assert "beneath a root" in await tools.refused("load_context", name="s", path=path), path
         for path in ("link.txt", "linked/secret.txt"):
             assert "symbolic link" in await tools.refused("load_context", name="s", path=path)
         assert "no regular file" in await tools.refused("load_context", name="s", path="pipe")
-        assert "folder" in await tools.refused("load_context", name="s", path="real")
+        assert "symbolic link" in await tools.refused("load_context", name="s", path="linked")
         assert "no file" in await tools.refused("load_context", name="s", path="missing.txt")
+        assert await tools.call("list_contexts") == "There are no contexts yet. load_context makes one."
+
+
+SOURCE_TREE = {
+    "README": "a program", "src/main.c": "int main(void) { return 42; }", "src/notes.txt": "a note",
+    "build/main.o.txt": "left out", ".gitignore": "build/\n", "node_modules/x/index.js": "theirs",
+}  # fmt: skip
+
+
+def tree(root: Path, files: dict[str, str] = SOURCE_TREE) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+async def test_a_folder_beneath_the_roots_is_loaded(model: FakeOllama, folders: Folders, daemon: Daemon) -> None:
+    """As rlmctl does: by .gitignore and without what others wrote; its size is told first."""
+    project = tree(folders.root / "project")
+    steps: list[str] = []
+
+    async def progress(_: float, __: float | None, message: str | None) -> None:
+        steps.append(message or "")
+
+    async with tools_of(folders, roots=(project,)) as tools:
+        told = await tools.call("load_context", name="tree", path=".", dry_run=True)
+        assert "Nothing was loaded" in told
+        assert "4 documents" in told
+        assert await tools.call("list_contexts") == "There are no contexts yet. load_context makes one."
+        told = await tools.call("load_context", name="tree", path=str(project), progress=progress)
+        assert "4 documents" in told
+        assert "1 file skipped, ignored: build" in told
+        assert steps == ["reading 4 documents, 51 B"]
+        assert "return 42" in await tools.call("peek_context", name="tree", document="src/main.c")
+        assert "1 document," in await tools.call("load_context", name="c", path="src", include=["*.c"])
+        assert "of folders" in await tools.refused("load_context", name="r", path="README", exclude=["x"])
+        found = await tools.call("rlm_ask", question="return 42", path="src", strategy="quote")
+        assert "main.c" in found
+        assert "context, or a path" in await tools.refused("rlm_ask", question="?", path="src", context="tree")
+        assert "context, or a path" in await tools.refused("rlm_ask", question="?")
+        (project / "src" / "main.c").write_text("int main(void) { return 43; }")
+        again = await tools.call("rlm_ask", question="return 43", context="tree", strategy="quote")
+        assert "43" in again, "the folder is looked through again before a question"
+
+
+async def test_a_folder_of_the_roots_has_nothing_private_and_no_way_out(
+    folders: Folders, start_daemon: StartDaemon
+) -> None:
+    """Neither by rule, nor by a context that is private, nor rlmd's own; and no link leads out, now or at a later
+    question."""
+    home = tree(folders.home, {f"project/{name}": text for name, text in SOURCE_TREE.items()})
+    project = tree(home / "project", {"mail/a.txt": CANARY, "soup.txt": CANARY})
+    outside = tree(folders.root / "outside", {"a.txt": CANARY})
+    (project / "link.txt").symlink_to(outside / "a.txt")
+    (project / "linked").symlink_to(outside)
+    folders.write_config(f'[privacy]\nprivate = ["{project}/mail/"]\n')
+    daemon = await start_daemon()
+    said = []
+    async with daemon.connect() as person, tools_of(folders, roots=(home, folders.config)) as tools:
+        source = {"kind": "path", "paths": [str(project / "soup.txt")]}
+        await person.call("context/load", {"name": "soup", "source": source, "private": True})
+        said.append(await tools.call("load_context", name="tree", path="project"))
+        private = ("project/mail", "project/soup.txt", str(folders.config / "rlmd"))
+        said += [await tools.refused("load_context", name="private", path=path) for path in private]
+        said.append(await tools.call("context_info", name="tree"))
+        said.append(await tools.call("search_context", name="tree", query="CANARY", mode="regex"))
+        (project / "src").rename(folders.root / "src")
+        (project / "src").symlink_to(outside)
+        said.append(await tools.refused("rlm_ask", question="recipe of the soup", context="tree", strategy="quote"))
+        said.append(await tools.call("context_info", name="tree"))
+        (kept,) = [one for one in (await person.call("context/list"))["contexts"] if not one["private"]]
+    assert kept["name"] == "egress/tree"
+    assert "main.c" in said[4]
+    assert "main.c" not in said[-1], "what is no more there is gone at the next question"
+    assert "CANARY" not in json.dumps(said)
+    assert "mail" not in json.dumps(said[0])
+
+
+async def test_a_folder_load_that_is_cancelled_is_given_up(folders: Folders, start_daemon: StartDaemon) -> None:
+    """In the midst of a converter that never ends."""
+    folders.write_config('[converters.slow]\nsuffixes = [".slow"]\ncommand = ["sleep", "1000"]\n')
+    daemon = await start_daemon()
+    project = tree(folders.root / "project", {"a.slow": "text"})
+
+    async def until(going: bool) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while going != any("sleep 1000" in one.command for one in descendants(daemon.pid)):
+                await asyncio.sleep(0.05)
+
+    async with tools_of(folders, roots=(project,)) as tools:
+        call = asyncio.ensure_future(tools.session.call_tool("load_context", {"name": "slow", "path": "."}))
+        await until(True)
+        call.cancel()
+        await until(False)
+        await asyncio.gather(call, return_exceptions=True)
         assert await tools.call("list_contexts") == "There are no contexts yet. load_context makes one."
 
 
@@ -315,6 +410,10 @@ async def test_without_roots_it_is_the_option_or_the_working_folder(folders: Fol
     async with tools_of(folders, "--root", str(project)) as tools:
         assert "created" in await tools.call("load_context", name="a", path="a.txt")
         assert "beneath a root" in await tools.refused("load_context", name="h", path=str(folders.home / "mine.txt"))
+    async with tools_of(folders, "--root", str(project), roots=()) as tools:  # it could name some, and names none
+        assert "unchanged" in await tools.call("load_context", name="a", path="a.txt")
+    async with tools_of(folders, roots=()) as tools:
+        assert "no roots" in await tools.refused("load_context", name="a", path=str(project / "a.txt"))
     async with tools_of(folders) as tools:  # it was started in the home folder, which is no project
         assert "no roots" in await tools.refused("load_context", name="h", path="mine.txt")
 

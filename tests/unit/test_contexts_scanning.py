@@ -5,12 +5,17 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
+from rlmd.contexts.opening import opener
 from rlmd.contexts.scanning import Scanner, Tally
-from rlmd.errors import InvalidParams
+from rlmd.errors import InvalidParams, NotAllowed
+
+#: How often each outcome of a race is met before it counts as run.
+ROUNDS = 50
 
 TREE = (
     "a.py", "build/out.o", "build/keep.txt", "docs/guide.md", "docs/draft.tmp", "docs/.gitignore", "src/.gitignore",
@@ -92,6 +97,44 @@ def test_lines_that_are_no_patterns_are_passed_over(tmp_path: Path) -> None:
     assert found(tmp_path)[0] == [".gitignore", "a.txt"]
     with pytest.raises(InvalidParams, match="gitignore pattern"):
         found(tmp_path, exclude=("[z-a]",))
+
+
+def test_a_folder_exchanged_for_a_link_meanwhile_leads_nowhere_else(tmp_path: Path) -> None:
+    """Where links are not followed: neither what is in the other folder nor a name of it is ever seen."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder, name in ((root / "real", "inside"), (outside, "secret")):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(name)
+    link, folder = root / "link", root / "folder"
+    link.symlink_to(outside)
+    (root / "real").rename(folder)
+    over = threading.Event()
+
+    def exchange() -> None:
+        while not over.is_set():
+            folder.rename(root / "real")
+            link.rename(folder)
+            folder.rename(link)
+            (root / "real").rename(folder)
+
+    opened = opener(confined=True)
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    inside = refused = 0
+    try:
+        while inside < ROUNDS or refused < ROUNDS:
+            tally = Tally()
+            try:
+                for file in Scanner(str(root), (), (), tally, opened=opened).files():
+                    with open(opened(file.path, os.O_RDONLY)) as text:
+                        assert text.read() == "inside"
+                    inside += 1
+            except (NotAllowed, OSError):
+                refused += 1
+            assert "secret" not in str(tally.report())
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_depth_has_no_limit_but_the_system_s() -> None:

@@ -16,8 +16,7 @@ ROUNDS = 300
 
 
 def read(roots: tuple[Path, ...], named: str) -> str:
-    file, _ = open_beneath(roots, named)
-    with os.fdopen(file) as opened:
+    with os.fdopen(open_beneath(roots, named).descriptor) as opened:
         return opened.read()
 
 
@@ -43,6 +42,19 @@ def test_a_folder_whose_name_begins_like_the_roots_is_not_beneath_it(tmp_path: P
         read((tmp_path / "project",), str(tmp_path / "project-secret" / "a.txt"))
     with pytest.raises(NotAllowed):
         read((tmp_path / "project",), "a\0b")
+
+
+def test_a_folder_is_named_without_links_and_a_root_is_one(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "inner").symlink_to(tmp_path / "real" / "sub")
+    for named, path in (("sub", "real/sub"), (".", "real"), (str(tmp_path / "link"), "real")):
+        opened = open_beneath((tmp_path / "link",), named)
+        os.close(opened.descriptor)
+        assert (opened.is_folder, opened.path) == (True, str(tmp_path / path))
+    for named in ("inner", "..", str(tmp_path)):
+        with pytest.raises(NotAllowed):
+            open_beneath((tmp_path / "link",), named)
 
 
 def test_a_folder_exchanged_for_a_link_meanwhile_leads_nowhere_else(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class ContextHandlers:
             ephemeral=params.ephemeral,
             dry_run=params.dry_run,
             egress=client.egress,
+            max_bytes=params.max_bytes,
         )
         self._engine.privacy_changed()
         return m.LoadResult.model_validate(report, from_attributes=True)
@@ -196,6 +197,7 @@ def _path(source: m.PathSource) -> PathSource:
         everything=source.everything,
         convert=source.convert,
         identity=identity,
+        confined=source.confined,
     )
 
 

@@ -40,7 +40,10 @@ class InlineSource(Params):
 
 
 class PathSource(Params):
-    """Files or directories. A directory honours .gitignore; ``include`` and ``exclude`` are gitignore patterns."""
+    """Files or directories. A directory honours .gitignore; ``include`` and ``exclude`` are gitignore patterns.
+
+    ``identity`` is of the one path; of a directory device and inode count.
+    """
 
     kind: Literal["path"] = "path"
     paths: tuple[str, ...] = Field(min_length=1)
@@ -51,7 +54,11 @@ class PathSource(Params):
         False,
         description="Text of other encodings becomes UTF-8, HTML and notebooks plain text; offsets are then of that",
     )
-    identity: FileIdentity | None = Field(None, description="Of the one file in paths")
+    identity: FileIdentity | None = Field(None, description="Of the one path in paths")
+    confined: bool = Field(
+        False,
+        description="No link is followed, not in paths either; what is private in a directory is left out",
+    )
 
 
 class SpoolSource(Params):
@@ -74,6 +81,9 @@ class LoadParams(Params):
     private: bool = False
     ephemeral: bool = EPHEMERAL
     dry_run: bool = False
+    max_bytes: int | None = Field(
+        None, ge=0, le=2**53 - 1, description="Of what must be read; more is refused, and nothing is kept"
+    )
 
 
 class BeginParams(Params):
