@@ -97,11 +97,13 @@ class RoleSettings(Section):
 class LimitSettings(Section):
     """A run's purse; each ask may bring its own. A limit ends a run with the best answer so far, and says so."""
 
-    turns: int = Field(30, ge=1, description="Completions of the root, those of child runs included")
+    turns: int = Field(30, ge=1, description="Completions of the root, those of child runs and last words included")
     sub_queries: int = Field(2000, ge=0, description="Completions that cells ask for; those from the cache are free")
     tokens: int | None = Field(None, ge=1, description="Of all prompts and replies; without it as many as it takes")
     depth: int = Field(1, ge=0, le=8, description="Levels of child runs (`rlm_query`) below a run; 0 allows none")
-    seconds: float = Field(3600.0, gt=0, description="Time on the clock")
+    seconds: float = Field(
+        3600.0, gt=0, description="Time on the clock; a last word may take a tenth of it more, and two minutes at most"
+    )
     consecutive_errors: int = Field(5, ge=1, description="Cells in a row that end in an error")
     waiting: float = Field(
         600.0,

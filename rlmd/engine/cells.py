@@ -231,6 +231,7 @@ class RunCellHost:
             self.asked += 1
             self._asking.seen[end.prompt_digest] += 1
             self._spent(end)
+        self._children.restore()
         for searched in past.searches(self._cell):
             self.passages.extend(passages_at(searched.hits, self._asking.contexts))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlmd.engine.journal import clean
-from rlmd.engine.limits import Purse
+from rlmd.engine.limits import Purse, spent_by
 from rlmd.engine.past import Past
 from rlmd.engine.record import RunRecord
 from rlmd.engine.recorder import Recorder
@@ -82,10 +82,17 @@ class ChildAsking:
 
     async def _as_it_was(self, known: ChildEnded) -> SubQueryReply | SubQueryFailure:
         """An answer out of the journal: asked once, it is not asked again."""
-        if known.receipt is not None:
-            paid = known.receipt.sub_queries - known.receipt.sub_queries_cached
-            self._purse.restore({"turns": known.receipt.turns, "sub_queries": paid})
+        self._spent(known)
         return answer_of(known, await self._past.text(known.answer))
+
+    def restore(self) -> None:
+        """Takes over what the children of a cell of the past cost."""
+        for known in self._past.children(self._cell):
+            self._spent(known)
+
+    def _spent(self, known: ChildEnded) -> None:
+        if known.receipt is not None:
+            self._purse.restore(spent_by(known.receipt))
 
     async def _failed(self, which: dict[str, Any], error: RlmdError) -> SubQueryFailure:
         told = f"{error.message} {error.hint}".strip()

@@ -18,7 +18,7 @@ from rlmd.engine.feed import Feed
 from rlmd.engine.given import GivenContext, given_documents
 from rlmd.engine.journal import Journal
 from rlmd.engine.lasting import ended_by, lasting, limited
-from rlmd.engine.limits import Purse
+from rlmd.engine.limits import Purse, spent_by
 from rlmd.engine.live import Live
 from rlmd.engine.parts import PinnedContext
 from rlmd.engine.past import Past
@@ -140,7 +140,7 @@ class Children:
             purse.restore(past.paid)
             recorder.add(RunContinued, limit=more.limit, more=more.more, limits=more.limits)
         elif receipt is not None:
-            purse.restore({"turns": receipt.turns, "sub_queries": receipt.sub_queries - receipt.sub_queries_cached})
+            purse.restore(spent_by(receipt))
         else:
             purse.restore(past.paid)
             log.apply(recorder.add(RunResumed, why="the run that asked it was taken up again"))

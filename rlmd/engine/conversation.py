@@ -120,7 +120,7 @@ class Conversation:
                 await self._run.confirming.time_passed()
             if self.guards.endless:
                 raise _endless(self.guards.repeats)
-            self._run.purse.claim("turns")
+            self._turn = self._run.claim_turn(last_word=not self._run.cells.answer)
             conclusion = await self._take_turn()
             if conclusion is not None:
                 return conclusion
@@ -128,12 +128,12 @@ class Conversation:
 
     async def last_word(self, limit: LimitReached) -> tuple[str, str | None] | None:
         """A last root call over what was found, and the stream that it equals if it equals one; None if it gives
-        nothing."""
-        self._turn = self._run.next_turn()
+        nothing. Raises ``LimitReached`` where the tree's purse has nothing for it."""
+        self._turn = self._run.claim_last_turn()
         extra = filled(PROMPTS.conclude, why=limit.message, question=elide(self._run.request.question, 2000, 500))
         if self._run.answer_type is not None:
             extra += "\n\n" + self._run.answer_type.asked
-        said = await self.root.ask(self._turn, lambda budget: self.history.messages(budget, extra))
+        said = await self.root.ask(self._turn, lambda budget: self.history.messages(budget, extra), last=True)
         verdict = judge(
             said.reply.finals, ran_cells=False, cell_failed=False, anything_executed=True, variables=self._variables()
         )
@@ -154,7 +154,6 @@ class Conversation:
 
     async def _take_turn(self) -> Conclusion | None:
         """Asks the root and acts on its reply. One that was cut or garbled is none: the root is told to mend it."""
-        self._turn = self._run.next_turn()
         self._tell_what_is_lost()
         try:
             said = await self.root.ask(self._turn, self.history.messages)

@@ -47,6 +47,7 @@ class Course:
         finally:
             if run.own_waits:
                 run.parts.pool.unwatch(run.tree, run.waits.heard)
+            run.purse.give_back()
             await run.recorder.finish()
             if run.parts.workers.waited_for:
                 await run.parts.make_room()

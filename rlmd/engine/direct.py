@@ -68,8 +68,7 @@ async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:
 
     build(root.budget)
     while True:
-        run.purse.claim("turns")
-        turn = run.next_turn()
+        turn = run.claim_turn()
         said = await root.ask(turn, build)
         text = unwrapped(said.reply.text, said.raw)
         if run.answer_type is None or not said.whole:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlmd.engine.limits import Claimed
+from rlmd.engine.limits import Claimed, spent_by
 from rlmd.errors import LimitReached, RunCancelled
 from rlmd.events import (
     AnyFact,
@@ -57,7 +57,7 @@ class Lasting:
 
     @property
     def paid(self) -> Mapping[Claimed, int]:
-        """What the purse gave for what holds no more. A last word at a limit was never claimed as a turn."""
+        """What the purse gave for what holds no more. Older journals have last words that never came out of it."""
         counts: Counter[Claimed] = Counter()
         after_cell = False
         for fact in self.undone:
@@ -67,15 +67,15 @@ class Lasting:
                 case CellEnded():
                     after_cell = True
                 case TurnStarted():
-                    counts["turns"] += after_cell and fact.stream.endswith("/root")  # not one that is sent again
+                    claimed = fact.last or after_cell
+                    counts["turns"] += claimed and fact.stream.endswith("/root")  # not one that is sent again
                 case RootReplied() if fact.completion.source == "model":
                     counts["tokens"] += fact.completion.prompt_tokens + fact.completion.completion_tokens
                 case SubQueryReplied() if fact.completion.source == "model":
                     counts["sub_queries"] += 1
                     counts["tokens"] += fact.completion.prompt_tokens + fact.completion.completion_tokens
                 case ChildEnded(receipt=receipt) if receipt is not None:
-                    counts["turns"] += receipt.turns
-                    counts["sub_queries"] += receipt.sub_queries - receipt.sub_queries_cached
+                    counts.update(spent_by(receipt))
         return counts
 
 

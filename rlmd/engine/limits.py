@@ -1,8 +1,9 @@
-"""One purse for a run and all its children: claimed before use, so that a batch cannot overrun it.
+"""One purse for a run and all its children: claimed before use, so that nothing overruns it, no batch and no last word.
 
 Turns, sub-queries and tokens are claimed before dispatch (what cost nothing is given back); seconds and consecutive
 errors are observed. A child's purse claims from its parent's too: a claim is whole, in every purse up to the first
-one, or refused. Everything happens on the loop.
+one, or refused. What the last word of a run takes at a limit is set aside while it explores, so that it too comes out
+of the purse. Everything happens on the loop.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from rlmd.errors import LimitReached, NoHost, RlmdError
-from rlmd.events import Limits
+from rlmd.events import Limits, Receipt
 
 Claimed = Literal["turns", "sub_queries", "tokens"]
+
+#: Tokens set aside for a last word, prompt and reply together, where tokens are limited: the least window that a root
+#: may have.
+_LAST_TOKENS = 3072
 
 _WORDS = {
     "turns": "turns",
@@ -37,6 +42,7 @@ class Purse:
         self._clock = clock
         self._used: dict[Claimed, int] = {"turns": 0, "sub_queries": 0, "tokens": 0}
         self._errors = 0
+        self._aside: dict[Claimed, int] = {}
         self._chain: tuple[Purse, ...] = (self, *(above._chain if above is not None else ()))
         #: Since when the tree's time stands still, and how long it has stood still before; the first one's.
         self._paused: float | None = None
@@ -87,6 +93,21 @@ class Purse:
         """Takes so many. Raises ``LimitReached`` when fewer are left, and takes nothing then."""
         self._check({what: count})
         self._take({what: count})
+
+    def set_aside(self) -> None:
+        """Keeps a turn for the run's last word, unless it is the only one that is left; and tokens, where they are
+        limited and twice as many are left."""
+        if self._aside or self._lacking({"turns": 2}):
+            return
+        self._aside = {"turns": 1}
+        if 2 * _LAST_TOKENS <= self.left("tokens") < _UNLIMITED // 2:
+            self._aside["tokens"] = _LAST_TOKENS
+        self._take(self._aside)
+
+    def give_back(self) -> None:
+        """What was set aside may be taken again, by whoever in the tree comes first."""
+        self._take({what: -count for what, count in self._aside.items()})
+        self._aside = {}
 
     async def claim_completion(self, what: Literal["sub_queries"] | None, tokens: int) -> Claim:
         """Takes what one completion may cost, to be settled: a sub-query, if it is one, and tokens at their worst.
@@ -196,6 +217,15 @@ class Claim:
             if tokens is not None:
                 used["tokens"] = tokens
         self._purse.settle(self._wanted, used)
+
+
+def spent_by(receipt: Receipt) -> Mapping[Claimed, int]:
+    """What a run that has ended took from the purse, its own children included."""
+    return {
+        "turns": receipt.turns,
+        "sub_queries": receipt.sub_queries - receipt.sub_queries_cached - receipt.sub_queries_refused,
+        "tokens": sum(use.prompt_tokens + use.completion_tokens for use in receipt.models),
+    }
 
 
 def time_is_over(limits: Limits) -> LimitReached:

@@ -120,6 +120,9 @@ class Past:
         self._searches: dict[int, list[Searched]] = defaultdict(list)
         self._refused: dict[int, str] = {}
         self._limits: dict[str, LimitHit] = {}
+        self._last_words: set[int] = set()
+        #: Turns that it had taken when it was continued.
+        self.turns_before = 0
         self._confirmed: deque[Confirmed] = deque()
         self._lost: dict[int, str] = {}
         self._untold: list[str] = []
@@ -147,6 +150,8 @@ class Past:
                 self._strategy = fact
             case SessionStarted() if told_as_lost(fact):
                 self._untold.append(told_as_lost(fact))
+            case TurnStarted() if fact.last or self._limits.keys() - set(_OF_CELLS):
+                self._last_words.add(fact.turn)
             case RootReplied() | RootFailed():
                 self._replies[fact.stream] = fact
                 self._lost[fact.turn] = "\n".join([*filter(None, [self._lost.get(fact.turn)]), *self._untold])
@@ -168,6 +173,7 @@ class Past:
 
     def _continue(self, fact: RunContinued) -> None:
         """Who continues a run has said yes to what it takes, and its root is to know of it."""
+        self.turns_before = self.last_turn
         self._confirmed.append(Confirmed(run_id=fact.run_id, seq=fact.seq, time=fact.time, accepted=True))
         if self._replies:
             self._untold.append(told_as_continued(fact))
@@ -241,8 +247,25 @@ class Past:
     @property
     def limit_of_cells(self) -> LimitReached | None:
         """The limit that refused something to a cell, if one did."""
-        hit = next((self._limits[name] for name in _OF_CELLS if name in self._limits), None)
+        return next((self._limit(name) for name in _OF_CELLS if name in self._limits), None)
+
+    @property
+    def limit_of_turns(self) -> LimitReached | None:
+        """Where the turns were used up, which holds however few are counted now."""
+        return self._limit("turns")
+
+    def _limit(self, name: str) -> LimitReached | None:
+        hit = self._limits.get(name)
         return LimitReached(hit.why, limit=hit.limit, allowed=hit.allowed) if hit else None
+
+    def error(self, record: ErrorRecord) -> RlmdError:
+        """The error of a root's turn; a limit by its name, which the record of an error has not."""
+        error = error_of(record)
+        if isinstance(error, LimitReached):
+            hit = next((hit for hit in self._limits.values() if hit.why == record.message), None)
+            # Before the limit was told: what a turn itself runs into is tokens, or else the money told at once.
+            error.details |= {"limit": hit.limit if hit else "tokens", "allowed": hit.allowed if hit else 0}
+        return error
 
     # ── replies and outputs ─────────────────────────────────────────────────────────────────────────────────
 
@@ -250,6 +273,10 @@ class Past:
     def last_turn(self) -> int:
         """The last turn in which the root was heard; 0 before the first."""
         return max((reply.turn for reply in self._replies.values()), default=0)
+
+    def claimed(self, turn: int) -> bool:
+        """Whether a turn was taken from the purse that was not the last word at a limit."""
+        return turn <= self.last_turn and turn not in self._last_words
 
     def reply(self, stream: str) -> RootReplied | RootFailed | None:
         return self._replies.get(stream)
@@ -272,6 +299,10 @@ class Past:
     def child(self, cell: int, digest: str, occurrence: int) -> ChildEnded | None:
         """How a child run ended that a cell asked."""
         return self._children.get((cell, digest, occurrence))
+
+    def children(self, cell: int) -> Sequence[ChildEnded]:
+        """How the child runs ended that a cell asked."""
+        return [ended for (asked_in, *_), ended in self._children.items() if asked_in == cell]
 
     def sub_queries(self, cell: int) -> Sequence[SubQueryEnd]:
         return list(self._sub_queries[cell].values())

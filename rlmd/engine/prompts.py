@@ -80,7 +80,7 @@ class Prompts:
 
 
 PROMPTS = Prompts(
-    version="2",
+    version="3",
     system="""\
 You answer a question about a text that is too long to read at once. The text is a variable in a Python REPL. Write \
 code, read its output, go on until you know the answer.
@@ -128,7 +128,7 @@ $turn Look at the text before you answer.""",
     nudge="Your reply holds neither a ```repl block nor a final. Write one block, or finish with FINAL(answer).",
     not_kept="(a reply that did not count)",
     cut="Your reply did not count. $why$unrun Write less at once: at most $tokens tokens.",
-    last_turn="This is the last turn: finish now with FINAL(the answer) or FINAL_VAR(name).",
+    last_turn="This is the last turn that can run a block: finish now with FINAL(the answer) or FINAL_VAR(name).",
     conclude="""\
 $why You can run no more code. Answer the question now from what you have read above, in plain text, quoting the exact \
 words it rests on in double quotes; say what stays open. If you have read nothing that answers it, say that.
@@ -229,9 +229,17 @@ def _context_line(pin: Pin, *, alone: bool) -> str:
     return f"{where}: {pin.context!r}, a list of {pin.documents:,} documents, {pin.chars:,} characters in all."
 
 
-def turn_line(turn: int, turns: int, sub_queries_left: int | None = None, prompts: Prompts = PROMPTS) -> str:
-    """Where the run stands, at the end of each message to the root."""
-    if turn >= turns:
+def turn_line(
+    turn: int,
+    turns: int,
+    sub_queries_left: int | None = None,
+    *,
+    last_word: bool = True,
+    prompts: Prompts = PROMPTS,
+) -> str:
+    """Where the run stands, at the end of each message to the root. With ``last_word`` the last turn, if there are
+    several, is for an answer at the limit, and the one before it is the last that runs a block."""
+    if turn >= max(1, turns - last_word):
         return f"Turn {turn} of {turns}. {prompts.last_turn}"
     left = "" if sub_queries_left is None else f", {sub_queries_left:,} sub-queries left"
     return f"Turn {turn} of {turns}{left}."

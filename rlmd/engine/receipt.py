@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rlmd.engine.parts import PinnedContext
+from rlmd.errors import LimitReached, OverUse
 from rlmd.events import (
     AnyFact,
     CellEnded,
@@ -55,6 +56,7 @@ class Tally:
     turns: int = 0
     sub_queries: int = 0
     cached: int = 0
+    refused: int = 0
     children: int = 0
     child_turns: int = 0
     #: Turns that hold no more.
@@ -91,6 +93,7 @@ class Tally:
                 self._reached(fact.spans)
             case SubQueryFailed():
                 self.sub_queries += 1
+                self.refused += fact.error.kind in (LimitReached.kind, OverUse.kind)
                 self.asked.update(fact.spans)
             case ChildEnded():
                 self.children += 1
@@ -130,6 +133,7 @@ class Tally:
         self.child_turns += child.turns
         self.sub_queries += child.sub_queries
         self.cached += child.sub_queries_cached
+        self.refused += child.sub_queries_refused
         for one in child.models:
             use = self.uses.setdefault((one.role, one.host, one.model), _Use())
             use.calls += one.calls
@@ -181,6 +185,7 @@ def receipt(
         unread_stretches=stretches,
         sub_queries=tally.sub_queries,
         sub_queries_cached=tally.cached,
+        sub_queries_refused=tally.refused,
         children=tally.children,
         turns=tally.turns + tally.vain_turns + tally.child_turns,
         models=tuple(
@@ -249,8 +254,9 @@ def summary(made: Receipt, *, model_used: bool = True) -> str:
         failed = f", {made.pieces_failed:,} failed" if made.pieces_failed else ""
         parts.append(f"{_many(made.pieces, 'piece')}{failed}")
     if made.sub_queries:
-        cached = f" ({made.sub_queries_cached:,} from the cache)" if made.sub_queries_cached else ""
-        parts.append(f"{_many(made.sub_queries, 'sub-query', 'sub-queries')}{cached}")
+        of_these = {"from the cache": made.sub_queries_cached, "refused": made.sub_queries_refused}
+        told = ", ".join(f"{count:,} {what}" for what, count in of_these.items() if count)
+        parts.append(f"{_many(made.sub_queries, 'sub-query', 'sub-queries')}{f' ({told})' if told else ''}")
     if made.children:
         parts.append(_many(made.children, "child run"))
     if made.turns:

@@ -15,7 +15,6 @@ from rlmd.engine.journal import clean
 from rlmd.engine.lasting import stopped
 from rlmd.engine.limits import money_is_spent, time_is_over
 from rlmd.engine.parsing import Reply, read_reply
-from rlmd.engine.past import error_of
 from rlmd.engine.run import Run
 from rlmd.engine.tokens import TokenMeter
 from rlmd.errors import NoHost, NotFound, PromptTooLong, PromptTruncated, RlmdError, RunCancelled
@@ -28,6 +27,8 @@ _ATTEMPTS = 4
 #: Tokens kept free beside prompt and reply: what a template adds beyond the estimate.
 _MARGIN = 64
 _MARGIN_SHARE = 0.02
+#: Share of the tokens left that the reply of a last word may take; the prompt has the rest.
+_LAST_REPLY_SHARE = 0.3
 
 Build = Callable[[int], tuple[Message, ...]]
 
@@ -53,6 +54,8 @@ class Root:
         self.meter = TokenMeter()
         #: A window smaller than the candidate's, once a server said so.
         self._told_window: int | None = None
+        #: Tokens that the reply to what is being asked may have.
+        self._reply_room = 0
 
     @property
     def candidate(self) -> Candidate:
@@ -84,24 +87,34 @@ class Root:
         """Tokens for a prompt."""
         return self.window - self.reply_tokens - _MARGIN - int(self.window * _MARGIN_SHARE)
 
-    async def ask(self, turn: int, build: Build) -> RootReply:
+    async def ask(self, turn: int, build: Build, *, last: bool = False) -> RootReply:
         """One turn: ``build(budget)`` makes the prompt, as often as needed.
+
+        Args:
+            turn: Its number, claimed from the purse.
+            build: Makes messages of at most so many tokens.
+            last: It is the last word at a limit, and has to do with the tokens that are left.
 
         Raises:
             RlmdError: No reply that counts could be had.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             stream = f"turn-{turn}/root" if attempt == 1 else f"turn-{turn}/root-{attempt}"
-            messages = build(self.budget)
+            budget, self._reply_room = self.budget, self.reply_tokens
+            if last:
+                left = self._run.purse.left("tokens")
+                self._reply_room = min(self._reply_room, int(left * _LAST_REPLY_SHARE))
+                budget = min(budget, left - self._reply_room)
+            messages = build(budget)
             try:
-                return await self._attempt(turn, stream, messages)
+                return await self._attempt(turn, stream, messages, last=last)
             except (PromptTooLong, PromptTruncated) as error:
                 if attempt == _ATTEMPTS:
                     raise
                 self._learn(messages, error)
         raise AssertionError("unreachable")
 
-    async def _attempt(self, turn: int, stream: str, messages: tuple[Message, ...]) -> RootReply:
+    async def _attempt(self, turn: int, stream: str, messages: tuple[Message, ...], *, last: bool) -> RootReply:
         recorder = self._run.recorder
         if (known := self._run.past.reply(stream)) is not None:
             return await self._as_it_was(known, messages)
@@ -112,6 +125,7 @@ class Root:
             stream=stream,
             prompt_tokens_estimated=self.meter.of(messages),
             window=self.window,
+            last=last,
         )
         try:
             done = await self._paid(stream, messages)
@@ -140,7 +154,7 @@ class Root:
     async def _as_it_was(self, known: RootReplied | RootFailed, messages: tuple[Message, ...]) -> RootReply:
         """A reply out of the journal: asked once, it is not asked again."""
         if isinstance(known, RootFailed):
-            raise time_is_over(self._run.purse.limits) if stopped(known) else error_of(known.error)
+            raise time_is_over(self._run.purse.limits) if stopped(known) else self._run.past.error(known.error)
         self.meter.counted(messages, known.completion.prompt_tokens)
         if known.completion.source == "model":
             self._run.purse.restore({"tokens": known.completion.prompt_tokens + known.completion.completion_tokens})
@@ -150,7 +164,7 @@ class Root:
 
     async def _paid(self, stream: str, messages: tuple[Message, ...]) -> PooledCompletion:
         """The completion, its tokens claimed before and settled after. Raises ``LimitReached`` too."""
-        claim = await self._run.purse.claim_completion(None, self.meter.of(messages) + self.reply_tokens)
+        claim = await self._run.purse.claim_completion(None, self.meter.of(messages) + self._reply_room)
         spent, tokens = True, None
         try:
             done = await self._complete(stream, messages)
@@ -170,7 +184,7 @@ class Root:
         request = CompletionRequest(
             role="root",
             messages=messages,
-            sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self.reply_tokens, stop=STOP),
+            sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self._reply_room, stop=STOP),
             run_id=run.tree,
             candidates=run.request.root,
             private=run.private,

@@ -127,9 +127,37 @@ class Run:
         record = self.recorder.record
         return record.private or self.parts.any_private(record.held)
 
-    def next_turn(self) -> int:
-        """The number of the next root completion, from 1."""
+    def claim_turn(self, *, last_word: bool = False) -> int:
+        """Takes a turn for the next root completion, and gives its number, from 1.
+
+        Args:
+            last_word: At a limit one more is needed, which is set aside.
+
+        Raises:
+            LimitReached: None is left.
+        """
+        number = self._turns + 1
+        if not last_word:
+            self.purse.give_back()
+        elif number > self.past.turns_before:  # of what it was continued with
+            self.purse.set_aside()
+        if self.past.claimed(number):
+            self.purse.restore({"turns": 1})
+        elif (limit := self.past.limit_of_turns) is not None:
+            raise limit
+        else:
+            self.purse.claim("turns")
+        self._turns = number
+        return number
+
+    def claim_last_turn(self) -> int:
+        """Takes the turn of the last word, and gives its number. Raises ``LimitReached`` where none is left."""
+        self.purse.give_back()
         self._turns += 1
+        if self._turns <= self.past.last_turn:
+            self.purse.restore({"turns": 1})
+        else:
+            self.purse.claim("turns")
         return self._turns
 
     @property

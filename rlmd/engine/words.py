@@ -53,7 +53,8 @@ class Words:
         short = purse.left("sub_queries") < _SHORT_SHARE * purse.limits.sub_queries
         # Turns that were taken back when the run was continued are spent, and have no number any more.
         last = purse.limits.turns - self._run.past.paid.get("turns", 0)
-        return turn_line(turn, last, purse.left("sub_queries") if short else None)
+        left = purse.left("sub_queries") if short else None
+        return turn_line(turn, last, left, last_word=not self._run.cells.answer)
 
     def map_offer(self) -> str:
         """What a root that cannot write cells is offered, with what it takes; empty where it cannot be afforded."""

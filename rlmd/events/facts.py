@@ -138,11 +138,14 @@ class SessionStarted(Fact):
 
 
 class TurnStarted(Fact):
+    """``last``: a limit was reached; the root is asked for its answer from what it has read, and runs no more code."""
+
     type: Literal["turn_started"] = "turn_started"
     turn: int
     stream: str
     prompt_tokens_estimated: int
     window: int
+    last: bool = False
 
 
 class RootReplied(Fact):

@@ -146,6 +146,8 @@ class Receipt(Model):
     money: float = 0.0
     energy: float = 0.0
     energy_cost: float = 0.0
+    #: Of the sub-queries: never sent, because the purse had nothing for them.
+    sub_queries_refused: int = 0
 
 
 class CompletionRecord(Model):

@@ -83,8 +83,8 @@ def of_type(facts: list[AnyFact], kind: str) -> list[AnyFact]:
 
 FIVE = (
     cell("import random\nr = [random.random() for _ in range(3)]\nwords = list(set(context.split()))[:5]"),
-    cell("replies = llm_query_batched([f'piece {n % 5}' for n in range(6)])\nprint(replies)"),
-    cell("total = len(replies) + int(r[0] * 1e6)\nanswer['content'] = 'so far'"),
+    cell("replies = llm_query_batched([f'piece {n % 5}' for n in range(6)])\nanswer['content'] = 'so far'"),
+    cell("total = len(replies) + int(r[0] * 1e6)"),
     cell("more = llm_query('the last')\nprint(total)"),
     cell("final = f'{total} {words} {more}'") + "\nFINAL_VAR(final)",
 )
@@ -118,13 +118,39 @@ def _printed(facts: list[AnyFact], number: int) -> str:
 
 async def test_a_last_word_is_undone_but_paid(house: House, fake: FakeOllama) -> None:
     fake.answer = by_turn(cell("print(context[:9])"), cell("x = 7\nprint(x)"), cell("y = x + 1") + "\nFINAL_VAR(y)")
-    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=2))
-    assert await house.answer(record) == "a last word"
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=3))
+    assert (await house.answer(record), record.receipt.turns) == ("a last word", 3)
     again = await go_on(house, record, turns=1)
     assert (again.outcome, await house.answer(again)) == ("answered", "8")
     assert again.receipt.turns == 4  # the last word too
     assert sum(use.calls for use in again.receipt.models) == 4
     assert "a last word" not in heard(fake.seen[-1])
+
+
+async def test_turn_by_turn_it_never_takes_more_than_it_was_given(house: House, fake: FakeOllama) -> None:
+    """With one more turn a block is run and no last word asked; with two more there is one again."""
+    fake.answer = by_turn(*(cell(f"print('look', {n})") for n in range(20)))
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=3))
+    given, words = 3, ["a last word"]
+    for more, word in ((1, None), (1, None), (2, "a last word"), (3, "a last word")):
+        record = await go_on(house, record, turns=more)
+        given, words = given + more, [*words, word or "No answer was found. The limit"]
+        assert len(fake.seen) == record.receipt.turns == given
+        assert (await house.answer(record)).startswith(words[-1])
+
+
+async def test_a_last_word_of_an_older_release_came_out_of_no_purse(tmp_path: Path, fake: FakeOllama) -> None:
+    """Continued, the run has the turns that it was given."""
+    fake.answer = by_turn(cell("print(1)"), cell("x = 7\nprint(x)"), cell("y = x + 1") + "\nFINAL_VAR(y)")
+    async with house_of(tmp_path, fake) as house:
+        await house.load("lines", LINES)
+        record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=3))
+    journal = tmp_path / "state" / "runs" / record.run_id / "journal.jsonl"
+    lines = journal.read_text().replace(',"last":true', "").replace(',"last":false', "")
+    journal.write_text(lines.replace('"limits":{"turns":3,', '"limits":{"turns":2,', 1))
+    async with house_of(tmp_path, fake) as house:
+        again = await go_on(house, record, turns=1)
+        assert (again.outcome, await house.answer(again)) == ("answered", "8")
 
 
 async def test_map_asks_only_the_pieces_that_were_refused(house: House, fake: FakeOllama) -> None:

@@ -400,3 +400,47 @@ async def test_child_runs_are_taken_up_with_their_parent(tmp_path: Path, fake: F
         replied = sum(fact["type"] == "root_replied" for fact in kept)
         asked_again = [one for one in fake.seen[before:] if "Question: first child" in str(one.messages)]
         assert len(asked_again) == 2 - replied, where
+
+
+@few_or_all
+@pytest.mark.parametrize("limit", ["turns", "tokens"])
+async def test_a_run_at_its_limit_is_taken_up_within_it(tmp_path: Path, fake: FakeOllama, limit: str, few: int) -> None:
+    """Killed after any fact, a child's turns among them, the last word comes as it would have, and no turn above it."""
+    limits = LimitRequest(depth=1, **{"turns": {"turns": 9}, "tokens": {"tokens": 22_000}}[limit])
+
+    def root(seen: Seen) -> str:
+        whole = "\n".join(message["content"] for message in seen.messages if message["role"] == "user")
+        turn = sum(message["role"] == "assistant" for message in seen.messages) + 1
+        if "You can run no more code" in whole:
+            return "As far as I have read."
+        if "Question: below?" in whole:
+            return cell(f"print({turn})") if turn < 3 else "FINAL(it is below)"
+        return cell("r = rlm_query('below?')\nprint(r)" if turn == 1 else f"print(context[:99], {turn})")
+
+    fake.script("root", [root] * 1000)
+    settings = settings_for(
+        ("box", fake), roles=ROLES, repl=ReplSettings(spare_workers=0), limits=LimitSettings(turns=100, depth=1)
+    )
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    async with House(folder, settings) as house:
+        await house.load("lines", LINES * 4)
+        record = await house.ask("top", "lines", strategy="rlm", limits=limits)
+        answer, facts = await house.answer(record), await house.facts(record)
+    assert (record.outcome, answer, record.receipt.limit) == ("partial", "As far as I have read.", limit)
+    asked = len(fake.seen)
+    assert (record.receipt.turns, asked) == (9, 9) if limit == "turns" else record.receipt.turns == asked + 1
+    turns = record.receipt.turns
+    for number in numbers(len(facts), few):
+        copy = killed_after(folder, tmp_path / f"after-{number}", record.run_id, number)
+        for child in (copy / "state" / "runs" / record.run_id / "children").glob("*"):
+            if not any(fact.type == "child_started" for fact in facts[:number]):
+                shutil.rmtree(child)
+        async with House(copy, settings) as house:
+            again = await house.engine.wait(record.run_id)
+            where = f"killed after fact {number}, {facts[number - 1].type}"
+            assert (again.outcome, await house.answer(again)) == ("partial", answer), where
+            assert (again.receipt.limit, again.receipt.turns) == (limit, turns), where
+            told = await house.facts(again)
+            assert [fact.limit for fact in told if fact.type == "limit_hit"] == [limit], where
+        shutil.rmtree(copy)

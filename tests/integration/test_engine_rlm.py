@@ -185,15 +185,19 @@ async def test_a_batch_with_failures_keeps_its_good_slots(house: House, fake: Fa
 
 
 async def test_turns_used_up_end_in_a_last_word(house: House, fake: FakeOllama) -> None:
-    """The limit is a fact; the findings so far are asked for once more and make a partial answer."""
+    """The limit is a fact; the last turn asks for the findings so far, and they make a partial answer."""
     fake.script("root", [cell("print(context[:60])"), cell("print(1)"), 'It says "the lamp number 0 is dark".'])
-    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=2))
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=3))
+    assert len(fake.seen) == record.receipt.turns == 3
+    told = [seen.messages[-1]["content"].splitlines()[-1] for seen in fake.seen]
+    assert ["last turn that can run a block" in line for line in told] == [False, True, False]
     assert (record.state, record.outcome) == ("ended", "partial")
     assert await house.answer(record) == 'It says "the lamp number 0 is dark".'
     assert record.citations[0].verified
     assert record.receipt.limit == "turns"
     facts = await house.facts(record)
     assert [fact.limit for fact in of_type(facts, "limit_hit")] == ["turns"]
+    assert [fact.last for fact in of_type(facts, "turn_started")] == [False, False, True]
     assert facts[-1].stream == of_type(facts, "root_replied")[-1].stream  # it was told while it came
 
 
@@ -203,6 +207,26 @@ async def test_an_answer_that_was_set_is_what_a_limit_leaves(house: House, fake:
     record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=1))
     assert (record.outcome, await house.answer(record)) == ("partial", "so far")
     assert len(fake.seen) == 1
+
+
+async def test_while_an_answer_stands_no_turn_is_kept_for_a_last_word(house: House, fake: FakeOllama) -> None:
+    fake.script("root", [cell("print(1)"), cell("answer['content'] = 'so far'"), cell("print(2)"), "never asked"])
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(turns=3))
+    assert (record.outcome, await house.answer(record), record.receipt.turns) == ("partial", "so far", 3)
+    assert "Turn 3 of 3. This is the last turn that can run a block" in fake.seen[-1].prompt
+    fake.script("root", [cell("print(1)")])
+    record = await house.ask("And?", "lines", strategy="rlm", limits=LimitRequest(turns=1))
+    assert (record.outcome, record.receipt.turns) == ("none", 1)
+
+
+async def test_a_last_word_makes_do_with_the_tokens_that_are_left(house: House, fake: FakeOllama) -> None:
+    """Some are kept for it; what was said is shortened until it fits; the server counts no more than allowed."""
+    looks = [cell(f"print(context[{n * 6000}:{n * 6000 + 5500}])") for n in range(9)]
+    fake.answer = lambda prompt: "It is lit." if "can run no more code" in prompt else looks[len(fake.seen) % 9]
+    record = await house.ask("?", "lines", strategy="rlm", limits=LimitRequest(tokens=24_000))
+    assert (record.outcome, await house.answer(record), record.receipt.limit) == ("partial", "It is lit.", "tokens")
+    used = sum(use.prompt_tokens + use.completion_tokens for use in record.receipt.models)
+    assert 18_000 < used <= 24_000
 
 
 async def test_without_findings_a_limit_ends_in_an_honest_none(house: House, fake: FakeOllama) -> None:
@@ -344,4 +368,4 @@ async def test_a_root_is_told_what_its_family_and_the_config_say(tmp_path: Path)
                 system = asked.messages[0]["content"]
                 assert words in system
                 assert system.endswith("Answer in rhyme.\n")
-                assert (await house.facts(record))[0].prompts.startswith("2+")
+                assert (await house.facts(record))[0].prompts.startswith("3+")

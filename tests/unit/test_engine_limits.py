@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from rlmd.engine.limits import Purse
+from rlmd.engine.limits import Purse, spent_by
 from rlmd.errors import LimitReached
-from rlmd.events import Limits
+from rlmd.events import Limits, ModelUse, Receipt
 
 
 class Clock:
@@ -62,6 +62,46 @@ def test_limits_do_not_mix() -> None:
         p.claim("sub_queries")
     p.claim("turns")
     assert (p.left("turns"), p.used("turns")) == (2, 1)
+
+
+def test_what_a_last_word_takes_is_set_aside_and_given_back() -> None:
+    """A turn in every purse above too, unless it is the only one; tokens where they are limited and many."""
+    above = purse(turns=5, tokens=7000)
+    below = Purse(above.limits.model_copy(update={"turns": 3}), Clock(), above)
+    below.set_aside()
+    below.set_aside()
+    assert (below.left("turns"), above.left("turns"), above.left("tokens")) == (2, 4, 7000 - 3072)
+    above.set_aside()
+    assert (above.left("turns"), above.left("tokens")) == (3, 7000 - 3072)  # of tokens too few were left
+    below.give_back()
+    below.give_back()
+    assert (below.left("turns"), above.left("turns"), above.left("tokens")) == (3, 4, 7000)
+    one = purse(turns=1)
+    one.set_aside()
+    assert one.left("turns") == 1
+    free = purse(turns=2)
+    free.set_aside()
+    assert (free.left("turns"), free.used("tokens")) == (1, 0)
+
+
+def test_what_a_run_spent_is_told_by_its_receipt() -> None:
+    """Without what the cache answered, and what was refused and so never sent."""
+    use = ModelUse(role="sub", host="h", model="m", calls=5, prompt_tokens=70, completion_tokens=7)
+    receipt = Receipt(
+        chars_total=0,
+        chars_searched=0,
+        chars_read=0,
+        pieces=0,
+        pieces_failed=0,
+        sub_queries=12,
+        sub_queries_cached=4,
+        sub_queries_refused=3,
+        turns=6,
+        models=(use, use),
+        wall_seconds=1.0,
+        summary="",
+    )
+    assert spent_by(receipt) == {"turns": 6, "sub_queries": 5, "tokens": 154}
 
 
 def test_time_is_observed() -> None:
