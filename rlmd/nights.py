@@ -22,6 +22,9 @@ from rlmd.pool.commands import CommandFailed, output_of
 
 #: A run must be at work for so long before the machine is kept awake: nothing falls asleep in less.
 AWAKE_AFTER = 3.0
+#: A run that waits for a host keeps it awake for so long: a host that is started anew, or boots, is back by then. One
+#: that is gone must not keep a machine awake all night.
+AWAKE_WAITING = 600.0
 #: For the desktop to take a notification; for the user's command.
 NOTIFY_SECONDS, COMMAND_SECONDS = 10.0, 300.0
 #: Runs that nobody waits for the end of: what another program asks one thing after another, and single cells.
@@ -53,6 +56,8 @@ class Nights:
         self._settings = settings
         self._environment = environment
         self._at_work: set[str] = set()
+        #: Runs that wait for a host: when they cease to count.
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._rest = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,6 +67,8 @@ class Nights:
 
     async def close(self) -> None:
         """What is still being told is cut off."""
+        for timer in self._waiting.values():
+            timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -78,11 +85,26 @@ class Nights:
     # ── the machine ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _count(self, record: RunRecord) -> None:
-        """One that asks or waits does not count: it may be long until somebody answers."""
+        """One that asks does not count, nor one that has waited long for a host: it may be long until anybody comes."""
+        if record.state == "waiting" and record.run_id in self._at_work:
+            if record.run_id not in self._waiting:
+                loop = asyncio.get_running_loop()
+                self._waiting[record.run_id] = loop.call_later(AWAKE_WAITING, self._rests, record.run_id)
+            return
+        if (timer := self._waiting.pop(record.run_id, None)) is not None:
+            timer.cancel()
         if record.state == "running":
             self._at_work.add(record.run_id)
         else:
             self._at_work.discard(record.run_id)
+        self._weigh()
+
+    def _rests(self, run_id: str) -> None:
+        self._waiting.pop(run_id, None)
+        self._at_work.discard(run_id)
+        self._weigh()
+
+    def _weigh(self) -> None:
         busy = bool(self._at_work) and self._settings().power.keep_awake
         (self._wake.set if busy else self._wake.clear)()
         (self._rest.clear if busy else self._rest.set)()

@@ -44,6 +44,7 @@ class House:
             workers=self.workers,
             settings=self.settings,
             state_folder=self.folder / "state",
+            programs_folder=self.folder / "programs",
         )
         await self.engine.start()
         self._stack.push_async_callback(self.engine.close)

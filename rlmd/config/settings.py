@@ -271,7 +271,11 @@ class FinishSettings(Section):
 class PowerSettings(Section):
     """The machine that rlmd itself is on. Hosts have `wake` and `suspend`."""
 
-    keep_awake: bool = Field(False, description="While a run is at work the machine does not go to sleep by itself")
+    keep_awake: bool = Field(
+        False,
+        description="While a run is at work, or has waited for a host for no more than ten minutes, the machine does"
+        " not go to sleep by itself",
+    )
 
 
 class LogSettings(Section):

@@ -21,8 +21,9 @@ from rlmd.engine.run import Run
 from rlmd.engine.sessions import not_found
 from rlmd.engine.typed import quotable
 from rlmd.engine.waking import pinned_again
-from rlmd.errors import InternalError, LimitReached, NoHost, NotFound, RlmdError, RunCancelled
+from rlmd.errors import InternalError, LimitReached, NotFound, RlmdError, RunCancelled
 from rlmd.events import Citation, RunEnded, RunInterrupted
+from rlmd.pool import unheard_of
 
 log = structlog.get_logger(__name__)
 
@@ -76,8 +77,7 @@ class Course:
         run = self._run
         if run.past.any:
             await self._take_up()
-        if run.own_waits and strategies.asks_a_model(run):
-            await self._wait_for_model()
+        await self._wait_for_models()
         run.know_sub_models()
         await self._enter_session()
         run.purse.begin(run.past.seconds)
@@ -121,19 +121,14 @@ class Course:
         run.contexts = tuple([await pinned_again(run.parts.contexts, pin) for pin in pins])
         run.asking.contexts = run.contexts
 
-    async def _wait_for_model(self) -> None:
+    async def _wait_for_models(self) -> None:
         """A configured host that has not answered yet may be the one that is needed. Takes none of the run's time."""
         run = self._run
-        allowed = run.waits.patience
-        await run.parts.pool.wait_for_model(
-            run.tree, "root", lambda: not run.candidates("root"), private=run.private, seconds=allowed
-        )
-        silent = run.parts.pool.unheard("root", private=run.private)
-        if run.request.strategy != "auto" and silent and not run.candidates("root"):
-            raise NoHost(
-                f"No model is known: {', '.join(silent)} did not answer, and {allowed:.0f} s were waited for it.",
-                hint="`rlmctl host list` says why; limits.waiting is how long a run waits.",
-            )
+        if strategies.asks_a_model(run) and (lacking := await run.wait_for_model("root")):
+            if run.request.strategy != "auto":
+                raise unheard_of(lacking, run.waits.patience)
+        elif await strategies.asks_sub_models(run) and (lacking := await run.wait_for_model("sub")):
+            raise unheard_of(lacking, run.waits.patience)
 
     async def _enter_session(self) -> None:
         run = self._run

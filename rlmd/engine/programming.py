@@ -9,10 +9,13 @@ from rlmd.engine.conclusion import Conclusion
 from rlmd.engine.mapping import as_typed
 from rlmd.engine.run import Run
 from rlmd.errors import ProgramFailed
+from rlmd.pool import unheard_of
 from rlmd.repl import CellReport
 
 #: Where a traceback says that the program was: the program is the second cell of its run.
 _LINE = re.compile(r"line (\d+)")
+#: What only the models' windows tell.
+_PIECES = "piece_chars"
 _NO_ANSWER = "it ended without an answer: end it with FINAL(text)"
 
 
@@ -23,9 +26,12 @@ async def run_program(run: Run) -> Conclusion | None:
     # Of a run that is taken up the cell is in the journal; the file may be another by now, or gone.
     source = "" if run.past.source(2) is not None else await _source(run, name)
     run.asking.small = None
+    if _PIECES in source and (silent := await run.wait_for_model("sub")):
+        raise unheard_of(silent, run.waits.patience)
+    run.know_sub_models()
     pieces = run.sub_facts.piece_chars if run.sub_facts else 0
     chars = run.parts.settings.repl.output_chars
-    given = f"question = {run.request.question!r}\npiece_chars = {pieces}\n"
+    given = f"question = {run.request.question!r}\n{_PIECES} = {pieces}\n"
     await run.cells.run(given, 0, program=name, output_chars=chars)
     report = await run.cells.run(source, 0, program=name, output_chars=chars, seconds=run.purse.limits.seconds)
     text = (report.final.text if report.final else run.cells.answer).strip()

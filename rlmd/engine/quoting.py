@@ -37,7 +37,7 @@ async def run_quote(run: Run) -> Conclusion:
     if modelless and run.private and run.parts.pool.candidates("root"):
         ending.append(_ONLY_CLOUD)
     if modelless:
-        silent = run.parts.pool.unheard("root", private=run.private)
+        silent = run.awaited("root")
         ending.append(f"No answer came from {', '.join(silent)}." if silent else _ADD_MODEL)
     run.note(" ".join(ending))
     check_question(run, _MOST_SEARCHED)

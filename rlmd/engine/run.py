@@ -170,6 +170,16 @@ class Run:
         narrowed = self.request.root if role == "root" else self.request.sub
         return self.parts.pool.candidates(role, private=self.private, narrowed_to=narrowed)
 
+    def awaited(self, role: Literal["root", "sub"]) -> tuple[str, ...]:
+        """Hosts of which one may yet bring a candidate, while there is none."""
+        narrowed = self.request.root if role == "root" else self.request.sub
+        return self.parts.pool.awaited(role, private=self.private, narrowed_to=narrowed)
+
+    async def wait_for_model(self, role: Literal["root", "sub"]) -> tuple[str, ...]:
+        """Waits while there is none, and a host may bring one; the hosts that did not."""
+        await self.parts.pool.wait_for_model(self.tree, lambda: self.awaited(role), self.waits.patience)
+        return self.awaited(role)
+
     def stop(self, how: Stop, why: str) -> bool:
         """Says how the run is to end. True the first time: then its task is to be cancelled, and never again, because
         a second time would hit it while it writes its last fact."""

@@ -52,6 +52,16 @@ def asks_a_model(run: Run) -> bool:
     return (chosen[0] if chosen else run.request.strategy) in ("auto", "direct", "map", "rlm")
 
 
+async def asks_sub_models(run: Run) -> bool:
+    """Whether it matters from the start who answers its sub-queries: the size of the pieces goes by them."""
+    chosen = run.past.strategy()
+    strategy = chosen[0] if chosen else run.request.strategy
+    if strategy == "auto":
+        roots = run.candidates("root")
+        return bool(roots) and not await fits(run, roots[0].useful_window)
+    return strategy in ("map", "rlm")
+
+
 async def answer(run: Run) -> Conclusion:
     """Follows the strategy that was asked for, or the one that ``auto`` chooses; each choice is a fact."""
     strategy: Strategy

@@ -1,7 +1,7 @@
 """The pool: who completes which prompt, when, and what is remembered of it."""
 
 from rlmd.pool.actions import PATIENCE
-from rlmd.pool.choosing import Candidate
+from rlmd.pool.choosing import Candidate, unheard_of
 from rlmd.pool.completions import CompletionRequest, PooledCompletion, PoolStatistics
 from rlmd.pool.dispatcher import Deadlines
 from rlmd.pool.estimating import Expected
@@ -24,4 +24,5 @@ __all__ = [
     "settings_for",
     "trusted_by_address",
     "trusted_by_lookup",
+    "unheard_of",
 ]

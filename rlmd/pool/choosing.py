@@ -79,20 +79,56 @@ def _names(choice: Choice) -> set[str]:
     return {candidate.name, f"{candidate.host}/{short}", candidate.model, short, candidate.host}
 
 
-def narrowed(choices: Sequence[Choice], wanted: Iterable[str], role: str) -> list[Choice]:
-    """Those that the names mean, in the order of the names. Raises ``NotFound`` for a name that means none."""
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A host that never said which models it has. ``models``: those that it had on an earlier day."""
+
+    host: str
+    models: frozenset[str] = frozenset()
+
+    def may_be(self, name: str) -> bool:
+        """Whether a person may mean one of its models by the name."""
+        had = not self.models.isdisjoint((name, f"{name}:latest"))
+        return had or name == self.host or name.startswith(f"{self.host}/")
+
+
+def narrowed(
+    choices: Sequence[Choice], silent: Sequence[Silent], wanted: Iterable[str], role: str
+) -> tuple[list[Choice], list[Silent]]:
+    """Those that the names mean, in the order of the names, and silent hosts that they may mean.
+
+    Raises:
+        NotFound: A name means none, and can mean none.
+    """
     found: list[Choice] = []
+    awaited: list[Silent] = []
     for name in wanted:
         exact = [choice for choice in choices if name in (choice.candidate.name, choice.candidate.model)]
         matches = exact or [choice for choice in choices if name in _names(choice)]
-        if not matches:
-            known = ", ".join(choice.candidate.name for choice in choices) or "none"
-            raise NotFound(
-                f"{name[:100]!r} is no candidate for {role}; the candidates are: {known}.",
-                hint=f"Name one of them, or leave {role} out. roles.{role} in the config says who may be one.",
-            )
+        coming = [one for one in silent if one.may_be(name)]
+        if not matches and not coming:
+            raise _no_candidate(name, choices, silent, role)
         found += [choice for choice in matches if choice not in found]
-    return found
+        awaited += [one for one in coming if one not in awaited]
+    return found, awaited
+
+
+def _no_candidate(name: str, choices: Sequence[Choice], silent: Sequence[Silent], role: str) -> NotFound:
+    known = ", ".join(choice.candidate.name for choice in choices) or "none"
+    quiet = ", ".join(one.host for one in silent)
+    if quiet:
+        hint = f"Not heard yet which models there are: {quiet}. {silent[0].host}/MODEL waits for one of them."
+    else:
+        hint = f"Name one of them, or leave {role} out. roles.{role} in the config says who may be one."
+    return NotFound(f"{name[:100]!r} is no candidate for {role}; the candidates are: {known}.", hint=hint)
+
+
+def unheard_of(silent: Sequence[str], seconds: float) -> NoHost:
+    """Nobody knows of a model, because these hosts never said which they have."""
+    return NoHost(
+        f"No model is known: {', '.join(silent)} did not answer, and {seconds:.0f} s were waited for it.",
+        hint="`rlmctl host list` says why; limits.waiting is how long a run waits.",
+    )
 
 
 def permitted(choices: Sequence[Choice], role: str, *, private: bool) -> list[Choice]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from pathlib import Path
 
 from rlmd.errors import RlmdError
 from rlmd.pool.actions import Work
 from rlmd.pool.budget import Budget
 from rlmd.pool.cache import CachedCompletion, CompletionCache, NoCache, is_cacheable
-from rlmd.pool.choosing import Choice, TokenRates, fitting, narrowed, permitted, priced, worst_costs
+from rlmd.pool.choosing import Choice, TokenRates, fitting, permitted, priced, unheard_of, worst_costs
 from rlmd.pool.completions import (
     CompletionRequest,
     PooledCompletion,
@@ -31,12 +32,14 @@ from rlmd.pool.hosts import Hosts
 from rlmd.pool.memory_cache import MemoryCache
 from rlmd.pool.slots import Target
 from rlmd.pool.tickets import OnDelta
+from rlmd.pool.unheard import Unheard
 from rlmd.providers.reading import byte_count
 
 
 class Completing:
     """Args:
     hosts: Who may answer.
+    unheard: Waits for those that have not said yet which models they have.
     dispatcher: Asks them.
     budget: Whether a price must be known.
     running: The group that owns what is under way; raises ``Draining``.
@@ -47,18 +50,22 @@ class Completing:
     def __init__(
         self,
         hosts: Hosts,
+        unheard: Unheard,
         dispatcher: Dispatcher,
         budget: Budget,
         running: Callable[[], asyncio.TaskGroup],
         cache_folder: Path | None,
         cache_bytes: int,
     ) -> None:
-        self._hosts, self._dispatcher, self._budget, self._running = hosts, dispatcher, budget, running
+        self._hosts, self._unheard, self._dispatcher = hosts, unheard, dispatcher
+        self._budget, self._running = budget, running
         self._disk = DiskCache(cache_folder, cache_bytes) if cache_folder is not None else None
         self._cache: CompletionCache = self._disk or NoCache()
         self._in_memory = MemoryCache()
         self._rates = TokenRates()
         self._flights: dict[str, Flight[PooledCompletion]] = {}
+        #: Requests that wait for what hosts say of themselves.
+        self._unsent: dict[object, CompletionRequest] = {}
         #: Answered from the cache, by an equal request in flight, and by hosts.
         self.hits = self.joined = self.completed = 0
 
@@ -98,7 +105,7 @@ class Completing:
             PromptTooLong: it fits no candidate's window; ``tokens`` and ``window`` in the details.
             CompletionError: every host that could answer refused or cut this request.
         """
-        await self._hosts.introduced()
+        request = await self._when_heard(request)
         choices = self._choose(request)
         keys = keys_of(choices, request)
         flight = self._flights.get(name := flight_name(request, keys))
@@ -121,16 +128,34 @@ class Completing:
         return await self._cache.get(list(dict.fromkeys(keys))) is not None
 
     def make_private(self, runs: Set[str]) -> None:
-        """What is in flight for these runs is not cached under a public key."""
+        """What is in flight for these runs is not cached under a public key; what is not sent yet is private."""
+        for key, request in self._unsent.items():
+            if request.run_id in runs:
+                self._unsent[key] = replace(request, private=True)
         for flight in self._flights.values():
             flight.private = flight.private or not runs.isdisjoint(flight.runs)
 
+    async def _when_heard(self, request: CompletionRequest) -> CompletionRequest:
+        """The request, as private as it is by then, when the hosts that may answer have said what they are. Raises
+        ``NoHost`` when the only ones that might never did."""
+        self._unsent[key := object()] = request
+
+        def awaited() -> tuple[str, ...]:
+            now = self._unsent[key]
+            return self._hosts.roles.awaited(now.role, *_narrowings(now), private=now.private)
+
+        try:
+            await self._hosts.introduced()
+            if awaited():
+                await self._unheard.wait(request.run_id, awaited, request.patience)
+                if silent := awaited():
+                    raise unheard_of(silent, request.patience)
+            return self._unsent[key]
+        finally:
+            del self._unsent[key]
+
     def _choose(self, request: CompletionRequest) -> list[Choice]:
-        choices = self._hosts.roles.choices(request.role)
-        if request.candidates is not None and choices:
-            choices = narrowed(choices, request.candidates, request.role)
-        if request.model is not None and choices:
-            choices = narrowed(choices, (request.model,), request.role)
+        choices = self._hosts.roles.narrowed(request.role, *_narrowings(request))
         choices = permitted(choices, request.role, private=request.private)
         if self._budget.needs_price(request.run_id):
             choices = priced(choices, request.role)
@@ -206,3 +231,7 @@ class Completing:
 
     def _cache_of(self, request: CompletionRequest) -> CompletionCache:
         return self._in_memory if request.ephemeral else self._cache
+
+
+def _narrowings(request: CompletionRequest) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    return request.candidates, (request.model,) if request.model is not None else None

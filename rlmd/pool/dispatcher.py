@@ -72,6 +72,7 @@ class StallBook(Protocol):
 
     def stalled(self, run: str, until: float, hosts: Collection[str]) -> None: ...
     def moving(self, run: str) -> None: ...
+    def look(self) -> None: ...
 
 
 class Dispatcher:
@@ -181,6 +182,7 @@ class Dispatcher:
                     self._stalls.stalled(run, until, self._wanted_by(run))
                 case Moving(run):
                     self._stalls.moving(run)
+        self._stalls.look()
 
     def _wanted_by(self, run: str) -> list[str]:
         """Hosts that may take what a run waits for."""

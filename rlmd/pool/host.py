@@ -103,6 +103,11 @@ class Host:
         return self.wake_error or self.last_error
 
     @property
+    def trust(self) -> Trust:
+        """Of models that nothing is known of."""
+        return self._trust(None)
+
+    @property
     def provider(self) -> Provider:
         """What speaks to it; made when it is first asked what it is, before anything else is asked of it."""
         if self._provider is None:
@@ -179,10 +184,10 @@ class Host:
         self.settings = self.settings.model_copy(update={"models": chosen})
         self._offered.clear()
 
-    def unheard(self, *, private: bool) -> bool:
+    def silent(self, *, private: bool) -> bool:
         """Whether it never said which models it has, and may yet bring one to which such text may go."""
-        silent = self.facts is None and not self.answers and not self.unusable and not self.settings.models
-        return silent and (not private or self._trust(None) == "mine")
+        unheard = self.facts is None and not self.answers and not self.unusable and not self.settings.models
+        return unheard and (not private or self.trust == "mine")
 
     def learn_window(self, model: str, window: int) -> bool:
         """The server said that its window is this; True when that is news."""

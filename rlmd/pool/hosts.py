@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import structlog
 
@@ -35,6 +35,8 @@ DEFAULT_SECONDS = 1.5
 DEFAULT_ABSENT_SECONDS = 15.0
 #: Seconds between questions to a host that does not answer: from, to.
 PROBE_FIRST, PROBE_LAST = 1.0, 15.0
+#: The longest while something waits for it.
+PROBE_AWAITED = 3.0
 #: Seconds between questions to a host that answers.
 REFRESH = 300.0
 #: How long to wait for hosts that must first say which models they have, and of what digest.
@@ -44,7 +46,8 @@ log = structlog.get_logger(__name__)
 
 
 class Hosts:
-    """See the module's docstring. ``do`` executes the scheduler's actions."""
+    """See the module's docstring. ``do`` executes the scheduler's actions, ``awaits`` says whether something waits for
+    a host."""
 
     def __init__(
         self,
@@ -55,8 +58,10 @@ class Hosts:
         environment: Mapping[str, str],
         default_url: str | None,
         learned: Mapping[str, Learned],
+        awaits: Callable[[str], bool],
     ) -> None:
         self._learned = learned
+        self._awaits = awaits
         self._settings = settings
         self._scheduler = scheduler
         self._do = do
@@ -347,7 +352,14 @@ class Hosts:
             if host.unusable:
                 return
             await nudge_or(host, REFRESH if host.answers or host.resting else pause)
-            pause = PROBE_FIRST if host.answers else min(PROBE_LAST, pause * 2)
+            last = PROBE_AWAITED if self._awaits(host.name) else PROBE_LAST
+            pause = PROBE_FIRST if host.answers else min(last, pause * 2)
+
+    def ask_soon(self, names: Collection[str]) -> None:
+        """Something waits for these hosts: those that did not answer are asked again now."""
+        for name in names:
+            if (host := self._hosts.get(name)) is not None and not host.answers:
+                host.nudged.set()
 
     def wake(self, name: str) -> None:
         """Work waits that is worth waking its machine for."""

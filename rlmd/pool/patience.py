@@ -53,6 +53,10 @@ class Patience:
         """Whether some run was said to be stalled."""
         return bool(self._told)
 
+    def stalled(self, run: str) -> bool:
+        """Whether it was said to be."""
+        return run in self._told
+
     def look(self, now: float, actions: list[Action], wake: list[float]) -> list[int]:
         """Tells which runs are stalled and which no more; the requests that have waited long enough."""
         waits: dict[str, _Wait] = {}

@@ -18,7 +18,7 @@ from rlmd.config import HostSettings, Settings
 from rlmd.errors import Draining
 from rlmd.pool.budget import Account, Budget
 from rlmd.pool.calibration import Calibration
-from rlmd.pool.choosing import Candidate, narrowed
+from rlmd.pool.choosing import Candidate
 from rlmd.pool.completing import Completing
 from rlmd.pool.completions import CompletionRequest, PooledCompletion, PoolStatistics
 from rlmd.pool.dispatcher import Deadlines, Dispatcher
@@ -70,6 +70,8 @@ class Pool:
         self._stalls = Stalls(
             self.hosts,
             lambda: self._completing.under_way(),
+            self._scheduler.goes_on,
+            lambda names: self._hosts.ask_soon(names),
             lambda: asyncio.get_running_loop().time(),
         )
         self._dispatcher = Dispatcher(
@@ -82,11 +84,18 @@ class Pool:
             environment=os.environ if environment is None else environment,
             default_url=default_url,
             learned=read_learned(learned_file) if learned_file is not None else {},
+            awaits=self._stalls.awaits,
         )
-        self._unheard = Unheard(self._hosts, self._stalls, self._pulse)
+        self._unheard = Unheard(self._hosts, self._stalls)
         self._learned_file = learned_file
         self._completing = Completing(
-            self._hosts, self._dispatcher, self._budget, self._running, cache_folder, settings.cache.bytes
+            self._hosts,
+            self._unheard,
+            self._dispatcher,
+            self._budget,
+            self._running,
+            cache_folder,
+            settings.cache.bytes,
         )
         self._group: asyncio.TaskGroup | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -171,9 +180,7 @@ class Pool:
         Raises:
             NotFound: ``narrowed_to`` names none of the role's candidates.
         """
-        choices = self._hosts.roles.choices(role)
-        if narrowed_to is not None and choices:
-            choices = narrowed(choices, narrowed_to, role)
+        choices = self._hosts.roles.narrowed(role, narrowed_to)
         now = asyncio.get_running_loop().time()
         return expected(
             [choice for choice in choices if not private or choice.candidate.trust == "mine"],
@@ -201,16 +208,16 @@ class Pool:
     def unwatch(self, tree: str, told: Told) -> None:
         self._stalls.unwatch(tree, told)
 
-    def unheard(self, role: Role, *, private: bool) -> tuple[str, ...]:
-        """Configured hosts that never said which models they have, and may yet bring one for the role."""
-        return self._hosts.roles.unheard(role, private=private)
+    def awaited(
+        self, role: Role, *, private: bool = False, narrowed_to: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """While there is no candidate: the configured hosts that never said which models they have, and may yet bring
+        one. Raises ``NotFound``."""
+        return self._hosts.roles.awaited(role, narrowed_to, private=private)
 
-    async def wait_for_model(
-        self, tree: str, role: Role, lacking: Callable[[], bool], *, private: bool, seconds: float
-    ) -> None:
-        """Waits, while a candidate is lacking, for hosts that never said which models they have; who watches the tree
-        is told."""
-        await self._unheard.wait(tree, role, lacking, private=private, seconds=seconds)
+    async def wait_for_model(self, tree: str, awaited: Callable[[], tuple[str, ...]], seconds: float) -> None:
+        """Waits until no host is awaited any more, at most so many seconds; who watches the tree is told."""
+        await self._unheard.wait(tree, awaited, seconds)
 
     # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,9 +253,7 @@ class Pool:
         self, role: Role, *, private: bool = False, narrowed_to: tuple[str, ...] | None = None
     ) -> tuple[Candidate, ...]:
         """Who may answer, in order of preference; empty when no model can be used. Raises ``NotFound``."""
-        choices = self._hosts.roles.choices(role)
-        if narrowed_to is not None and choices:
-            choices = narrowed(choices, narrowed_to, role)
+        choices = self._hosts.roles.narrowed(role, narrowed_to)
         return tuple(choice.candidate for choice in choices if not private or choice.candidate.trust == "mine")
 
     def hosts(self) -> list[HostStatus]:

@@ -9,6 +9,7 @@ that is far beyond its estimate. The dispatcher executes the actions and reports
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -43,6 +44,8 @@ class Scheduler:
         #: Fair share: units handed out to each run that has work, on a common scale.
         self._served: dict[str, float] = {}
         self._scale = 0.0
+        #: How many requests each run has here.
+        self._asked: Counter[str] = Counter()
         self._next_attempt = 1
         self._settled = 0
         self._copied = 0
@@ -54,6 +57,7 @@ class Scheduler:
     def submit(self, work: Work, now: float) -> list[Action]:
         assert work.id not in self._requests, "a request is submitted once"
         request = self._requests[work.id] = Request(work, units_of(work.chars), now)
+        self._asked[work.run] += 1
         self._copies.largest = max(self._copies.largest, request.units)
         self._served[work.run] = max(self._served.get(work.run, 0.0), self._scale)
         actions: list[Action] = []
@@ -226,6 +230,9 @@ class Scheduler:
         if request.work.id in self._waiting:
             self._waiting.remove(request.work.id)
         del self._requests[request.work.id]
+        self._asked[request.work.run] -= 1
+        if not self._asked[request.work.run]:
+            del self._asked[request.work.run]
         self._settled += 1
         actions.append(Settle(request.work.id, outcome, winner))
         for attempt in request.attempts.values():
@@ -347,6 +354,10 @@ class Scheduler:
 
     def hosts(self) -> dict[str, Slots]:
         return self._hosts
+
+    def goes_on(self, run: str) -> bool:
+        """Whether something of a run is under way, and not only waits for a host that is out of reach."""
+        return run in self._asked and not self._patience.stalled(run)
 
     @property
     def waiting_units(self) -> int:

@@ -77,7 +77,7 @@ def status_of(
         name=host.name,
         url=host.settings.url,
         provider=host.settings.provider,
-        trust="mine" if any(model.trust == "mine" for model in models) else "cloud",
+        trust=host.trust if not models else "mine" if any(model.trust == "mine" for model in models) else "cloud",
         state="down" if state == "unknown" and host.last_error else state,
         retry_in=max(0.0, opens - now) if state == "down" and opens is not None else None,
         slots=host.slots,

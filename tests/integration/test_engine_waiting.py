@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import HostSettings, ReplSettings, RoleSettings, Settings
+from rlmd.config import HostSettings, ModelSettings, ReplSettings, RoleSettings, Settings
 from rlmd.engine import LimitRequest, RunRecord, RunRequest
-from rlmd.events import Note, Waiting, WentOn
+from rlmd.errors import NotFound
+from rlmd.events import Note, SubQueryFailed, SubQueryReplied, Waiting, WentOn
 from tests.fakes.ollama import FakeOllama
 from tests.house import House, new_id, settings_for
 
@@ -46,7 +47,8 @@ def house_of(folder: Path, *hosts: tuple[str, FakeOllama], sub: str = "box/sub")
 
 
 async def begun(house: House, limits: LimitRequest = NIGHT, **fields: object) -> RunRecord:
-    request = RunRequest(run_id=new_id(), question="When?", contexts=("mill",), limits=limits, **fields)
+    asked = {"question": "When?", "contexts": ("mill",), **fields}
+    request = RunRequest(run_id=new_id(), limits=limits, **asked)
     return await house.engine.start_run(request)
 
 
@@ -55,6 +57,13 @@ async def in_state(house: House, record: RunRecord, state: str) -> RunRecord:
         while (now := house.engine.run(record.run_id)).state != state:
             await asyncio.sleep(0.02)
     return now
+
+
+async def up(house: House, name: str) -> None:
+    """The host has said what it is: until then it is waited for as any other."""
+    async with asyncio.timeout(60):
+        while not any(host.name == name and host.state == "ok" for host in house.pool.hosts()):
+            await asyncio.sleep(0.02)
 
 
 async def story(house: House, record: RunRecord) -> list[Waiting | WentOn]:
@@ -120,6 +129,7 @@ async def test_a_cell_that_asks_a_host_that_is_away_waits_with_its_run(
     fake.script("root", [f"```repl\n{code}\n```", "FINAL_VAR(said)"])
     async with house_of(tmp_path, ("box", fake), ("far", other), sub="far/sub") as house:
         await house.load("mill", TEXT)
+        await up(house, "box")
         await other.die()
         waiting = await in_state(house, await begun(house, strategy="rlm"), "waiting")
         assert waiting.waits is not None
@@ -220,6 +230,191 @@ async def test_a_run_that_waits_for_an_unknown_host_can_be_cancelled(tmp_path: P
         run = await in_state(house, await begun(house), "waiting")
         assert (await house.engine.cancel(run.run_id, "enough")).state == "cancelled"
         assert (await house.facts(run))[-1].type == "run_ended"
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[FakeOllama]:
+    """It never said which models it has; ``wide`` is a model that the other hosts lack."""
+    async with FakeOllama(["wide"], slots=2) as server:
+        server.answer = lambda prompt: "far away"
+        await server.die()
+        yield server
+
+
+def two_houses(folder: Path, box: FakeOllama, far: FakeOllama, **fields: object) -> House:
+    """Any model of any host may take any part."""
+    hosts = {
+        "box": HostSettings(url=box.url, provider="ollama", slots=2, models={"root": ModelSettings()}),
+        "far": HostSettings(url=far.url, provider="ollama", slots=2),
+    }
+    return House(folder, Settings(hosts=hosts, repl=ReplSettings(spare_workers=0), **fields))
+
+
+async def waits_for_far(house: House, far: FakeOllama, **fields: object) -> RunRecord:
+    """The run, ended: it waited for the host that never said its models, which came then."""
+    waiting = await in_state(house, await begun(house, **fields), "waiting")
+    assert waiting.waits is not None
+    assert [host.name for host in waiting.waits.hosts] == ["far"]
+    assert waiting.waits.until > waiting.created + 30_000
+    await far.revive()
+    ended = await house.engine.wait(waiting.run_id)
+    assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+    return ended
+
+
+@pytest.mark.parametrize("name", ["far", "far/wide"])
+async def test_a_run_narrowed_to_a_silent_host_waits_though_others_answer(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama, name: str
+) -> None:
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        ended = await waits_for_far(house, far, root=(name,), strategy="direct")
+        assert await house.answer(ended) == "far away"
+
+
+async def test_its_sub_models_are_waited_for_where_the_pieces_go_by_them(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama
+) -> None:
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        for strategy in ("direct", "auto"):  # which chooses direct
+            direct = await begun(house, sub=("far/wide",), strategy=strategy, root=("box",))
+            assert (await house.engine.wait(direct.run_id)).state == "ended", "it asks no sub-model"
+            assert await story(house, direct) == []
+        ended = await waits_for_far(house, far, sub=("far/wide",), strategy="map")
+        assert await house.answer(ended) == "far away"
+        assert {fact.completion.host for fact in await house.facts(ended) if isinstance(fact, SubQueryReplied)} == {
+            "far"
+        }
+
+
+async def test_of_several_names_those_that_are_there_do_it(tmp_path: Path, fake: FakeOllama, far: FakeOllama) -> None:
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        run = await begun(house, root=("far/wide", "box"), sub=("far", "box/root"), strategy="map")
+        ended = await house.engine.wait(run.run_id)
+        assert (ended.state, await house.answer(ended)) == ("ended", "In 1912.")
+        assert await story(house, ended) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (("near/x",), "Not heard yet which models there are: far. far/MODEL waits for one of them."),
+        (("wide",), "far/MODEL waits for one of them"),  # it may be anybody's, and far never had it
+        (("box/other",), "'box/other' is no candidate for root; the candidates are: box/root."),
+    ],
+)
+async def test_a_name_that_can_be_nobodys_is_refused_at_once(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama, named: tuple[str, ...], said: str
+) -> None:
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        with pytest.raises(NotFound) as refused:
+            await begun(house, root=named, strategy="direct")
+        assert said in f"{refused.value.message} {refused.value.hint}"
+
+
+async def test_where_the_config_names_the_candidates_a_silent_host_is_none(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama
+) -> None:
+    async with two_houses(tmp_path, fake, far, roles=RoleSettings(root=("box/root",))) as house:
+        await house.load("mill", TEXT)
+        with pytest.raises(NotFound, match="candidates are: box/root"):
+            await begun(house, root=("far/wide",), strategy="direct")
+
+
+async def test_a_silent_host_that_comes_without_the_model_is_an_error(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama
+) -> None:
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        ended = await waits_for_far(house, far, root=("far/narrow",), strategy="direct")
+        assert ended.error is not None
+        assert "'far/narrow' is no candidate for root; the candidates are: box/root, far/wide" in ended.error.message
+
+
+async def test_a_cell_that_names_a_silent_host_waits_and_the_others_of_its_run_go_on(
+    tmp_path: Path, fake: FakeOllama, far: FakeOllama
+) -> None:
+    """The run waits when nothing else of it goes on, and says so then: not before."""
+    fake.latency = 1.0
+    code = "import asyncio\nsaid = await asyncio.gather(llm_query_async('a', model='far/wide'), llm_query_async('b'))"
+    fake.script("root", [f"```repl\n{code}\n```", "b said", "FINAL_VAR(said)"])
+    async with two_houses(tmp_path, fake, far) as house:
+        await house.load("mill", TEXT)
+        await up(house, "box")
+        run = await begun(house, strategy="rlm", root=("box",))
+        await in_state(house, run, "waiting")
+        assert fake.serving == 0, "what box was asked in the same cell is done"
+        await far.revive()
+        ended = await house.engine.wait(run.run_id)
+        assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+        assert "far away" in await house.answer(ended)
+
+
+@pytest.mark.parametrize("asked", ["llm_query('a')", "rlm_query('a')"])
+async def test_a_persons_cell_waits_for_a_silent_host(tmp_path: Path, fake: FakeOllama, asked: str) -> None:
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        run = await begun(house, strategy="execute", question=f"FINAL({asked})")
+        await in_state(house, run, "waiting")
+        await fake.revive()
+        ended = await house.engine.wait(run.run_id)
+        assert (ended.state, await house.answer(ended)) == ("ended", "In 1912.")
+
+
+async def test_a_cell_gives_up_a_silent_host_when_its_runs_patience_is_over(tmp_path: Path, fake: FakeOllama) -> None:
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        run = await begun(house, LimitRequest(waiting=0.5), strategy="execute", question="FINAL(str(llm_query('a')))")
+        ended = await house.engine.wait(run.run_id)
+        assert "box did not answer" in next(
+            fact.error.message for fact in await house.facts(ended) if isinstance(fact, SubQueryFailed)
+        )
+        assert [fact.type for fact in await story(house, ended)] == ["waiting", "went_on"]
+
+
+async def test_a_program_of_the_user_waits_for_a_silent_host(tmp_path: Path, fake: FakeOllama) -> None:
+    """Where it goes by the size of the pieces, before it begins; else when it asks."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "sized.py").write_text("FINAL(f'{piece_chars > 1000} ' + llm_query(question))")
+    (folder / "blind.py").write_text("FINAL('blind ' + llm_query(question))")
+    (folder / "alone.py").write_text("FINAL('alone')")
+    await fake.die()
+    async with unknown_house(tmp_path, fake) as house:
+        await house.load("mill", TEXT)
+        alone = await begun(house, strategy="alone")
+        assert await house.answer(await house.engine.wait(alone.run_id)) == "alone"
+        runs = {name: await begun(house, strategy=name) for name in ("sized", "blind")}
+        for run in runs.values():
+            await in_state(house, run, "waiting")
+        await fake.revive()
+        ended = {name: await house.answer(await house.engine.wait(run.run_id)) for name, run in runs.items()}
+        assert ended == {"sized": "True In 1912.", "blind": "blind In 1912."}
+
+
+async def test_text_that_becomes_private_while_it_waits_goes_to_no_cloud_host(tmp_path: Path, fake: FakeOllama) -> None:
+    """The host turns out to be another's, and the flag came before it answered."""
+    await fake.die()
+    host = HostSettings(url=fake.url, provider="ollama", trust="cloud")
+    async with House(tmp_path, Settings(hosts={"box": host}, repl=ReplSettings(spare_workers=0))) as house:
+        await house.load("mill", TEXT)
+        run = await begun(house, LimitRequest(waiting=5.0), strategy="execute", question="llm_query(context)")
+        await in_state(house, run, "waiting")
+        await house.load("mill", TEXT, private=True)
+        house.engine.privacy_changed()
+        await fake.revive()
+        await house.engine.wait(run.run_id)
+        assert fake.seen == []
 
 
 async def test_without_any_host_nothing_waits(tmp_path: Path) -> None:
