@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from rlmd.engine.programs import map_cell, quote_cell
-from rlmd.engine.programs.map import answer_by_map, grouped, packed, says_nothing
+from rlmd.engine.programs.map import SIDE_BY_SIDE, answer_by_map, grouped, packed, says_nothing
 from rlmd.engine.programs.quote import QUOTE_CHARS, best_stretch, choose, key_words, sentences_of, stem
 from rlmd.repl.cutting import chunks
 
@@ -63,6 +63,44 @@ def test_map_ends_even_when_findings_do_not_shrink() -> None:
     assert len(ask.batches) < 12
 
 
+def test_map_cuts_no_finding_that_is_longer_than_a_prompt() -> None:
+    """It is combined in parts, its last word asked about like its first; no prompt holds more than it may."""
+    words = [f"w{number}" for number in range(2000)]
+
+    def said(prompt: str) -> str:
+        text = prompt.split("\n\nAbove are findings")[0].split("\n\nFrom the text")[0]
+        if "Above are findings" in prompt:
+            return " ".join(word for word in text.split() if int(word[1:]) % 200 == 0)  # all that matters
+        return " ".join(words if text.startswith("a") else words[:3])
+
+    ask = Asked(said)
+    answer = answer_by_map("Q", ["a" * 900 + "b" * 900], 1000, lambda docs, size: chunks(list(docs), size), ask)
+    assert {word for word in words if int(word[1:]) % 200 == 0} <= set(answer.split())
+    for prompt in (prompt for batch in ask.batches[1:] for prompt in batch):
+        assert len(prompt.split("\n\nAbove are findings")[0]) <= 1000
+
+
+def test_map_condenses_findings_of_which_no_two_fit_together() -> None:
+    """Those that leave no room for another are told shorter, and then combined."""
+
+    def said(prompt: str) -> str:
+        if "Repeat in at most 250 characters" in prompt:
+            return "short"
+        return "the answer" if "Answer the question from them" in prompt else "f" * 900
+
+    ask = Asked(said)
+    assert answer_by_map("Q", ["x" * 4000], 1000, pieces, ask) == "the answer"
+    assert [len(batch) for batch in ask.batches] == [4, 4, 1]
+
+
+def test_map_hands_over_whole_what_cannot_be_made_shorter_and_says_so() -> None:
+    findings = iter("abcd")
+    ask = Asked(lambda prompt: next(findings) * 990 if "From the text above" in prompt else "f" * 990)
+    answer = answer_by_map("Q", ["x" * 4000], 1000, pieces, ask)
+    assert answer.startswith(SIDE_BY_SIDE)
+    assert [part[0] + str(len(part)) for part in answer.split("\n\n")[1:]] == ["a990", "b990", "c990", "d990"]
+
+
 def test_map_says_when_nothing_was_found_and_what_failed() -> None:
     """No invention from nothing; failed pieces are told; if all failed it is an error."""
     ask = Asked(lambda prompt: None if "b" in prompt.split("\n\n")[0] else "NOTHING.")
@@ -76,7 +114,7 @@ def test_map_says_when_nothing_was_found_and_what_failed() -> None:
 def test_map_keeps_findings_when_combining_fails() -> None:
     """What was found is not lost with a host."""
     ask = Asked(lambda prompt: None if "findings" in prompt else "found")
-    assert answer_by_map("Q", ["a" * 2000], 1000, pieces, ask) == "found\n\nfound"
+    assert answer_by_map("Q", ["a" * 2000], 1000, pieces, ask) == f"{SIDE_BY_SIDE}\n\nfound\n\nfound"
 
 
 def test_map_asks_an_edited_text_of_its_changed_piece_alone() -> None:

@@ -26,6 +26,16 @@ they are, in double quotes; where findings contradict each other, say so.
 
 Question: {question}"""
 
+CONDENSE = """{text}
+
+Above are findings from the pieces of one long text. Repeat in at most {chars} characters what in them helps to answer \
+the question. Keep the most important quotes exactly as they are, in double quotes.
+
+Question: {question}"""
+SIDE_BY_SIDE = "(The findings could not be combined any further; they follow as they are.)"
+#: A round of combining after which more than this share of the text is left is not worth another.
+_WORTH_IT = 0.9
+
 Ask = Callable[[list[str]], Sequence[Any]]
 Chunks = Callable[[Any, int], Iterable[str]]
 
@@ -49,23 +59,48 @@ def answer_by_map(question: str, documents: Sequence[str], piece_chars: int, chu
     if not findings:
         missing = f" {failed} could not be read." if failed else ""
         return f"The text does not answer the question: nothing was found in its {len(texts)} pieces.{missing}"
+    worth_it = True
     while len(findings) > 1:
-        findings = combined(question, findings, piece_chars, ask)
-    return findings[0]
+        way = combined if worth_it else condensed
+        fewer = way(question, whole_parts(findings, piece_chars, chunks), piece_chars, ask)
+        if not fewer:
+            break
+        if len(fewer) > 1 and sum(map(len, fewer)) > _WORTH_IT * sum(map(len, findings)):
+            if not worth_it:
+                break
+            worth_it = False  # no two fit together, or replies are as long as what they were made of
+            continue
+        findings, worth_it = fewer, True
+    return findings[0] if len(findings) == 1 else "\n\n".join([SIDE_BY_SIDE, *findings])
 
 
 def combined(question: str, findings: list[str], piece_chars: int, ask: Ask) -> list[str]:
-    """Fewer findings: as many together as one prompt holds. Where combining fails they stand side by side."""
-    groups = grouped([finding[:piece_chars] for finding in findings], piece_chars)
-    if len(groups) == len(findings):  # two do not fit together: shorten, so that this comes to an end
-        half = piece_chars // 2 - 2
-        groups = grouped([finding[:half] for finding in findings], piece_chars)
+    """Fewer findings: as many together as one prompt holds. Where combining fails they stand side by side; where all
+    of it fails, there are none."""
+    groups = grouped(findings, piece_chars)
     several = {index: joined(group) for index, group in enumerate(groups) if len(group) > 1}
-    replies = ask([COMBINE.format(text=text, question=question) for text in several.values()])
-    if not any(replies):
-        return ["\n\n".join(findings)]
+    replies = ask([COMBINE.format(text=text, question=question) for text in several.values()]) if several else []
+    if several and not any(replies):
+        return []
     told = {index: str(reply).strip() for index, reply in zip(several, replies, strict=True) if reply}
     return [told.get(index) or joined(group) for index, group in enumerate(groups)]
+
+
+def condensed(question: str, findings: list[str], piece_chars: int, ask: Ask) -> list[str]:
+    """The same findings, those that leave no room for another each told shorter."""
+    most = piece_chars // 4
+    long = {index: finding for index, finding in enumerate(findings) if len(finding) > most}
+    replies = ask([CONDENSE.format(text=text, question=question, chars=most) for text in long.values()]) if long else []
+    told = {index: str(reply).strip() for index, reply in zip(long, replies, strict=True) if reply}
+    return [told.get(index) or finding for index, finding in enumerate(findings)]
+
+
+def whole_parts(findings: Sequence[str], piece_chars: int, chunks: Chunks) -> list[str]:
+    """The findings; one that is longer than a prompt may hold in parts, so that nothing of it is cut."""
+    parts: list[str] = []
+    for finding in findings:
+        parts.extend(map(str, chunks([finding], piece_chars)) if len(finding) > piece_chars else [finding])
+    return parts
 
 
 def texts_of(documents: Sequence[str], piece_chars: int, chunks: Chunks) -> list[str]:
