@@ -52,8 +52,8 @@ def _estimate(run: Run, chars: int) -> Estimate:
 
 async def ask_root(run: Run, prompt: str, why: str) -> Conclusion:
     """The root's reply to one prompt as the conclusion. Raises ``LimitReached``, ``PromptTooLong``."""
-    root = Root(run)
     messages = [Message("user", prompt)]
+    root = Root(run, needs=lambda: root.meter.of(messages))
 
     def build(budget: int) -> tuple[Message, ...]:
         tokens = root.meter.of(messages)

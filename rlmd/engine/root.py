@@ -47,10 +47,15 @@ class RootReply:
 class Root:
     """Args:
     run: The run that asks.
+    needs: Tokens of a prompt that can be no shorter: it goes to the first candidate that holds it, and from one that
+        proves too small on to the larger ones. By default prompts are built for the first.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, needs: Callable[[], int] | None = None) -> None:
         self._run = run
+        self._needs = needs
+        #: The largest window that proved too small.
+        self._outgrown = 0
         self.meter = TokenMeter()
         #: A window smaller than the candidate's, once a server said so.
         self._told_window: int | None = None
@@ -60,13 +65,22 @@ class Root:
     @property
     def candidate(self) -> Candidate:
         """The first choice as things stand. Raises ``NoHost``."""
-        candidates = self._run.candidates("root")
+        candidates = self._larger or self._run.candidates("root")
         if not candidates:
             raise NoHost(
                 "No model may and can be the root of this run.",
                 hint="Add one with `rlmctl host add NAME URL`, or ask with the strategy quote, which needs no model.",
             )
-        return candidates[0]
+        if self._needs is None:
+            return candidates[0]
+        needs = self._needs()
+        holding = (one for one in candidates if self._budget(one, one.window) >= needs)
+        return next(holding, None) or max(candidates, key=lambda one: one.window)
+
+    @property
+    def _larger(self) -> tuple[Candidate, ...]:
+        """Those whose window is larger than what proved too small, if that is of use."""
+        return tuple(one for one in self._run.candidates("root") if one.window > self._outgrown > 0)
 
     @property
     def window(self) -> int:
@@ -76,16 +90,25 @@ class Root:
     @property
     def reply_tokens(self) -> int:
         """Tokens for a reply: as configured and as models of its family need, at most a share of the window."""
-        return self.family.reply_tokens(self.window, self.candidate.max_tokens)
+        return self._reply_tokens(self.candidate, self.window)
 
     @property
     def family(self) -> Family:
-        return family_of(self.candidate.model, self._run.parts.settings.prompts.families)
+        return self._family(self.candidate)
 
     @property
     def budget(self) -> int:
         """Tokens for a prompt."""
-        return self.window - self.reply_tokens - _MARGIN - int(self.window * _MARGIN_SHARE)
+        return self._budget(self.candidate, self.window)
+
+    def _family(self, candidate: Candidate) -> Family:
+        return family_of(candidate.model, self._run.parts.settings.prompts.families)
+
+    def _reply_tokens(self, candidate: Candidate, window: int) -> int:
+        return self._family(candidate).reply_tokens(window, candidate.max_tokens)
+
+    def _budget(self, candidate: Candidate, window: int) -> int:
+        return window - self._reply_tokens(candidate, window) - _MARGIN - int(window * _MARGIN_SHARE)
 
     async def ask(self, turn: int, build: Build, *, last: bool = False) -> RootReply:
         """One turn: ``build(budget)`` makes the prompt, as often as needed.
@@ -186,7 +209,7 @@ class Root:
             messages=messages,
             sampling=Sampling(temperature=self.candidate.temperature, max_tokens=self._reply_room, stop=STOP),
             run_id=run.tree,
-            candidates=run.request.root,
+            candidates=tuple(one.name for one in self._larger) or run.request.root,
             private=run.private,
             ephemeral=run.recorder.record.ephemeral,
             contexts=run.recorder.record.held,
@@ -197,7 +220,12 @@ class Root:
         return await run.parts.pool.complete(request, lambda offset, text: run.recorder.delta(stream, offset, text))
 
     def _learn(self, messages: tuple[Message, ...], error: RlmdError) -> None:
-        """A prompt that should have fitted did not: take the server's numbers where it gave any."""
+        """A prompt that should have fitted did not: take the server's numbers where it gave any, unless a larger model
+        is there for one that can be no shorter, and counts its tokens in its own way."""
+        if self._needs is not None and any(one.window > self.window for one in self._run.candidates("root")):
+            self._outgrown, self._told_window = self.window, None
+            self.meter = TokenMeter()
+            return
         tokens, window = error.details.get("tokens"), error.details.get("window")
         if isinstance(window, int) and 0 < window < self.window:
             self._told_window = window

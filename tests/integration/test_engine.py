@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.config import ReplSettings, RoleSettings, Settings
+from rlmd.config import HostSettings, ModelSettings, ReplSettings, RoleSettings, Settings
 from rlmd.engine import LimitRequest
 from tests.fakes.ollama import FakeOllama, Scripted
 from tests.house import House, settings_for
@@ -33,6 +33,51 @@ async def test_a_short_text_is_answered_directly(tmp_path: Path, fake: FakeOllam
         [citation] = record.citations
         assert (citation.quote, citation.verified, citation.locator.line) == ("the lamp must be off", True, 2)
         assert record.receipt.chars_read == record.receipt.chars_total
+
+
+def small_and_big(small: FakeOllama, big: FakeOllama, window: int) -> Settings:
+    hosts = {
+        name: HostSettings(url=fake.url, provider="ollama", slots=2, models={"root": ModelSettings(window=holds)})
+        for name, fake, holds in (("small", small, 8192), ("big", big, window))
+    }
+    return Settings(hosts=hosts, roles=RoleSettings(root=("small/root", "big/root"), sub=("big/root",)))
+
+
+async def test_what_the_first_root_cannot_hold_is_asked_of_a_larger_one(tmp_path: Path) -> None:
+    async with FakeOllama(["root"]) as small, FakeOllama(["root"]) as big:
+        big.answer = lambda prompt: "It is lit."
+        async with House(tmp_path, small_and_big(small, big, 32_768)) as house:
+            await house.load("lines", "The lamp is lit, and so is this. " * 2000)
+            record = await house.ask("Is it?", "lines", strategy="direct")
+            assert (record.outcome, record.receipt.turns, len(small.seen), len(big.seen)) == ("answered", 1, 0, 1)
+
+
+@pytest.mark.parametrize("cuts", [False, True], ids=["refuses", "truncates"])
+async def test_a_root_that_counts_more_tokens_gives_way_to_a_larger_one(tmp_path: Path, *, cuts: bool) -> None:
+    """Though that one fails at first, and would not hold the text if it counted likewise."""
+    async with (
+        FakeOllama(["root"], bytes_per_token=1.5, honours_truncate=not cuts) as small,
+        FakeOllama(["root"], bytes_per_token=4) as big,
+    ):
+        small.answer = lambda prompt: "half read"
+        big.answer = lambda prompt: Scripted("sorry", status=500) if len(big.seen) <= 3 else "It is lit."
+        async with House(tmp_path, small_and_big(small, big, 12_000)) as house:
+            await house.load("lines", "The lamp is lit, and so is this. " * 600)
+            record = await house.ask("Is it?", "lines", strategy="direct")
+            assert (record.outcome, await house.answer(record)) == ("answered", "It is lit.")
+            assert small.seen
+            assert record.receipt.turns == 1
+
+
+async def test_where_no_root_holds_it_auto_explores(tmp_path: Path) -> None:
+    async with FakeOllama(["root"], bytes_per_token=0.8) as small, FakeOllama(["root"], bytes_per_token=0.8) as big:
+        for fake in (small, big):
+            fake.answer = lambda prompt: "```repl\nx = 1\n```\nFINAL_VAR(x)" if "Turn 1" in prompt else "half read"
+        async with House(tmp_path, small_and_big(small, big, 10_000)) as house:
+            await house.load("lines", "The lamp is lit, and so is this. " * 380)
+            record = await house.ask("Is it?", "lines")
+            chosen = [fact.strategy for fact in await house.facts(record) if fact.type == "strategy_chosen"]
+            assert (record.outcome, chosen) == ("answered", ["direct", "rlm"]), record
 
 
 async def test_without_a_model_the_best_passages_are_quoted(tmp_path: Path) -> None:
