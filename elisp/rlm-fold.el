@@ -296,8 +296,7 @@
 
 (defun rlm--fold-ended (run fact)
   "Fold run_ended FACT into RUN; fetch the answer if it is long."
-  (let ((answer (plist-get fact :answer))
-        (outcome (plist-get fact :outcome)))
+  (let ((outcome (plist-get fact :outcome)))
     (setf (rlm-run-ending run) fact
           (rlm-run-outcome run) outcome
           (rlm-run-why run) (plist-get fact :why)
@@ -318,16 +317,49 @@
       (setf (rlm-run-error run)
             (list :code (plist-get error :code) :kind (plist-get error :kind)
                   :message (plist-get error :message) :hint (plist-get error :hint))))
-    (rlm--run-value
-     run answer
-     (lambda (text)
-       ;; While a long answer was fetched the run may have been continued.
-       (when (eq fact (rlm-run-ending run))
-         (setf (rlm-run-answer run) text)
-         (rlm--run-over run (pcase outcome
-                              ("failed" 'failed)
-                              ("cancelled" 'cancelled)
-                              (_ 'ended))))))))
+    (rlm--run-told
+     run fact
+     (lambda (answer)
+       (rlm--run-value
+        run answer
+        (lambda (text)
+          ;; While a long answer was fetched the run may have been continued.
+          (when (eq fact (rlm-run-ending run))
+            (setf (rlm-run-answer run) text)
+            (rlm--run-over run (pcase outcome
+                                 ("failed" 'failed)
+                                 ("cancelled" 'cancelled)
+                                 (_ 'ended))))))))))
+
+(defconst rlm--breath 0.005
+  "Seconds in which keys are served between two long steps.")
+
+(defun rlm--run-told (run fact callback)
+  "Call CALLBACK with the answer of FACT, which ends RUN, as a text.
+A long one that a stream has brought whole is here, and need not be
+fetched.  Each step on a megabyte makes garbage for one collection, so
+they come one by one."
+  (let* ((answer (plist-get fact :answer))
+         (digest (plist-get answer :digest))
+         (text (cdr (assoc (plist-get fact :stream) (rlm-run-texts run)))))
+    (if (not (and text digest
+                  (not (rlm--text-torn text))
+                  (= (rlm--text-length text) (plist-get answer :chars))))
+        (funcall callback answer)
+      (rlm--soon
+       (lambda ()
+         (let ((string (rlm--text-string text)))
+           (rlm--soon
+            (lambda ()
+              (funcall callback
+                       (if (equal digest (secure-hash 'sha256 (encode-coding-string
+                                                               string 'utf-8-unix)))
+                           (list :text string)
+                         answer))))))))))
+
+(defun rlm--soon (function)
+  "Call FUNCTION when keys that were typed have been served."
+  (run-at-time rlm--breath nil #'rlm--guarded function))
 
 (defconst rlm--page-chars 1000000
   "Characters of a long value that are fetched at once.")

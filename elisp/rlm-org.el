@@ -46,7 +46,7 @@
   "Return LINE of Markdown, without its newline, as Org text.
 The result holds no newline at its end; it is nil if the line
 leaves nothing.  STATE, an `rlm--org', is brought up to date."
-  (let ((line (string-trim-right line "\r")))
+  (let ((line (if (string-suffix-p "\r" line) (string-trim-right line "\r+") line)))
     (cond
      ((rlm--org-fence state) (rlm--org-code-line line state))
      ((rlm--org-open-fence line state))
@@ -224,11 +224,9 @@ token is no markup."
   "Return (PIECE . END) for the code in TEXT at START in COUNT backticks.
 Nil if the backticks are never closed."
   (let* ((from (+ start count))
-         (close (string-match (format "\\(?:[^`]\\|\\`\\)\\(`\\{%d\\}\\)\\(?:[^`]\\|\\'\\)" count)
-                              text from))
-         (to (and close (match-beginning 1))))
+         (to (rlm--org-ticks text from count)))
     (unless (or (null to) (= to from))
-      (let ((code (string-trim (substring text from to)))
+      (let ((code (rlm--org-trimmed text from to))
             (end (+ to count)))
         (cons (cond ((string-empty-p code) "")
                     ((not (string-search "~" code))
@@ -237,6 +235,24 @@ Nil if the backticks are never closed."
                      (rlm--org-marked text start end "=" code "="))
                     (t (rlm--org-plain code)))
               end)))))
+
+(defun rlm--org-trimmed (text from to)
+  "Return TEXT from FROM to TO without the white space around it."
+  (while (and (< from to) (memq (aref text from) '(?\s ?\t)))
+    (setq from (1+ from)))
+  (while (and (< from to) (memq (aref text (1- to)) '(?\s ?\t)))
+    (setq to (1- to)))
+  (substring text from to))
+
+(defun rlm--org-ticks (text from count)
+  "Return where in TEXT, at FROM or later, exactly COUNT backticks stand.
+Nil if nowhere."
+  (let ((found nil))
+    (while (and (not found) (setq from (string-match "`+" text from)))
+      (if (= count (- (match-end 0) from))
+          (setq found from)
+        (setq from (match-end 0))))
+    found))
 
 (defun rlm--org-emphasise (text start)
   "Return (PIECE . END) for the emphasis in TEXT at START, or nil."
@@ -266,11 +282,12 @@ Nil if the backticks are never closed."
 Org wants certain characters around its marks; where there are
 others, a zero width space is put between."
   (concat (unless (or (= start 0)
-                      (string-match-p "[-–— \t('\"{]" (substring text (1- start) start)))
+                      (memq (aref text (1- start)) '(?- ?– ?— ?\s ?\t ?\( ?' ?\" ?{)))
             rlm--zwsp)
           open inner close
           (unless (or (= end (length text))
-                      (string-match-p "[-–— \t.,:!?;'\")}\\[]" (substring text end (1+ end))))
+                      (memq (aref text end)
+                            '(?- ?– ?— ?\s ?\t ?. ?, ?: ?! ?? ?\; ?' ?\" ?\) ?} ?\\ ?\[)))
             rlm--zwsp)))
 
 (defun rlm--org-link (label url source)

@@ -85,9 +85,12 @@ For the events see the commentary of rlm-run.el.")
 
 (defun rlm--text-string (text)
   "Return all of TEXT, an `rlm--text', as one string."
-  (let ((string (apply #'concat (reverse (rlm--text-pieces text)))))
-    (setf (rlm--text-pieces text) (list string))
-    string))
+  (let ((pieces (rlm--text-pieces text)))
+    (if (and pieces (null (cdr pieces)))
+        (car pieces)
+      (let ((string (apply #'concat (reverse pieces))))
+        (setf (rlm--text-pieces text) (list string))
+        string))))
 
 ;;;; Finding and watching
 

@@ -297,6 +297,15 @@
                                                       0)
                                                  :text))))))
 
+(ert-deftest rlm-context-json-holds-unicode-alone ()
+  "What travels inline is what JSON can hold, whatever the case of letters means here."
+  (dolist (text (list "" "A text" "żółw 🐢\n" (string #xd7ff #xe000 #x10ffff)))
+    (should (equal (list text t) (list text (rlm--unicode-p text)))))
+  (dolist (odd (list 0 #xd800 #xdfff #x110000 #x3fff7f (unibyte-char-to-multibyte #xe9)))
+    (should-not (rlm--unicode-p (string ?a odd)))
+    (should-not (rlm--unicode-p (string ?ż odd))))
+  (should-not (rlm--unicode-p (unibyte-string 97 #xe9))))
+
 (ert-deftest rlm-context-bytes-that-count-otherwise-are-noticed ()
   "Raw bytes that together are a character to the daemon make a source inexact.
 So do Emacs' own characters above U+10FFFF, which are several to it."

@@ -204,6 +204,36 @@
       (should (equal '(0 4 8) (mapcar (lambda (params) (plist-get params :start))
                                       (rlm-test-seen "run/fetch")))))))
 
+(defun rlm-test-told-then-ended (run told answer &optional offset)
+  "Have TOLD come to RUN as deltas at OFFSET, then an end with the long ANSWER."
+  (rlm-test-say (list (rlm-test-delta "s" 0 (substring told 0 3))
+                      (rlm-test-delta "s" (or offset 3) (substring told 3))
+                      (rlm-test-fact 1 "run_ended" :outcome "answered" :stream "s"
+                                     :answer (list :chars (length answer) :preview "ab"
+                                                   :digest (secure-hash 'sha256 (encode-coding-string answer 'utf-8)))
+                                     :why "" :receipt rlm-test-receipt)
+                      "reply"))
+  (rlm-wait run rlm-test-patience)
+  (cons (rlm-run-answer run) (length (rlm-test-seen "run/fetch"))))
+
+(ert-deftest rlm-fold-a-long-answer-that-was-told-is-not-fetched ()
+  "What the deltas brought whole is the answer, if it has the digest of that."
+  (rlm-test-with-server
+    (rlm-test-answer "run/fetch" '(:text "fetched" :chars 7))
+    (should (equal '("żółwie" . 0) (rlm-test-told-then-ended (rlm-test-run) "żółwie" "żółwie")))))
+
+(ert-deftest rlm-fold-a-long-answer-that-was-told-otherwise-is-fetched ()
+  "Deltas that are no more than as long as the answer are not taken for it."
+  (rlm-test-with-server
+    (rlm-test-answer "run/fetch" '(:text "fetched" :chars 7))
+    (should (equal '("fetched" . 1) (rlm-test-told-then-ended (rlm-test-run) "fetCHed" "fetched")))))
+
+(ert-deftest rlm-fold-a-long-answer-with-a-hole-is-fetched ()
+  "Of deltas with a hole among them nothing is taken for the answer."
+  (rlm-test-with-server
+    (rlm-test-answer "run/fetch" '(:text "fetched" :chars 7))
+    (should (equal '("fetched" . 1) (rlm-test-told-then-ended (rlm-test-run) "fetched" "fetched" 4)))))
+
 (ert-deftest rlm-fold-an-end-is-told-once-and-last ()
   "The callback gets the run with answer, citations and receipt, once."
   (rlm-test-with-server

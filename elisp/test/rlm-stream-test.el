@@ -84,6 +84,30 @@
       (should (= count 1))
       (should (= 3000 (length (rlm-test-stream-text stream)))))))
 
+;; "At once" and "soon" are what the stream means to wait for, with an
+;; interval of an hour: no test is a race with the clock.
+
+(ert-deftest rlm-stream-what-comes-first-is-inserted-at-once ()
+  "The first words wait for nothing, those that follow wait for their turn."
+  (rlm-test-with-stream
+    (let ((rlm--stream-interval 3600))
+      (rlm--stream-write stream "first")
+      (rlm-test-stream-idle stream)
+      (should (equal "first" (rlm-test-stream-text stream)))
+      (rlm--stream-write stream " second")
+      (should (time-less-p (time-add nil 1800) (timer--time (rlm--stream-timer stream))))
+      (rlm--stream-stop stream))))
+
+(ert-deftest rlm-stream-what-is-left-over-comes-soon ()
+  "A backlog is not told twenty times a second: it would come minutes late."
+  (rlm-test-with-stream
+    (let ((rlm--stream-interval 3600)
+          (rlm--stream-seconds 0)
+          (text (mapconcat #'identity (make-list 5000 "a line of text") "\n")))
+      (rlm--stream-write stream text)
+      (rlm-test-await (not (rlm--stream-more-p stream)))
+      (should (string-prefix-p (rlm-test-stream-text stream) text)))))
+
 (ert-deftest rlm-stream-a-huge-answer-comes-in-parts ()
   "No insertion takes more than its share, and all of the text arrives."
   (rlm-test-with-stream

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from rlmd.contexts import ContextStore, InlineSource, PathSource
+from rlmd.contexts import ContextStore, InlineSource, PathSource, searching
 from rlmd.errors import InvalidParams, NotFound
 from rlmd.events import Span
 from tests.harness import Client, RpcFailure, load_text
@@ -290,6 +290,33 @@ async def test_dropping_while_indexing(store: ContextStore) -> None:
         await store.search("big", "words")
     await store.load(InlineSource("a needle"), name="big")
     assert len((await store.search("big", "needle"))[0]) == 1
+
+
+async def test_a_search_does_not_wait_for_the_time_of_the_index(
+    store: ContextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_INDEX_AFTER", 3600.0)
+    await store.load(InlineSource("a needle in the hay"), name="n")
+    await store.load(InlineSource("more hay"), name="m")
+    assert not helpers()
+    assert len((await store.search("n", "needle"))[0]) == 1
+
+
+async def test_an_index_is_made_when_nobody_searches_but_not_of_what_was_dropped(
+    store: ContextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(searching, "_INDEX_AFTER", 0.1)
+    monkeypatch.setattr(searching.Searcher, "index_now", lambda _self, context, _revision: begun.append(context))
+    dropped, last = 1, 3  # numbers of contexts
+    await store.load(InlineSource("a straw"), name="dropped")
+    await store.load(InlineSource("a needle"), name="kept")
+    await store.drop("dropped")
+    begun.clear()  # on a busy machine it had its time
+    await store.load(InlineSource("hay"), name="last")
+    while last not in begun:
+        await asyncio.sleep(0.01)
+    assert dropped not in begun
 
 
 async def test_a_regex_that_is_late_says_how_far_it_came(client: Client) -> None:
