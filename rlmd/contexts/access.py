@@ -6,13 +6,14 @@ their paths, and not by a refusal that would tell of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rlmd.contexts.catalogue import ContextRow
 from rlmd.contexts.loading import Loaded
 from rlmd.contexts.privacy import Places, PrivacyRules
 from rlmd.contexts.records import PathSource, Source
 from rlmd.errors import NotAllowed, NotFound
+from rlmd.validation import did_you_mean
 
 #: Before the names of contexts that such clients bring.
 EGRESS = "egress/"
@@ -36,8 +37,15 @@ class Access:
         """
         row = self._rows.get(self.kept_name(name, egress))
         if row is None:
-            raise NotFound(f"There is no context {name!r}.", hint="context/list shows those that there are.")
+            near = did_you_mean(name, self._names(egress))
+            raise NotFound(f"There is no context {name!r}.", hint=f"{near}context/list shows those that there are.")
         return row
+
+    def _names(self, egress: bool) -> Iterator[str]:
+        """As the client would say them; those that somebody gave come first."""
+        seen = [row.info for row in self._rows.values() if not (egress and row.info.private)]
+        for info in sorted(seen, key=lambda info: info.implicit):
+            yield info.name.removeprefix(EGRESS) if egress else info.name
 
     def is_private(self, name: str) -> bool:
         row = self._rows.get(name)

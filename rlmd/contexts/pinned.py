@@ -19,6 +19,7 @@ from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.text import Ruler
 from rlmd.errors import NotFound
 from rlmd.events import Pin, Span
+from rlmd.validation import did_you_mean
 
 _HEADING = re.compile(r"^#{1,6} (.{1,200})", re.MULTILINE)
 #: How far above a heading is looked for.
@@ -55,8 +56,10 @@ class PinnedContext:
         try:
             return self._by_name[name]
         except KeyError as error:
+            near = did_you_mean(name, self._by_name)
             raise NotFound(
-                f"Context {self.pin.context!r} has no document of that name.", hint="List its documents."
+                f"Context {self.pin.context!r} has no document of that name.",
+                hint=f"{near}context/info lists its documents.",
             ) from error
 
     def open_blob(self, blob: str) -> int:

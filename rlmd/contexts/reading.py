@@ -70,7 +70,8 @@ class Reading:
         if document is None:
             if len(pinned.documents) != 1:
                 raise InvalidParams(
-                    f"Context {name!r} has {len(pinned.documents)} documents.", hint="Name the one to read."
+                    f"Context {name!r} has {len(pinned.documents)} documents.",
+                    hint="Name the one to read; context/info lists them.",
                 )
             document = pinned.documents[0].name
         size = pinned.document(document).chars

@@ -31,6 +31,7 @@ from rlmd.ctl.commands import (
     setup,
     top,
 )
+from rlmd.ctl.examples import add_examples
 from rlmd.ctl.exits import MEANING
 
 _HELP = """Ask questions of texts of any size, answered with citations.
@@ -85,3 +86,4 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 daemon.register_short(app)
+add_examples(app)

@@ -49,13 +49,28 @@ def leave(work: Callable[[Output], Exit | None], *, quiet: bool = False) -> NoRe
     output = Output.standard(quiet=quiet)
     try:
         status = work(output) or Exit.DONE
-        output.out.flush()
+        output.flush()
     except RlmdError as error:
         output.error(error)
         status = exit_of_error(error)
+    except ValueError as error:
+        status = _wrong_values(error)
     except KeyboardInterrupt:
         status = Exit.CANCELLED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's own flush must not fail
         status = Exit.BROKEN_PIPE
     raise typer.Exit(int(status))
+
+
+def _wrong_values(error: ValueError) -> Exit:
+    """Tells what the protocol does not take: an empty name, an argument that is no text in this locale."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        raise error
+    for one in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(step).replace("_", "-") for step in one["loc"])
+        what = "it is not UTF-8" if one["type"] == "string_unicode" else one["msg"][:1].lower() + one["msg"][1:]
+        typer.echo(f"error: {where}: {what}.", err=True)
+    return Exit.USAGE

@@ -6,12 +6,15 @@ for terminals only. Nothing here knows a method of the protocol.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
+
+from rlmd.errors import Unavailable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -24,7 +27,7 @@ _CODES: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"
 #: Methods that are commands of the same name; in a path they are neither.
 _METHOD = re.compile(
     r"(?<![\w/.~-])(context|run|session|host|daemon)"
-    r"/(load|list|info|peek|search|drop|show|reset|cancel|attach|confirm|continue|export|delete|add|remove|status|doctor)(?![\w/.-]*/)\b"
+    r"/(load|list|info|peek|search|drop|show|reset|cancel|attach|confirm|continue|export|delete|add|remove|status|doctor|gc|update|flags|diff|pause|resume|wake)(?![\w/.-]*/)\b"
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 #: ESC and the other C0 controls become their pictures; C1 controls, lone surrogates and the signs that turn the
@@ -82,8 +85,29 @@ class Output:
         )
 
     def print(self, text: str = "") -> None:
-        """A line of the result."""
-        self.out.write(text + "\n")
+        """A line of the result. Raises ``Unavailable`` where it cannot be written."""
+        with self._told():
+            self.out.write(text + "\n")
+
+    def flush(self) -> None:
+        """Raises ``Unavailable`` where what was printed cannot be written."""
+        with self._told():
+            self.out.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A full disk is said; that nobody reads on has a status of its own. What is left then goes nowhere: the
+        interpreter's own flush at the end must not fail again."""
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise Unavailable(
+                f"The result cannot be written to standard output: {error.strerror}.",
+                hint="Nothing else failed; the answer of a run is kept: rlmctl run list",
+            ) from error
 
     def remark(self, text: str, style: Style | None = "dim") -> None:
         """A line beside the result."""
@@ -111,7 +135,7 @@ class Output:
         import json
 
         self.print(json.dumps(model.model_dump(mode="json"), ensure_ascii=self.out.isatty(), separators=(",", ":")))
-        self.out.flush()
+        self.flush()
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> None:
         """Aligned with a header on a terminal; tab-separated and bare in a pipe, for cut and awk.

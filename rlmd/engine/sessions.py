@@ -21,6 +21,7 @@ from rlmd.engine.waking import pinned_again
 from rlmd.errors import Busy, NotFound, SessionLost
 from rlmd.events import Note, Pin, RunStarted, SessionStarted
 from rlmd.repl import Name
+from rlmd.validation import did_you_mean
 
 #: Earlier questions that a continued session's root is told.
 _EXCHANGES_KEPT = 3
@@ -285,7 +286,8 @@ class Sessions:
         """Raises ``NotFound`` when there is none, or none that this client may know of."""
         session = self._named.get(self._key(name, egress))
         if session is None:
-            raise not_found(name)
+            seen = (one for one, there in self._named.items() if not (egress and self.private(there)))
+            raise not_found(name, (one.removeprefix(_EGRESS) if egress else one for one in seen))
         return session
 
     def _free(self, name: str, *, egress: bool) -> Session:
@@ -337,5 +339,6 @@ class Sessions:
             await session.end_worker()
 
 
-def not_found(name: str) -> NotFound:
-    return NotFound(f"There is no session {name!r}.", hint="List sessions with session/list.", session=name)
+def not_found(name: str, known: Iterable[str] = ()) -> NotFound:
+    hint = f"{did_you_mean(name, known)}session/list shows those that there are."
+    return NotFound(f"There is no session {name!r}.", hint=hint, session=name)

@@ -25,6 +25,7 @@ from rlmd.pool.scheduler import Scheduler
 from rlmd.pool.sleeping import Sleep, nudge_or
 from rlmd.pool.status import HostStatus, status_of, unusable
 from rlmd.providers.addresses import listens
+from rlmd.validation import did_you_mean
 
 #: Where Ollama listens unless told otherwise. The address, not the name: no look-up.
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -157,7 +158,8 @@ class Hosts:
 
     def _known(self, name: str) -> Host:
         if (host := self._hosts.get(name)) is None:
-            raise NotFound(f"There is no host {name[:100]!r}.", hint="`rlmctl host list` shows those there are.")
+            near = did_you_mean(name, self._hosts)
+            raise NotFound(f"There is no host {name[:100]!r}.", hint=f"{near}host/list shows those that there are.")
         return host
 
     # ── hosts ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,7 @@ from rlmd.client.start import daemon_environment, listens, log_file, start_detac
 from rlmd.config import Paths
 from rlmd.errors import NotConnected
 from tests.harness import Folders, all_end, look_at, marked
-from tests.shell import Ended, rlmctl
+from tests.shell import COMMAND, Ended, rlmctl
 
 
 class Shell:
@@ -198,3 +198,73 @@ async def test_no_command_loads_the_daemon(shell: Shell) -> None:
         "rlmd.daemon",
     }
     assert not loaded & heavy
+
+
+# ── what whoever started it did to it ───────────────────────────────────────────────────────────────────────────
+
+
+async def by_a_shell(shell: Shell, line: str) -> Ended:
+    """A line of sh, in which ``$rlmctl`` is the command."""
+    environment = shell.folders.environment(rlmctl=" ".join(COMMAND))
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", line, env=environment, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def test_standard_streams_may_be_closed(shell: Shell) -> None:
+    """As cron and sloppy scripts do."""
+    await shell.good("daemon", "start")
+    assert await by_a_shell(shell, "$rlmctl status >&-") == Ended(0, "", "")
+    assert (await by_a_shell(shell, "$rlmctl status 2>&-")).status == 0
+    nothing = await by_a_shell(shell, "$rlmctl ask what? <&-")
+    assert (nothing.status, nothing.err.splitlines()[0]) == (2, "error: Standard input is empty.")
+    assert (await by_a_shell(shell, "$rlmctl context list <&- >&- 2>&-")).status == 0
+
+
+async def test_a_result_that_cannot_be_written_is_an_error(shell: Shell) -> None:
+    await shell.good("daemon", "start")
+    for command in ("status", "status --json", "rpc context/list"):
+        full = await by_a_shell(shell, f"$rlmctl {command} > /dev/full")
+        assert full.status == 1, command
+        assert full.err.startswith("error: The result cannot be written to standard output: No space left"), command
+        assert "Traceback" not in full.err
+    assert (await by_a_shell(shell, "$rlmctl rpc rpc.discover | head -1; true")).err == ""
+
+
+async def test_what_is_no_text_is_wrong_usage(shell: Shell) -> None:
+    odd = await rlmctl(shell.folders.environment(), "ask", "-f", __file__, b"caf\xe9")
+    assert (odd.status, odd.err.splitlines()[-1]) == (2, "error: question: it is not UTF-8.")
+    empty = await shell("context", "load", __file__, "--name", "")
+    assert (empty.status, empty.err) == (2, "error: name: string should have at least 1 character.\n")
+
+
+async def test_a_name_that_is_nearly_right_is_told(shell: Shell) -> None:
+    folder = shell.folders.root / "notes"
+    folder.mkdir()
+    for name in ("kernel.txt", "shell.txt"):
+        (folder / name).write_text("text")
+    await shell.good("context", "load", str(folder), "--name", "linux-notes")
+    for command, meant in (
+        (("context", "info", "linux-note"), "Did you mean 'linux-notes'? rlmctl context list shows"),
+        (("ask", "-c", "linx-notes", "what?"), "Did you mean 'linux-notes'?"),
+        (("context", "peek", "linux-notes", "kernel.tx"), "Did you mean 'kernel.txt'? rlmctl context info lists"),
+    ):
+        refused = await shell(*command)
+        assert refused.status == 4
+        assert meant in refused.err, refused.err
+    assert "Did you mean" not in (await shell("context", "info", "zzz")).err
+
+
+async def test_restart(shell: Shell) -> None:
+    none = await shell("daemon", "restart")
+    assert none.status == 0
+    assert "No daemon listens" in none.err
+    first = json.loads(await shell.good("status", "--json"))["pid"]
+    again = await shell("daemon", "restart")
+    assert again.status == 0
+    assert f"process {first}) has ended" in again.err
+    assert json.loads(await shell.good("status", "--json"))["pid"] != first

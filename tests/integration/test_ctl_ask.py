@@ -154,6 +154,7 @@ async def test_a_file_goes_by_path_with_its_identity(
         "exclude": [],
         "everything": False,
         "convert": True,
+        "confined": False,
         "identity": {
             "device": str(status.st_dev),
             "inode": str(status.st_ino),

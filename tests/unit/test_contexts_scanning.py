@@ -105,6 +105,7 @@ def test_a_folder_exchanged_for_a_link_meanwhile_leads_nowhere_else(tmp_path: Pa
     for folder, name in ((root / "real", "inside"), (outside, "secret")):
         folder.mkdir(parents=True)
         (folder / name).write_text(name)
+    (outside / "inside").write_text("not this one")
     link, folder = root / "link", root / "folder"
     link.symlink_to(outside)
     (root / "real").rename(folder)

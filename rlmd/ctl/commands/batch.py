@@ -52,7 +52,7 @@ def batch(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask many questions; results come as lines of JSON, in the order of the questions."""
+    """Ask many questions. Results come as lines of JSON, in the order of the questions."""
     limits = options.parse_limits(limit)
     defaults = json.dumps([context or [], strategy, limits.model_dump(), fresh])
 

@@ -57,7 +57,7 @@ def allow(
 
 @cache.command()
 def stats(json: options.Json = False) -> None:
-    """Show how full the cache is, and what it saved since the daemon's start."""
+    """Show how full the cache is. What it saved since the daemon's start is told too."""
 
     async def work(client: Client, output: Output) -> None:
         result = await client.call("cache/stats")

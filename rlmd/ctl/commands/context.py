@@ -119,7 +119,7 @@ def diff(
     limit: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Documents shown.")] = 100,
     json: options.Json = False,
 ) -> None:
-    """Show what changed between two revisions: documents, and how many of their lines."""
+    """Show what changed between two revisions. It lists documents, and how many of their lines."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.ctl.terminal import count
@@ -247,7 +247,7 @@ def search(
     ] = 30.0,
     json: options.Json = False,
 ) -> None:
-    """Search a context: the best passages for a question, or all matches of a pattern."""
+    """Search a context. It gives the best passages for a question, or all matches of a pattern."""
 
     async def work(client: Client, output: Output) -> Exit | None:
         from rlmd.wire.methods import SearchParams
@@ -311,7 +311,7 @@ def drop(
     name: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=options.complete_context)],
     json: options.Json = False,
 ) -> None:
-    """Erase contexts with all that tells of them: index, runs that read them, sessions, cached replies."""
+    """Erase contexts with all that tells of them. That is index, runs that read them, sessions, cached replies."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.ctl.terminal import count

@@ -132,18 +132,14 @@ def _mark(output: Output, check: Check) -> str:
 
 @app.command()
 def start() -> None:
-    """Start the daemon if none runs: by systemd's rlmd.socket, else as a process of its own."""
+    """Start the daemon if none runs. It is started by systemd's rlmd.socket, else as a process of its own."""
 
-    async def work(client: Client, output: Output) -> None:
-        result = await client.call("daemon/status")
-        output.remark(f"rlmd {result.version} runs as process {result.pid} on {result.socket}", None)
-
-    with_daemon(work)
+    leave(lambda output: asyncio.run(_started(output)))
 
 
 @app.command()
 def reload(json: options.Json = False) -> None:
-    """Take the settings as their files have them now; runs go on with those that they began with."""
+    """Take the settings as their files have them now. Runs go on with those that they began with."""
 
     async def work(client: Client, output: Output) -> None:
         result = await client.call("daemon/reload")
@@ -153,11 +149,37 @@ def reload(json: options.Json = False) -> None:
         for name in result.applied:
             output.print(f"{name}: in use")
         for name in result.restart:
-            output.print(f"{name}: needs a restart (rlmctl daemon stop; the next command starts it)")
+            output.print(f"{name}: needs a restart (rlmctl daemon restart)")
         if not result.applied and not result.restart:
             output.remark("Nothing has changed.", None)
 
     with_daemon(work, start=False)
+
+
+@app.command()
+def restart() -> None:
+    """Stop the daemon and start it anew. After an upgrade, or for settings that a reload does not take; runs at work go
+    on in the new one."""
+
+    def work(output: Output) -> Exit:
+        from rlmd.errors import NotConnected
+
+        try:
+            asyncio.run(_stop(output, wait=True))
+        except NotConnected as error:
+            output.remark(error.message, None)
+        return asyncio.run(_started(output))
+
+    leave(work)
+
+
+async def _started(output: Output) -> Exit:
+    from rlmd.client import connect
+
+    async with connect(name="rlmctl") as client:
+        result = await client.call("daemon/status")
+    output.remark(f"rlmd {result.version} runs as process {result.pid} on {result.socket}", None)
+    return Exit.DONE
 
 
 @app.command()
@@ -240,4 +262,4 @@ def _print_status(output: Output, status: StatusResult) -> None:
     else:
         output.print("hosts     none: questions are answered by quotes (rlmctl host add NAME URL)")
     if status.version != __version__:
-        output.remark(f"This rlmctl is {__version__}: restart the daemon (rlmctl daemon stop).", "yellow")
+        output.remark(f"This rlmctl is {__version__}: restart the daemon (rlmctl daemon restart).", "yellow")

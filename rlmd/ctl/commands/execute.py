@@ -39,7 +39,7 @@ def execute(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run code in the caged REPL, with `context`, `documents`, `search`, `llm_query` and the rest."""
+    """Run code in the caged REPL. It has `context`, `documents`, `search`, `llm_query` and the rest."""
     limits = options.parse_limits(limit)
     source = sys.stdin.read() if code == "-" else code
 

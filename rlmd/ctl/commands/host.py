@@ -64,7 +64,7 @@ def add(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Ask a server what it is, and add it with its models to the config."""
+    """Add a server to the config. It is asked what it is and which models it has."""
     key_file = str(Path(api_key_file).expanduser().absolute()) if api_key_file else None
 
     async def work(client: Client, output: Output) -> None:
@@ -98,7 +98,7 @@ def pause(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
     json: options.Json = False,
 ) -> None:
-    """Give a host nothing more until it is resumed; what is under way there goes on."""
+    """Give a host nothing more until it is resumed. What is under way there goes on."""
     _change(lambda client, host: client.call("host/pause", host), name, json)
 
 
@@ -116,7 +116,7 @@ def wake(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.complete_host)],
     json: options.Json = False,
 ) -> None:
-    """Wake a host's machine now, by the command in its configuration; when work waits, this happens by itself."""
+    """Wake a host's machine now. Its configuration has the command; when work waits, this happens by itself."""
     _change(lambda client, host: client.call("host/wake", host), name, json)
 
 
@@ -137,7 +137,7 @@ def calibrate(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure how fast a host reads and writes, how long it loads, and how many requests at once are worth it.
+    """Measure a host. How fast does it read and write, how long load, how many requests at once are worth it?
 
     It does nothing else meanwhile. What was measured is remembered, and corrected as the host works.
     `rlmctl eval --quick` finds the useful windows of models and has them remembered here."""

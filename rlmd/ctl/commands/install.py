@@ -96,7 +96,7 @@ def _install_desk(yes: bool, linger: bool) -> None:
 
 
 def uninstall(yes: Yes = False) -> None:
-    """Remove what `rlmctl install` wrote, and nothing else: contexts, answers, settings and your own files stay."""
+    """Remove what `rlmctl install` wrote, and nothing else. Contexts, answers, settings and your own files stay."""
 
     def work(output: Output) -> Exit:
         from rlmd.config import Paths

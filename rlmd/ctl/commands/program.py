@@ -23,7 +23,7 @@ def root() -> None:
 
 @app.command("list")
 def list_programs(json: options.Json = False) -> None:
-    """List the programs in ~/.config/rlmd/programs, and what is wrong with those that cannot be used."""
+    """List your programs. They are in ~/.config/rlmd/programs; what is wrong with one is told."""
 
     async def work(client: Client, output: Output) -> None:
         result = await client.call("program/list")

@@ -228,7 +228,7 @@ def fetch(
     run: options.RunId,
     digest: Annotated[str, typer.Argument(metavar="DIGEST", help="As a fact names it: run show --events.")],
 ) -> None:
-    """Print a long text that a fact of a run names by its digest: a cell's output, a reply."""
+    """Print a long text that a fact of a run names. Facts name a cell's output or a reply by its digest."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.ctl.terminal import shown
@@ -256,7 +256,7 @@ def delete(
     ],
     json: options.Json = False,
 ) -> None:
-    """Delete runs that do not go on: answer, facts, and what the models said."""
+    """Delete runs that do not go on. Answer, facts, and what the models said go with them."""
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.wire.methods import RunIdParams

@@ -71,7 +71,7 @@ def setup(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config, and write nothing.")] = False,
 ) -> None:
-    """Set up hosts, roles and budget: looks at your servers, proposes, and writes a commented config.
+    """Set up hosts, roles and budget. It looks at your servers, proposes, and writes a commented config.
 
     What your other files of settings say stays as it is. A key is never part of the config.
     """
