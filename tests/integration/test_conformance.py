@@ -272,3 +272,52 @@ async def test_the_pool_keeps_to_the_slots_and_loses_nothing(tmp_path: Path) -> 
             async with aiohttp.ClientSession() as session, session.get(url + "/metrics") as answer:
                 told = await answer.text()
             assert "llamacpp:requests_deferred 0" in told
+
+
+@contextlib.asynccontextmanager
+async def asked_by_others(proxy: str, count: int) -> AsyncIterator[None]:
+    """So many streams of somebody else's, each begun, none near its end."""
+    body = {
+        "model": "local",
+        "messages": [{"role": "user", "content": "the people of water"}],
+        "stream": True,
+        "max_tokens": 1800,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}))
+        for _ in range(count):
+            answer = await stack.enter_async_context(session.post(proxy + "/v1/chat/completions", json=body))
+            assert answer.status == 200
+            await answer.content.readany()
+        yield
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_what_others_ask_of_a_live_litellm_proxy_is_foreign_load() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(llama_server(slots=4, large=True))
+        proxy = await stack.enter_async_context(litellm_proxy(upstream))
+        settings = HostSettings(
+            url=proxy, provider="openai", slots=4, api_key_env="PROXY", models={"local": ModelSettings(window=WINDOW)}
+        )
+        environment = {"PROXY": KEY}
+        provider = await stack.enter_async_context(speaking(OpenAI, proxy, KEY))
+        await provider.probe()
+        assert await provider.busy() == 0, "the question itself is not load"
+        pool = Pool(Settings(hosts={"proxy": settings}), environment=environment, default_url=None)
+        await pool.start()
+        stack.push_async_callback(pool.close)
+
+        async def foreign(load: int) -> None:
+            while pool.hosts()[0].foreign != load:  # looking at the hosts keeps them asked
+                await asyncio.sleep(0.05)
+
+        async with asked_by_others(proxy, 3):
+            assert await provider.busy() == 3
+            await foreign(3)
+            request = CompletionRequest("sub", (Message("user", "number"),), Sampling(max_tokens=4), "run")
+            assert (await pool.complete(request)).completion.text, "one slot is left, and used"
+        while await provider.busy():
+            await asyncio.sleep(0.05)
+        await foreign(0)
