@@ -32,6 +32,8 @@ from rlmd.providers.anthropic import Anthropic
 from rlmd.providers.base import Completion, Message, Provider, Sampling
 from rlmd.providers.detect import detect
 from rlmd.providers.openai import OpenAI
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.serving import Scripted
 from tests.peers import built
 from tests.peers.recording import recorded, repeated
 from tests.peers.serving import KEY, litellm_proxy, llama_cpp_python, llama_server, transformers_serve
@@ -276,13 +278,8 @@ async def test_the_pool_keeps_to_the_slots_and_loses_nothing(tmp_path: Path) -> 
 
 @contextlib.asynccontextmanager
 async def asked_by_others(proxy: str, count: int) -> AsyncIterator[None]:
-    """So many streams of somebody else's, each begun, none near its end."""
-    body = {
-        "model": "local",
-        "messages": [{"role": "user", "content": "the people of water"}],
-        "stream": True,
-        "max_tokens": 1800,
-    }
+    """So many streams of somebody else's, each begun."""
+    body = {"model": "local", "messages": [{"role": "user", "content": "on and on"}], "stream": True}
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}))
         for _ in range(count):
@@ -295,29 +292,28 @@ async def asked_by_others(proxy: str, count: int) -> AsyncIterator[None]:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 async def test_what_others_ask_of_a_live_litellm_proxy_is_foreign_load() -> None:
+    """The model behind the proxy is a fake, whose streams last as long as they are to."""
     async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(llama_server(slots=4, large=True))
-        proxy = await stack.enter_async_context(litellm_proxy(upstream))
-        settings = HostSettings(
-            url=proxy, provider="openai", slots=4, api_key_env="PROXY", models={"local": ModelSettings(window=WINDOW)}
-        )
-        environment = {"PROXY": KEY}
+        upstream = await stack.enter_async_context(FakeOpenAI(["tiny"], dialect="vllm", slots=8))
+        upstream.answer = lambda said: Scripted("on and on", fault="hang", after=6) if said == "on and on" else "done"
+        proxy = await stack.enter_async_context(litellm_proxy(upstream.url))
+        models = {"local": ModelSettings(window=WINDOW)}
+        settings = HostSettings(url=proxy, provider="openai", slots=4, api_key_env="PROXY", models=models)
         provider = await stack.enter_async_context(speaking(OpenAI, proxy, KEY))
         await provider.probe()
         assert await provider.busy() == 0, "the question itself is not load"
-        pool = Pool(Settings(hosts={"proxy": settings}), environment=environment, default_url=None)
+        pool = Pool(Settings(hosts={"proxy": settings}), environment={"PROXY": KEY}, default_url=None)
         await pool.start()
         stack.push_async_callback(pool.close)
 
         async def foreign(load: int) -> None:
-            while pool.hosts()[0].foreign != load:  # looking at the hosts keeps them asked
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(120):
+                while pool.hosts()[0].foreign != load:  # looking at the hosts keeps them asked
+                    await asyncio.sleep(0.05)
 
         async with asked_by_others(proxy, 3):
             assert await provider.busy() == 3
             await foreign(3)
-            request = CompletionRequest("sub", (Message("user", "number"),), Sampling(max_tokens=4), "run")
-            assert (await pool.complete(request)).completion.text, "one slot is left, and used"
-        while await provider.busy():
-            await asyncio.sleep(0.05)
+            request = CompletionRequest("sub", (Message("user", "ours"),), Sampling(max_tokens=4), "run")
+            assert (await pool.complete(request)).completion.text == "done", "one slot is left, and used"
         await foreign(0)
