@@ -17,7 +17,7 @@ from rlmd.errors import CompletionCut, HostFailed, HostRefused
 from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
 from rlmd.providers.events import Streamed, data_of, guessed_usage
 from rlmd.providers.http import Response
-from rlmd.providers.reading import ReplyText, integer, parsed, record, records
+from rlmd.providers.reading import ReplyText, check_read, integer, parsed, record, records
 from rlmd.providers.server import Server, versioned
 
 #: The version of the API that this file speaks: https://docs.anthropic.com/en/api/versioning
@@ -76,8 +76,12 @@ class Anthropic(Server):
                 await self._read(response, stream, messages)
         if not stream.done:
             raise CompletionCut(f"{self._name} ended the stream without its last event.")
+        finish = self._finish(stream, window)
         text, thinking = stream.reply.close()
-        return Completion(text, thinking, self._finish(stream, window), _usage(stream.usage, messages, text + thinking))
+        usage = _usage(stream.usage, messages, text + thinking)
+        if not usage.estimated:  # Anthropic cuts no prompt; others that speak its protocol do
+            check_read(self._name, messages, window, usage.prompt_tokens)
+        return Completion(text, thinking, finish, usage)
 
     async def _read(self, response: Response, stream: Streamed, messages: tuple[Message, ...]) -> None:
         """Server-sent events; each says its type in its data too."""

@@ -277,6 +277,7 @@ class Http:
     def _transport(self, *, reuse: bool) -> AiohttpTransport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_request_end.append(_Bodies().begun)
 
         def session() -> aiohttp.ClientSession:
             connector = aiohttp.TCPConnector(limit=self._connections, force_close=not reuse)
@@ -289,6 +290,36 @@ class Http:
 
 async def _note_reuse(*_: object) -> None:
     _reused.set(True)
+
+
+class _Bodies:
+    """Ends each body with its connection. One whose framing breaks in the middle is given up by aiohttp (3.14.5)
+    without a word to who reads it: the connection is closed, and the reader would wait for ever."""
+
+    def __init__(self) -> None:
+        self._on: dict[asyncio.Future[None], aiohttp.StreamReader] = {}
+
+    async def begun(self, _session: object, _context: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        content, connection = ended.response.content, ended.response.connection
+        if connection is None or connection.protocol is None:
+            return  # nothing more is to come
+        if (closed := connection.protocol.closed) is None:
+            _give_up(content)
+            return
+        if closed not in self._on:
+            closed.add_done_callback(self._closed)
+        self._on[closed] = content
+
+    def _closed(self, closed: asyncio.Future[None]) -> None:
+        content = self._on.pop(closed)
+        if not closed.cancelled():
+            closed.exception()  # seen: who reads the body is told
+        _give_up(content)
+
+
+def _give_up(content: aiohttp.StreamReader) -> None:
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError("the connection ended before the body did"))
 
 
 def encoded(body: Any) -> bytes:

@@ -15,18 +15,16 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from rlmd.errors import CompletionCut, HostFailed, HostRefused, MalformedReply, PromptTruncated, RlmdError
+from rlmd.errors import CompletionCut, HostFailed, HostRefused, MalformedReply, RlmdError
 from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedModel, ServerFacts, Usage
 from rlmd.providers.dialects import LENGTH, STOP, dialect_of, no_reply
 from rlmd.providers.events import Streamed, data_of, guessed_usage
 from rlmd.providers.http import Response
 from rlmd.providers.reading import (
     ReplyText,
-    byte_count,
-    estimated_tokens,
+    check_read,
     integer,
     parsed,
-    read_too_little,
     record,
     records,
 )
@@ -209,14 +207,7 @@ class OpenAI(Server):
         read, written = integer(stream.usage, "prompt_tokens"), integer(stream.usage, "completion_tokens")
         if not read:
             return Completion(text, thinking, finish, guessed_usage(messages, text + thinking))
-        if read_too_little(messages, window, read):
-            estimate = estimated_tokens(byte_count(messages), len(messages))
-            raise PromptTruncated(
-                f"{self._name} read {read} tokens of the prompt, which has about {estimate}.",
-                hint="Send smaller pieces, or set the host's real window.",
-                tokens=estimate,
-                window=window,
-            )
+        check_read(self._name, messages, window, read)
         cached = integer(stream.usage, "prompt_cache_hit_tokens") or integer(
             record(stream.usage, "prompt_tokens_details"), "cached_tokens"
         )

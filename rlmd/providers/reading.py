@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from rlmd.errors import MalformedReply
+from rlmd.errors import MalformedReply, PromptTruncated
 from rlmd.providers.base import Message
 
 #: Bytes of UTF-8 a token, before a model has told its own rate; English prose and code of common tokenizers.
@@ -117,6 +117,18 @@ def read_too_little(messages: tuple[Message, ...], window: int, reported: int) -
     if reported >= SUSPICIOUS_SHARE * estimated_tokens(total, len(messages)):
         return False
     return reported < sum(len(message.content.split()) for message in messages)
+
+
+def check_read(server: str, messages: tuple[Message, ...], window: int, reported: int) -> None:
+    """Raises ``PromptTruncated`` when ``read_too_little``."""
+    if read_too_little(messages, window, reported):
+        estimate = estimated_tokens(byte_count(messages), len(messages))
+        raise PromptTruncated(
+            f"{server} read {reported} tokens of the prompt, which has about {estimate}.",
+            hint="Send smaller pieces, or set the host's real window.",
+            tokens=estimate,
+            window=window,
+        )
 
 
 def parsed(server: str, line: bytes) -> dict[str, Any]:

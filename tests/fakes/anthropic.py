@@ -103,7 +103,9 @@ class FakeAnthropic(FakeServer):
             await self._error(reply, entry.status, entry.text, dict(entry.headers))
         elif not seen.body.get("stream"):
             content = [{"type": "text", "text": entry.text}]
-            await reply.send_json(200, self._message(content, self._reason(entry), self._usage(seen, entry.text)))
+            await reply.send_json(
+                200, self._message(content, self._reason(entry), self._usage(seen, entry, entry.text))
+            )
             seen.outcome = "answered"
         else:
             await reply.start("text/event-stream")
@@ -117,8 +119,9 @@ class FakeAnthropic(FakeServer):
         head = {"id": "msg_1", "type": "message", "role": "assistant", "model": self.models[0], "content": content}
         return head | {"stop_reason": reason, "stop_sequence": None, "usage": usage}
 
-    def _usage(self, seen: Seen, written: str) -> dict[str, int]:
-        tokens, marked = self.tokens(seen), _marked(seen.body)
+    def _usage(self, seen: Seen, entry: Scripted, written: str) -> dict[str, int]:
+        tokens = self.tokens(seen) if entry.prompt_eval_count is None else entry.prompt_eval_count
+        marked = _marked(seen.body)
         cached = len(marked.encode()) // 4 if marked in self._cached else 0
         put = 0 if cached or not marked else len(marked.encode()) // 4
         self._cached.add(marked)
@@ -131,7 +134,7 @@ class FakeAnthropic(FakeServer):
 
     async def _stream(self, seen: Seen, entry: Scripted, reply: Reply) -> bool:
         """Sends the events; False when a fault ended them."""
-        start = self._message([], None, self._usage(seen, ""))
+        start = self._message([], None, self._usage(seen, entry, ""))
         await self._send(reply, {"type": "message_start", "message": start})
         await self._send(reply, {"type": "ping"})
         blocks = [("thinking", entry.thinking)] if entry.thinking else []

@@ -36,6 +36,8 @@ class Reply:
         self._connection = connection
         self.started = False
         self.ended = False
+        #: Which reply on its connection, from 1.
+        self.number = connection.served
 
     async def send_json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         await self.send(status, json.dumps(body).encode(), "application/json", headers)
@@ -163,8 +165,8 @@ class _Connection(asyncio.Protocol):
         return b"", -1
 
     async def _serve(self, request: Request) -> None:
-        reply = Reply(self)
         self.served += 1
+        reply = Reply(self)
         try:
             await self._server.handler(request, reply)
         except ConnectionResetError:
