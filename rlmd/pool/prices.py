@@ -8,6 +8,7 @@ what it costs is a plain number of dollars, as it is told and never charged.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -17,6 +18,8 @@ from rlmd.config import PriceSettings
 from rlmd.providers.base import Usage
 from rlmd.providers.reading import TOKENS_PER_MESSAGE
 
+#: Behind a model's name: the number of a later one, whose price is another; a date is none.
+_NEXT = re.compile(r"[-.]?\d{1,2}(?!\d)")
 NANO = 1_000_000_000
 #: When the table was last compared with the providers' own pages.
 CHECKED = date(2026, 10, 27)
@@ -104,6 +107,13 @@ TABLE: dict[str, dict[str, tuple[Price, ...]]] = {
         ),
         "claude-opus-5-5": (Price(Band(4.0, 20.0, 0.20, 5.0)),),
         "claude-fable-5-1": (Price(Band(10.0, 50.0, 0.25, 12.5)),),
+        "claude-fable-5": (Price(Band(10.0, 50.0, 1.0, 12.5)),),
+        "claude-opus-5": (Price(Band(5.0, 25.0, 0.50, 6.25)),),
+        "claude-opus-4-8": (Price(Band(5.0, 25.0, 0.50, 6.25)),),
+        "claude-opus-4-7": (Price(Band(5.0, 25.0, 0.50, 6.25)),),
+        "claude-opus-4-6": (Price(Band(5.0, 25.0, 0.50, 6.25)),),
+        "claude-sonnet-5": (Price(Band(2.0, 10.0, 0.20, 2.5)),),
+        "claude-haiku-4-5": (Price(Band(1.0, 5.0, 0.10, 1.25)),),
     },
     "z.ai": {
         "glm-5.3-flash": (Price(Band(0.15, 0.50, 0.03)),),
@@ -121,7 +131,7 @@ def price_of(url: str, model: str, settings: PriceSettings | None, today: date) 
     host = urlsplit(url if "//" in url else "//" + url).hostname or ""
     models = next((models for end, models in TABLE.items() if host == end or host.endswith("." + end)), {})
     name = model.rpartition("/")[2].replace("_", "-")
-    found = [prefix for prefix in models if name.startswith(prefix)]
+    found = [prefix for prefix in models if name.startswith(prefix) and not _NEXT.match(name, len(prefix))]
     if not found:
         return None
     begun = [price for price in models[max(found, key=len)] if price.since <= today]

@@ -2,13 +2,17 @@
 
 An answer is whole when ``message_stop`` came and the ``stop_reason`` is one that ends a reply. In a conversation the
 system prompt and the last message are marked for the provider's cache, which makes the next turn cheaper; a lone
-prompt is not, as writing to the cache costs more than reading once.
+prompt is not, as writing to the cache costs more than reading once. Models differ in how little they can be told to
+think, and some take no temperature: what one refuses is not sent to it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
@@ -18,29 +22,47 @@ from rlmd.providers.base import Completion, Finish, Message, Sampling, ServedMod
 from rlmd.providers.events import Streamed, data_of, guessed_usage
 from rlmd.providers.http import Response
 from rlmd.providers.reading import ReplyText, check_read, integer, parsed, record, records
-from rlmd.providers.server import Server, versioned
+from rlmd.providers.server import Server
 
 #: The version of the API that this file speaks: https://docs.anthropic.com/en/api/versioning
 VERSION = "2023-06-01"
 #: What the smallest of the models that it lists takes, where the list does not tell.
 WINDOW = 200_000
+#: The least thinking first: off; none before tools are used (Sonnet 5.5); little (Opus 5.5 and Fable, which always
+#: think); whatever the model does by itself. https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+_THINKING: tuple[dict[str, Any], ...] = (
+    {"thinking": {"type": "disabled"}},
+    {"thinking": {"type": "between_tools"}},
+    {"output_config": {"effort": "low"}},
+    {},
+)
+_UNSUPPORTED = r"not support|unsupported|deprecated|not permitted|not allowed|extra inputs|unknown|expected"
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 _STOP = {"end_turn", "stop_sequence"}
 
 
+@dataclass(slots=True)
+class _Taste:
+    """What a model takes: which of ``_THINKING``, and whether a temperature."""
+
+    thinking: int = 0
+    temperature: bool = True
+
+
 class Anthropic(Server):
-    """One server. A URL without a path gets ``/v1``."""
+    """One server. A URL that does not end with a version gets ``/v1``, as the official clients have it."""
 
     kind = "anthropic"
 
     def __init__(self, url: str, *, api_key: SecretStr | None = None, connections: int = 66) -> None:
         super().__init__(
-            versioned(url),
+            url if re.search(r"/v\d+/*$", url) else url.rstrip("/") + "/v1",
             api_key=api_key,
             connections=connections,
             key_header="x-api-key",
             headers={"anthropic-version": VERSION},
         )
+        self._tastes: defaultdict[str, _Taste] = defaultdict(_Taste)
 
     async def probe(self) -> ServerFacts:
         status, answer = await self._http.get("/models?limit=1000")
@@ -66,14 +88,42 @@ class Anthropic(Server):
         sampling: Sampling,
         on_delta: Callable[[str], None],
     ) -> Completion:
-        stream = Streamed(ReplyText(on_delta))
-        async with self._http.stream("/messages", _body(model, messages, sampling)) as response:
+        for _ in range(len(_THINKING) + 1):
+            body = _body(model, messages, sampling, self._tastes[model])
+            if (stream := await self._try(body, messages, ReplyText(on_delta))) is not None:
+                return self._whole(stream, window, messages)
+        raise HostRefused(f"{self._name} refuses every form of the request.", status=400)
+
+    async def _try(self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText) -> Streamed | None:
+        """One request; None when something was refused that the next try leaves out."""
+        stream = Streamed(reply)
+        async with self._http.stream("/messages", body) as response:
             if response.status != 200:
-                raise self._refusal(response.status, await response.body(), messages, response)
+                answer = await response.body()
+                if response.status in (400, 422) and self._adapt(body, answer):
+                    return None
+                raise self._refusal(response.status, answer, messages, response)
             if response.content_type == "application/json":  # a gateway that does not stream
                 _take_whole(parsed(self._name, await response.body()), stream)
             else:
                 await self._read(response, stream, messages)
+        return stream
+
+    def _adapt(self, body: dict[str, Any], answer: bytes) -> bool:
+        said = answer[:4000].decode("utf-8", "replace").lower()
+        taste = self._tastes[body["model"]]
+        if not re.search(_UNSUPPORTED, said):
+            return False
+        if "temperature" in body and re.search(r"\btemperature\b", said):
+            taste.temperature = False
+            return True
+        sent = next(n for n, one in enumerate(_THINKING) if one.keys() <= body.keys() and body | one == body)
+        if sent < len(_THINKING) - 1 and re.search(r"\b(thinking|output_config|effort)\b", said):
+            taste.thinking = max(taste.thinking, sent + 1)
+            return True
+        return False
+
+    def _whole(self, stream: Streamed, window: int, messages: tuple[Message, ...]) -> Completion:
         if not stream.done:
             raise CompletionCut(f"{self._name} ended the stream without its last event.")
         finish = self._finish(stream, window)
@@ -113,7 +163,7 @@ class Anthropic(Server):
                 raise CompletionCut(f"{server} ended the reply for a reason that is neither stop nor length.")
 
 
-def _body(model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
+def _body(model: str, messages: tuple[Message, ...], sampling: Sampling, taste: _Taste) -> dict[str, Any]:
     system = [message.content for message in messages if message.role == "system"]
     turns: list[dict[str, Any]] = [
         {"role": one.role, "content": one.content} for one in messages if one.role != "system"
@@ -121,9 +171,11 @@ def _body(model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": sampling.max_tokens,
-        "temperature": min(1.0, sampling.temperature),
         "stream": True,
+        **_THINKING[taste.thinking],
     }
+    if taste.temperature:
+        body["temperature"] = min(1.0, sampling.temperature)
     if system:
         body["system"] = [{"type": "text", "text": "\n\n".join(system), **_CACHED}]
     if len(turns) > 1:

@@ -84,6 +84,14 @@ def _unauthorised(refusal: Refusal) -> RlmdError:
     )
 
 
+def _used_up(refusal: Refusal) -> RlmdError:
+    return HostRefused(refusal.sentence("gives this account nothing more for now"), status=402)
+
+
+def _flagged(refusal: Refusal) -> RlmdError:
+    return HostRefused(refusal.sentence("will not answer this text"), status=refusal.status, text_alone=True)
+
+
 def _overloaded(refusal: Refusal) -> RlmdError:
     return HostOverloaded(refusal.sentence("is overloaded"), retry_after=refusal.retry_after)
 
@@ -107,27 +115,38 @@ def _refused(refusal: Refusal) -> RlmdError:
 _TOO_LONG = (
     r"exceed_context_size|context_length_exceeded|maximum context length|exceeds? the (available |maximum |model'?s? )?"
     r"(context|input)|input length exceeds|(prompt|input) is too long|context window (is )?exceeded"
+    # Anthropic, of a prompt with max_tokens; LM Studio: https://github.com/lmstudio-ai/lmstudio-bug-tracker
+    r"|exceed context limit|greater than the context length|context (the )?overflows|context length of only"
 )
 _UNPAID = (
     r"balance|billing|insufficient[_ ](quota|funds|credit)|spend(ing)?[_ ]limit|arrears|recharge|account.{0,20}locked"
     # Z.ai's codes for accounts that are locked, in arrears, or past their plan: https://docs.z.ai/api-reference/api-code
     r"|(^| )(111[0-3]|1121|1309)( |$)"
 )
+#: Limits that come back by themselves, in hours or days: Z.ai's of a day, of a plan's hours, of its week or month.
+_USED_UP = r"(^| )(1304|1308|1310)( |$)|usage limit reached|daily call limit"
+#: OpenRouter, while requests in flight hold what is left: https://openrouter.ai/docs/errors
+_IN_FLIGHT = r"in_flight_budget"
+#: It says with a 403 that a model's moderation refused the text: https://openrouter.ai/docs/errors
+_FLAGGED = r"moderation|flagged|guardrail"
 _BETWEEN = re.compile(r"[\W_]+")
 #: Characters as JSON, Python and their kin write them.
 _ESCAPED = re.compile(r"\\(?:(?P<code>u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})|.)")
 #: Anthropic says it with a 400: https://docs.anthropic.com/en/api/errors
-_UNPAID_400 = r"credit balance is too low|spend(ing)?[_ ]limit|reached your specified (API )?usage limits"
+_UNPAID_400 = r"credit balance is too low|spend(ing)?[_ ]limit|reached your specified (\w+ ){0,2}usage limits"
 _NO_MODEL = (
     r"model.{0,200}(not found|does not exist|not exist|unknown|is required)|model_not_found|no such model|invalid model"
-    r"|^model: \S"
+    r"|^model: \S|no models? (is |are )?(currently )?loaded"
 )
 
 #: First match wins: statuses (None: any), pattern in the server's words (None: any), what it means.
 RULES: tuple[tuple[Callable[[int], bool] | None, str | None, Callable[[Refusal], RlmdError]], ...] = (
     (None, _TOO_LONG, _too_long),
     (lambda s: s == 413, None, _too_long),
+    (lambda s: s == 402, _IN_FLIGHT, _overloaded),
     (lambda s: s in (402, 403, 429), _UNPAID, _unpaid),
+    (lambda s: s == 429, _USED_UP, _used_up),
+    (lambda s: s == 403, _FLAGGED, _flagged),
     (lambda s: s == 400, _UNPAID_400, _unpaid),
     (lambda s: s == 402, None, _unpaid),
     (lambda s: s in (401, 403, 407), None, _unauthorised),
@@ -136,7 +155,7 @@ RULES: tuple[tuple[Callable[[int], bool] | None, str | None, Callable[[Refusal],
     (lambda s: s in (200, 503), r"loading model", _loading),
     (lambda s: s in (503, 529), None, _overloaded),
     (lambda s: s == 200, r"overloaded|rate.?limit|server busy|pending requests", _overloaded),
-    (lambda s: s >= 500 or s in (200, 408, 425), None, _failed),
+    (lambda s: s >= 500 or s in (200, 408, 409, 425), None, _failed),
     (lambda s: 300 <= s < 400, None, _redirected),
     (None, None, _refused),
 )
@@ -180,6 +199,9 @@ def refusal_of(
     )
 
 
+_TEXTUAL = ("message", "msg", "type", "code", "param", "details", "metadata")
+
+
 def _read(parsed: Any) -> tuple[str, str, dict[str, int]]:
     """Everything said, the sentence for people, and the numbers, of ``{"error": …}``, ``{"detail": …}`` and kin."""
     error = parsed
@@ -189,7 +211,9 @@ def _read(parsed: Any) -> tuple[str, str, dict[str, int]]:
         text = error if isinstance(error, str) else json.dumps(error)[:4000]
         return text, text, {}
     message = str(error.get("message") or error.get("msg") or "")
-    said = " ".join(str(error.get(name) or "") for name in ("message", "msg", "type", "code", "param", "details"))
+    said = " ".join(
+        str(error.get(name) or "") for name in ("message", "msg", "type", "code", "param", "details", "metadata")
+    )
     numbers = {}
     for name in ("code", "n_prompt_tokens", "n_ctx"):
         value = error.get(name)
@@ -281,4 +305,6 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 def is_final_for_host(error: CompletionError) -> bool:
     """The key, the account or the URL is wrong: true for every request, not only this one."""
-    return isinstance(error, HostRefused) and error.details.get("status") in (301, 302, 307, 308, 401, 402, 403, 407)
+    if not isinstance(error, HostRefused) or error.details.get("text_alone"):
+        return False
+    return error.details.get("status") in (301, 302, 307, 308, 401, 402, 403, 407)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pydantic import SecretStr
@@ -41,6 +42,12 @@ _REPLACEMENTS: dict[str, str | None] = {
     "reasoning": None,
 }
 _UNSUPPORTED = r"unsupported|not support|unknown|unrecognized|unrecognised|unexpected|extra|not permitted|invalid param"
+
+
+_OLLAMA = (
+    "This is Ollama, which cuts long prompts in silence when it is asked this way: leave /v1 out of the URL and rlmd "
+    "speaks its own protocol."
+)
 
 
 class OpenAI(Server):
@@ -75,7 +82,8 @@ class OpenAI(Server):
             if isinstance(model.get("id"), str)
         )
         slots = integer(more, "total_slots") or self._dialect.slots
-        return ServerFacts("openai", _build(more), served, slots=slots, software=self._dialect.software)
+        notes = (_OLLAMA,) if owners == {"library"} else ()
+        return ServerFacts("openai", _build(more), served, slots=slots, notes=notes, software=self._dialect.software)
 
     async def _page(self, path: str) -> dict[str, Any]:
         """A page of the server's own on which it tells more; empty when it is not there."""
@@ -104,12 +112,15 @@ class OpenAI(Server):
         sampling: Sampling,
         on_delta: Callable[[str], None],
     ) -> Completion:
-        """Adapts to a server that refuses a parameter, once for each parameter, and remembers it."""
-        for _ in range(len(_REPLACEMENTS)):
-            body = self._body(model, messages, sampling)
-            stream = await self._try(body, messages, ReplyText(on_delta))
-            if stream is not None:
-                return self._whole(stream, window, messages, sampling)
+        """Adapts to a server that refuses a parameter, once for each parameter, and remembers it; and to one that
+        wants the reply's tokens to fit beside the prompt's."""
+        allowed = sampling
+        for _ in range(len(_REPLACEMENTS) + 1):
+            body = self._body(model, messages, allowed)
+            got = await self._try(body, messages, ReplyText(on_delta))
+            if isinstance(got, Streamed):
+                return self._whole(got, window, messages, sampling)
+            allowed = replace(allowed, max_tokens=got or allowed.max_tokens)
         raise HostRefused(f"{self._name} refuses every form of the request.", status=400)
 
     def _body(self, model: str, messages: tuple[Message, ...], sampling: Sampling) -> dict[str, Any]:
@@ -134,13 +145,19 @@ class OpenAI(Server):
                 body[instead] = value
         return body
 
-    async def _try(self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText) -> Streamed | None:
-        """One request; None when a parameter was refused that the next try leaves out."""
+    async def _try(
+        self, body: dict[str, Any], messages: tuple[Message, ...], reply: ReplyText
+    ) -> Streamed | int | None:
+        """One request. None when a parameter was refused that the next try leaves out; a number when the prompt leaves
+        only so many tokens for the reply."""
         async with self._http.stream("/chat/completions", body) as response:
             if response.status != 200:
                 answer = await response.body()
-                if response.status in (400, 422) and self._adapt(body, answer):
-                    return None
+                if response.status in (400, 422):
+                    if room := _room_for_reply(answer):
+                        return room
+                    if self._adapt(body, answer):
+                        return None
                 raise self._refusal(response.status, answer, messages, response)
             stream = Streamed(reply)
             if response.content_type == "application/json":
@@ -229,6 +246,20 @@ class OpenAI(Server):
                 window=window,
             )
         return "length"
+
+
+#: vLLM's refusals of a prompt that fits, but not with all the tokens that its reply may have: the window, the prompt.
+_TOO_MUCH = (
+    r"context length is (\d{1,9}) tokens and your request has (\d{1,9}) input tokens \(\d",
+    r"context length is (\d{1,9}) tokens\. However, you requested \d{1,9} tokens \((\d{1,9}) in the messages, \d",
+)
+
+
+def _room_for_reply(answer: bytes) -> int:
+    """Tokens that the prompt leaves; 0 where something else was refused, or nothing is left."""
+    said = answer[:4000].decode("utf-8", "replace")
+    found = next((found for pattern in _TOO_MUCH if (found := re.search(pattern, said))), None)
+    return max(0, int(found[1]) - int(found[2])) if found else 0
 
 
 #: Where a program tells more than in its list of models: slots and the window of one slot; windows and what is loaded.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes.httpd import Reply, Request
@@ -22,6 +23,23 @@ from tests.fakes.serving import FakeServer, Scripted, Seen
 
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 _TYPES |= {500: "api_error", 529: "overloaded_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What models of one time take: kinds of ``thinking`` (None: none may be named), those with which they do not
+    think, whether a temperature."""
+
+    kinds: tuple[str | None, ...] = ("disabled", "enabled", None)
+    quiet: tuple[str | None, ...] = ("disabled", None)
+    temperature: bool = True
+
+
+GENERATIONS = {
+    "4.5": Generation(),
+    "sonnet-5.5": Generation(("adaptive", "between_tools", None), ("between_tools",), temperature=False),
+    "opus-5.5": Generation(("adaptive", None), (), temperature=False),
+}
 
 
 class FakeAnthropic(FakeServer):
@@ -45,6 +63,8 @@ class FakeAnthropic(FakeServer):
         self.window = window
         self.api_key = api_key
         self.split = split
+        self.generation = GENERATIONS["4.5"]
+        self.refused: list[str] = []
         self.stop_reason: str | None = None
         self.stops = True
         #: What a 429 says besides, such as ``{"error_code": "enforced_spend_limit_reached"}``.
@@ -84,10 +104,21 @@ class FakeAnthropic(FakeServer):
             await self._error(reply, 400, "messages: Unexpected role system")
         elif body.get("model") not in self.models:
             await self._error(reply, 404, f"model: {body.get('model')}")
+        elif refused := self._refusal(body):
+            self.refused.append(refused)
+            await self._error(reply, 400, refused)
         else:
             messages = [{"role": one["role"], "content": _text(one["content"])} for one in body["messages"]]
             async with self._recorded(Seen(body["model"], messages, body)) as seen, self._free:
                 await self._complete(seen, reply)
+
+    def _refusal(self, body: dict[str, Any]) -> str:
+        kind = (body.get("thinking") or {}).get("type")
+        if body.get("temperature", 1.0) != 1.0 and not self.generation.temperature:
+            return "`temperature` is deprecated for this model."
+        if kind not in self.generation.kinds:
+            return f'"thinking.type.{kind}" is not supported for this model. Use "output_config.effort".'
+        return ""
 
     def tokens(self, seen: Seen) -> int:
         size = sum(len(message["content"].encode()) for message in seen.messages)
@@ -137,7 +168,9 @@ class FakeAnthropic(FakeServer):
         start = self._message([], None, self._usage(seen, entry, ""))
         await self._send(reply, {"type": "message_start", "message": start})
         await self._send(reply, {"type": "ping"})
-        blocks = [("thinking", entry.thinking)] if entry.thinking else []
+        kind = (seen.body.get("thinking") or {}).get("type")
+        thinking = entry.thinking or ("" if kind in self.generation.quiet else "Let me think. ")
+        blocks = [("thinking", thinking)] if thinking else []
         for index, (kind, whole) in enumerate([*blocks, ("text", entry.text)]):
             empty = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
             await self._send(reply, {"type": "content_block_start", "index": index, "content_block": empty})

@@ -76,6 +76,14 @@ def _vllm_overflow(tokens: int, window: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
 
 
+def _vllm_too_much(tokens: int, window: int, asked: int) -> dict[str, Any]:
+    message = (
+        f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context length is "
+        f"{window} tokens and your request has {tokens} input tokens ({asked} > {window} - {tokens})."
+    )
+    return {"error": {"message": message, "type": "BadRequestError", "param": "max_tokens", "code": 400}}
+
+
 DIALECTS: dict[str, Dialect] = {
     "openai": Dialect("asked", refuses=("max_tokens",)),
     "llama.cpp": Dialect("asked", owner="llamacpp", window_field="meta", bare_delta=True, stale=True),
@@ -102,6 +110,7 @@ DIALECTS: dict[str, Dialect] = {
         thinks_unless=("thinking", {"type": "disabled"}),
         error=_code_as_text,
     ),
+    "ollama-v1": Dialect("asked", owner="library"),
     "flat": Dialect("never", json_only=True, error=lambda status, text: {"object": "error", "message": text}),
 }
 
@@ -205,6 +214,9 @@ class FakeOpenAI(FakeServer):
         if tokens > self.window:
             overflow = _vllm_overflow if self.dialect.owner == "vllm" else _overflow
             await reply.send_json(400, overflow(tokens, self.window))
+        elif self.dialect.owner == "vllm" and tokens + seen.body.get("max_tokens", 0) > self.window:
+            self.refused.append("max_tokens")
+            await reply.send_json(400, _vllm_too_much(tokens, self.window, seen.body["max_tokens"]))
         elif entry.status != 200:
             await self._error(reply, entry.status, entry.text, dict(entry.headers))
         elif self.dialect.json_only or not seen.body.get("stream"):

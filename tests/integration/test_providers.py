@@ -28,7 +28,7 @@ from rlmd.providers.dialects import dialect_of
 from rlmd.providers.failures import is_final_for_host
 from rlmd.providers.ollama import Ollama
 from rlmd.providers.openai import OpenAI
-from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.anthropic import GENERATIONS, FakeAnthropic
 from tests.fakes.httpd import HttpServer, Reply, Request
 from tests.fakes.ollama import FakeModel, FakeOllama, Scripted, echo
 from tests.fakes.openai import DIALECTS, FakeOpenAI
@@ -381,6 +381,17 @@ async def test_openai_a_kept_connection_that_was_closed_is_not_a_failure() -> No
         assert len(fake.seen) == 30
 
 
+async def test_vllm_a_prompt_that_fits_is_not_refused_for_the_length_of_its_reply() -> None:
+    """It wants prompt and max_tokens to fit together; the others end where the window does."""
+    async with speaking("vllm", window=1000) as (fake, provider):
+        done = await complete(provider, "x" * 3000, window=1000, max_tokens=800)
+        assert (done.text, len(fake.refused)) == (echo("x" * 3000), 1)
+        assert fake.seen[-1].body["max_tokens"] == 1000 - fake.tokens(fake.seen[-1])
+        with pytest.raises(PromptTooLong) as caught:
+            await complete(provider, "x" * 5000, window=1000, max_tokens=800)
+        assert caught.value.details["window"] == 1000
+
+
 async def test_openai_a_silently_cut_prompt_is_noticed() -> None:
     async with speaking("transformers", window=1_000_000) as (fake, provider):
         fake.answer = lambda _: Scripted("x", prompt_eval_count=1000)
@@ -411,6 +422,48 @@ async def test_anthropic_gets_what_its_api_asks_for_and_the_beginning_is_marked_
     assert first.usage.prompt_tokens == again.usage.prompt_tokens == fake.tokens(fake.seen[0])
     assert (first.usage.written_tokens, first.usage.cached_tokens) == (75, 0)
     assert (again.usage.written_tokens, again.usage.cached_tokens) == (0, 75)
+
+
+@pytest.mark.parametrize(
+    ("generation", "sent", "refusals"),
+    [
+        ("4.5", {"thinking": {"type": "disabled"}, "temperature": 0.0}, 0),
+        ("sonnet-5.5", {"thinking": {"type": "between_tools"}}, 2),
+        ("opus-5.5", {"output_config": {"effort": "low"}}, 3),
+    ],
+)
+async def test_anthropic_models_are_asked_to_think_as_little_as_they_can(
+    generation: str, sent: dict[str, Any], refusals: int
+) -> None:
+    """What a model refuses is not sent to it again; how others are asked stays as it was."""
+    async with speaking("anthropic") as (fake, provider):
+        fake.generation = GENERATIONS[generation]
+        for number in range(3):
+            assert (await complete(provider, str(number))).text == echo(str(number))
+        assert len(fake.refused) == refusals
+        known = {name: fake.seen[-1].body.get(name) for name in ("thinking", "output_config", "temperature")}
+        assert {name: value for name, value in known.items() if value is not None} == sent
+        fake.models.append("other")
+        fake.generation = GENERATIONS["4.5"]
+        await provider.complete("other", 8192, (Message("user", "x"),), Sampling(), lambda _: None)
+        assert fake.seen[-1].body["thinking"] == {"type": "disabled"}
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/anthropic", "/anthropic/v1/"])
+async def test_anthropic_urls_are_those_of_the_official_clients(path: str) -> None:
+    """Services that speak its protocol beside their own name the part before /v1."""
+    async with FakeAnthropic(["sub"]) as fake:
+        routed, asked = fake.http.handler, []
+
+        async def handle(request: Request, reply: Reply) -> None:
+            asked.append(request.path)
+            await routed(replace(request, path=request.path.removeprefix("/anthropic")), reply)
+
+        fake.http.handler = handle
+        provider = Anthropic(fake.url + path)
+        assert (await complete(provider)).text == echo("hello")
+        await provider.close()
+        assert asked == [("/anthropic" if "anthropic" in path else "") + "/v1/messages"]
 
 
 @pytest.mark.parametrize(
@@ -473,6 +526,12 @@ async def test_detect_tells_ollama_and_openai_apart_and_asks_for_a_key() -> None
             await detect(fake.url, api_key=SecretStr("sk-wrong-key-123"))
         assert "sk-wrong" not in caught.value.message + str(caught.value.details)
         assert (await detect(fake.url, api_key=SecretStr("right"))).models[0].name == "sub"
+
+
+async def test_ollama_behind_v1_is_told_from_others() -> None:
+    for which, told in (("ollama-v1", True), ("litellm", False)):
+        async with FakeOpenAI(dialect=which) as fake:
+            assert any("Ollama" in note for note in (await detect(fake.url)).notes) is told
 
 
 async def test_detect_of_something_else() -> None:

@@ -28,7 +28,7 @@ from rlmd.errors import (
     RlmdError,
 )
 from rlmd.providers.addresses import checked_url, is_local_address, looks_up_local
-from rlmd.providers.failures import COMPARED_CHARS, classify, refusal_of, retry_after, showable
+from rlmd.providers.failures import COMPARED_CHARS, classify, is_final_for_host, refusal_of, retry_after, showable
 from rlmd.providers.http import Http, encoded, translated
 
 
@@ -119,7 +119,35 @@ CASES: list[tuple[int, Any, type[RlmdError], dict[str, Any]]] = [
     (200, {"error": "an error was encountered while running the model: CUDA error"}, HostFailed, {}),
     (200, {"error": {"message": "upstream overloaded", "code": 429}}, HostOverloaded, {}),
     (200, {"error": {"message": "no", "code": "401"}}, HostRefused, {"status": 401}),
+    (400, {"error": {"type": "invalid_request_error",
+                     "message": "You have reached your specified workspace API usage limits. You will regain access"}},
+     HostRefused, {"status": 402}),
+    (400, {"error": {"message": "input length and `max_tokens` exceed context limit: 188059 + 20000 > 200000"}},
+     PromptTooLong, {}),
+    (409, {"error": {"type": "conflict_error", "message": "Conflict"}}, HostFailed, {"status": 409}),
+    (402, {"error": {"code": 402, "message": "Insufficient credits",
+                     "metadata": {"limit_source": "openrouter_in_flight_budget"}}}, HostOverloaded, {}),
+    (402, {"error": {"code": 402, "message": "Insufficient credits",
+                     "metadata": {"limit_source": "openrouter_key_limit"}}}, HostRefused, {"status": 402}),
+    (403, {"error": {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["violence"]}}},
+     HostRefused, {"status": 403, "text_alone": True}),
+    (429, {"error": {"code": "1308", "message": "Usage limit reached for 5 hour. Your limit will reset at 12:00"}},
+     HostRefused, {"status": 402}),
+    (429, {"error": {"code": "1310", "message": "Weekly/Monthly Limit Exhausted"}}, HostRefused, {"status": 402}),
+    (429, {"error": {"code": "1302", "message": "High concurrency usage of this API"}}, HostOverloaded, {}),
+    (400, {"error": "The number of tokens to keep from the initial prompt is greater than the context length."},
+     PromptTooLong, {}),
+    (404, {"error": {"message": "No models loaded. Please load a model in the developer page"}}, ModelMissing, {}),
 ]  # fmt: skip
+
+
+def test_a_text_that_a_model_will_not_answer_says_nothing_of_the_host() -> None:
+    """The key is right, and other texts are answered."""
+    flagged = {"error": {"code": 403, "message": "Your chosen model requires moderation and your input was flagged"}}
+    for body, final in ((flagged, False), ({"error": {"code": 403, "message": "Forbidden"}}, True)):
+        error = classify(refusal_of("http://gpu:1", 403, encoded(body), {}))
+        assert isinstance(error, HostRefused)
+        assert is_final_for_host(error) is final
 
 
 @pytest.mark.parametrize(("status", "body", "kind", "details"), CASES)
