@@ -23,11 +23,13 @@ _MOST_SPANS = 64
 
 @dataclass(frozen=True, slots=True)
 class ChildReport:
-    """How a child ended; ``read`` are stretches of the parent's contexts that reached a model in it."""
+    """How a child ended; ``read`` are stretches of the parent's contexts that reached a model in it, ``read_more`` the
+    characters of those beyond."""
 
     record: RunRecord
     answer: str
     read: tuple[Span, ...]
+    read_more: int
 
 
 AskChild = Callable[[str, ChildQuery], Awaitable["ChildReport"]]
@@ -113,6 +115,7 @@ class ChildAsking:
             error=record.error,
             told=None if record.outcome == "answered" else f"{record.why or 'The child run failed.'}{found}",
             read=report.read,
+            read_more=report.read_more,
             receipt=record.receipt,
         )
         return answer_of(ended, report.answer)

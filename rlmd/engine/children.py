@@ -33,7 +33,7 @@ from rlmd.errors import InternalError, TooLarge
 from rlmd.events import AnyFact, More, RunContinued, RunEnded, RunResumed, RunStarted, Span
 from rlmd.repl import ChildQuery
 
-#: Stretches that a child's end names as read, the first ones.
+#: Stretches that a child's end names as read, the longest ones.
 _MOST_READ = 500
 _MOST_QUESTION = 100_000
 
@@ -74,7 +74,7 @@ class Children:
             await run.recorder.finish()
         record = run.recorder.record
         answer = await self._archive.text(child_id, record.answer) if record.answer is not None else ""
-        return ChildReport(record, answer, _read(run.recorder.tally, contexts))
+        return ChildReport(record, answer, *_read(run.recorder.tally, contexts))
 
     async def _to_its_end(self, parent: Run, run: Run) -> None:
         child_id = run.recorder.run_id
@@ -218,13 +218,15 @@ async def _to_its_end(parent: Run, live: Live) -> None:
     live.task.result()
 
 
-def _read(tally: Tally, contexts: Sequence[PinnedContext]) -> tuple[Span, ...]:
-    """Stretches that reached a model, as places in the parent's contexts."""
+def _read(tally: Tally, contexts: Sequence[PinnedContext]) -> tuple[tuple[Span, ...], int]:
+    """Stretches that reached a model, as places in the parent's contexts; and the characters of those beyond."""
     found: list[Span] = []
     for context in contexts:
         read = [span for document in context.documents for span in _in_document(tally, context, document.name)]
         found += context.sources(read) if isinstance(context, GivenContext) else read
-    return tuple(found[:_MOST_READ])
+    found.sort(key=lambda span: span.start - span.end)
+    beyond = sum(span.end - span.start for span in found[_MOST_READ:])
+    return tuple(found[:_MOST_READ]), tally.read_more + beyond
 
 
 def _in_document(tally: Tally, context: PinnedContext, name: str) -> list[Span]:

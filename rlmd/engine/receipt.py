@@ -57,6 +57,8 @@ class Tally:
     sub_queries: int = 0
     cached: int = 0
     refused: int = 0
+    #: Characters that children read at places which are not told.
+    read_more: int = 0
     children: int = 0
     child_turns: int = 0
     #: Turns that hold no more.
@@ -98,6 +100,7 @@ class Tally:
             case ChildEnded():
                 self.children += 1
                 self._reached(fact.read)
+                self.read_more += fact.read_more
                 if fact.receipt is not None:
                     self._add(fact.receipt)
             case Searched():
@@ -179,6 +182,7 @@ def receipt(
         chars_total=total,
         chars_searched=sum(context.pin.chars for context in contexts if context.pin.context in tally.searched),
         chars_read=chars_read,
+        chars_read_more=min(tally.read_more, total - chars_read),
         pieces=len(tally.asked),
         pieces_failed=len(tally.asked - tally.answered),
         unread=tuple(unread),
@@ -247,7 +251,8 @@ def summary(made: Receipt, *, model_used: bool = True) -> str:
     if made.chars_searched:
         parts.append(f"searched {_share(made.chars_searched, made.chars_total)}")
     if model_used:
-        parts.append(f"models read {_share(made.chars_read, made.chars_total)}")
+        more = f" and up to {made.chars_read_more:,} more" if made.chars_read_more else ""
+        parts.append(f"models read {_share(made.chars_read, made.chars_total)}{more}")
     else:
         parts.append("no model used")
     if made.pieces:

@@ -246,8 +246,8 @@ class ChildStarted(Fact):
 
 
 class ChildEnded(Fact):
-    """How a child run ended. ``read`` are stretches of this run's contexts that reached a model in it; ``told`` is what
-    the cell was told where that is no answer."""
+    """How a child run ended. ``read`` are stretches of this run's contexts that reached a model in it, the longest, and
+    ``read_more`` the characters of those beyond; ``told`` is what the cell was told where that is no answer."""
 
     type: Literal["child_ended"] = "child_ended"
     cell: int
@@ -261,6 +261,7 @@ class ChildEnded(Fact):
     error: ErrorRecord | None = None
     told: str | None = None
     read: tuple[Span, ...] = ()
+    read_more: int = 0
     receipt: Receipt | None = None
 
 

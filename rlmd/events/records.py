@@ -123,7 +123,8 @@ class Receipt(Model):
     """What an answer rests on and what it cost. Reported by the engine, not by model-written code.
 
     ``chars_searched`` counts code points that a search looked through, ``chars_read`` those that reached a
-    model, each counted once; ``unread`` lists the first stretches that did not.
+    model, each counted once; ``unread`` lists the first stretches that did not. ``chars_read_more``: child runs read so
+    many more in stretches too many to be told, of which some may be counted already.
     """
 
     chars_total: int
@@ -148,6 +149,7 @@ class Receipt(Model):
     energy_cost: float = 0.0
     #: Of the sub-queries: never sent, because the purse had nothing for them.
     sub_queries_refused: int = 0
+    chars_read_more: int = 0
 
 
 class CompletionRecord(Model):

@@ -136,6 +136,33 @@ async def test_a_child_is_given_pieces_and_texts(house: House, fake: FakeOllama)
     assert ended.citations[0].locator.label == "lines:1:4"
 
 
+async def test_what_a_child_read_in_very_many_places_is_told_to_be_more(
+    house: House, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest stretches have their places; a grandchild's and a child's beyond them are counted, and said."""
+    monkeypatch.setattr("rlmd.engine.children._MOST_READ", 6)
+    parts = "[context[n * 1000 : n * 1000 + {size} + n] for n in range({first}, {last})]"
+    code = "x = llm_query_batched([piece + '\\n\\nAbove?' for piece in {parts}])"
+    low = cell(code.replace("{parts}", parts.format(size=100, first=20, last=30)))
+    deep = cell(code.replace("{parts}", parts.format(size=300, first=0, last=10)) + "\ny = rlm_query('low')")
+    Roots(
+        fake,
+        {
+            "top": [cell("r = rlm_query('deep')"), "FINAL(done)"],
+            "deep": [deep, "FINAL(deep)"],
+            "low": [low, "FINAL(low)"],
+        },
+    )
+    record = await house.ask("top", "lines", strategy="rlm", limits=LimitRequest(depth=2))
+    [ended] = of_type(await house.facts(record), "child_ended")
+    assert isinstance(ended, ChildEnded)
+    assert sorted(span.end - span.start for span in ended.read) == [304, 305, 306, 307, 308, 309]
+    whole = sum(300 + n for n in range(10)) + sum(100 + n for n in range(20, 30))
+    assert record.receipt is not None
+    assert record.receipt.chars_read + record.receipt.chars_read_more == whole
+    assert f"and up to {record.receipt.chars_read_more:,} more" in record.receipt.summary
+
+
 async def test_a_child_that_explores_what_it_was_given(house: House, fake: FakeOllama) -> None:
     """Loaded into its worker, searched, grepped and quoted like any context; raw bytes and CRLF intact."""
     code = "r = rlm_query('find it', context[:100_000] + '\\r\\nodd \\udcff\\r\\nThe hidden word is zebra.')\nprint(r)"
