@@ -35,7 +35,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 #: The kind of a fact, from the beginning of its line (sub-queries alone begin with their cell, and name their kind
 #: behind what a model wrote); and the kinds that say more of a run than how much it did.
 _KIND = re.compile(rb'\{"run_id":"[^"]*","seq":\d+,"time":[^,]*,"(?:type":"(?P<kind>\w+)"|cell":)')
-_TELLING = {b"", b"run_started", b"strategy_chosen", b"turn_started", b"child_started"}
+_TELLING = {b"", b"strategy_chosen", b"turn_started", b"child_started", b"run_ended", b"run_continued"}
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -179,9 +179,18 @@ def read_record(folder: RunFolder) -> RunRecord:
 def _interrupted(folder: RunFolder, last: RunInterrupted) -> RunRecord:
     """As ``fold`` of all facts gives it, without parsing those that only count: each start reads these journals, and
     some 2,000 sub-queries would take 30 ms each time."""
-    kinds = [(found["kind"] if (found := _KIND.match(line)) else b"", line) for line in _lines(folder)]
-    asked = sum(kind is None for kind, _ in kinds)
-    record = fold([*(_fact(line, folder) for kind, line in kinds if kind in _TELLING), last])
+    lines = _lines(folder)
+    record, asked = fold([_fact(next(lines), folder)]), 0
+    for line in lines:
+        kind = found["kind"] if (found := _KIND.match(line)) else b""
+        asked += kind is None
+        if kind in _TELLING:
+            # In their order: an end that was not the last has counted what children asked, and the rest came after it.
+            record, asked = _with_asked(record, asked).apply(_fact(line, folder)), 0
+    return _with_asked(record, asked).apply(last)
+
+
+def _with_asked(record: RunRecord, asked: int) -> RunRecord:
     return replace(record, sub_queries=record.sub_queries + asked)
 
 

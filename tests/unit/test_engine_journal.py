@@ -19,8 +19,10 @@ from rlmd.events import (
     AnyFact,
     ErrorRecord,
     Limits,
+    More,
     Note,
     Receipt,
+    RunContinued,
     RunEnded,
     RunInterrupted,
     RunStarted,
@@ -202,6 +204,30 @@ def test_what_only_counts_is_not_parsed_at_a_start(
     assert record == fold(facts)
     assert (record.sub_queries, record.turns, record.strategy) == (2, 2, "rlm")
     assert not any(b"subquery_failed" in line for line in parsed)
+
+
+def test_a_run_that_was_continued_and_interrupted_counts_what_its_children_asked(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    """Its first end told that, in its receipt alone; what was asked after it comes on top."""
+    failed = SubQueryFailed(
+        run_id=RUN, seq=2, time=11.0, cell=1, batch=1, slot=0, prompt_digest="d", occurrence=1, prompt_chars=1,
+        prompt_preview="p", error=ErrorRecord(code=1101, kind="no_host", message="m", hint="h"),
+    )  # fmt: skip
+    limits = started().limits
+    facts: list[AnyFact] = [
+        started(),
+        failed,
+        ended(3),
+        RunContinued(run_id=RUN, seq=4, time=21.0, limit="turns", more=More(turns=1), limits=limits),
+        failed.model_copy(update={"seq": 5}),
+        failed.model_copy(update={"seq": 6}),
+        RunInterrupted(run_id=RUN, seq=7, time=22.0, why="stopped", resumable=True),
+    ]
+    write(tmp_path, threads, facts)
+    record = read_record(DiskFolder(tmp_path))
+    assert (record.sub_queries, record.turns) == (7 + 2, 3)
+    assert record == fold(facts)
 
 
 def test_a_full_disk_leaves_whole_lines(
