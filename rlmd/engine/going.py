@@ -154,7 +154,7 @@ class Going:
     def _recorder(self, run_id: str, folder: RunFolder) -> Recorder:
         return Recorder(
             run_id,
-            Journal(folder, self._threads),
+            Journal(folder, self._threads, self._parts.syncing),
             lambda made: Feed(run_id, folder, self._threads, lambda: made.last_seq),
             self._parts.now,
             lambda record: self._watch(self._marked(record)),

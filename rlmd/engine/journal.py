@@ -52,11 +52,18 @@ def clean(text: str) -> str:
 
 
 class Journal:
-    """Appends facts of one run; one writer a run."""
+    """Appends facts of one run; one writer a run.
 
-    def __init__(self, folder: RunFolder, threads: Executor) -> None:
+    Args:
+        folder: Where.
+        threads: For what takes longer than a moment.
+        syncing: For bringing all of it to the disk at its end, which a busy disk holds up; by default ``threads``.
+    """
+
+    def __init__(self, folder: RunFolder, threads: Executor, syncing: Executor | None = None) -> None:
         self.folder = folder
         self._threads = threads
+        self._syncing = syncing or threads
         self._log = folder.log()
 
     def append(self, fact: AnyFact) -> None:
@@ -76,13 +83,14 @@ class Journal:
     async def finish(self) -> None:
         """Syncs and closes; nothing may be appended after."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._sync_and_close)
+        await loop.run_in_executor(self._syncing, self._sync_and_close)
 
     def close(self) -> None:
         """Closes without a sync."""
         self._log.close()
 
     def _sync_and_close(self) -> None:
+        self.folder.sync()  # first: a journal that is there names nothing that is not
         self._log.sync()
         self._log.close()
 

@@ -194,6 +194,8 @@ class Parts:
     waker: WakerPart
     #: The user's programs.
     own_programs: OwnPrograms = field(default_factory=lambda: OwnPrograms(None))
+    #: For bringing journals to the disk; by default ``threads``.
+    syncing: Executor | None = None
 
     def any_private(self, contexts: Iterable[str]) -> bool:
         """Whether one of these contexts is private by now: a mark may come after a run has begun, or ended."""

@@ -85,4 +85,8 @@ class Recorder:
         self.feed.delta(Delta(run_id=self.run_id, stream=stream, offset=offset, text=clean(text)))
 
     async def finish(self) -> None:
-        await self._journal.finish()
+        """Closes the journal, and brings it to the disk; a child's is brought there with its parent's."""
+        if self._record is not None and self._record.parent is not None:
+            self._journal.close()
+        else:
+            await self._journal.finish()

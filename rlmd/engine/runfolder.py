@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from rlmd.disksync import sync_file, sync_filesystem, sync_folder
+
 JOURNAL = "journal.jsonl"
 
 
@@ -69,9 +71,18 @@ class RunFolder(Protocol):
         """Stores a long text. Raises ``OSError``."""
         ...
 
+    def sync(self) -> None:
+        """Brings the long texts that were stored, and all of its children, to the disk, if it has one."""
+        ...
+
     def value(self, digest: str) -> bytes:
         """A long text. Raises ``FileNotFoundError``."""
         ...
+
+
+#: Long texts that are brought to the disk one by one, which others' writing does not hold up; of more the whole file
+#: system is, once.
+_MOST_EACH = 16
 
 
 class DiskFolder:
@@ -81,6 +92,7 @@ class DiskFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -114,6 +126,7 @@ class DiskFolder:
 
     def keep(self, digest: str, data: bytes) -> None:
         path = self.path / "values" / digest
+        self._kept.add(digest)  # also what is there, as far as anybody knows in memory alone
         if path.exists():
             return
         temporary = path.with_suffix(f".{threading.get_ident()}.new")  # two equal replies may come at once
@@ -123,6 +136,16 @@ class DiskFolder:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+
+    def sync(self) -> None:
+        kept, self._kept = self._kept, set()
+        if len(kept) > _MOST_EACH or (self.path / "children").exists():
+            sync_filesystem(self.path)
+            return
+        for digest in kept:
+            sync_file(self.path / "values" / digest)
+        for folder in (self.path / "values", self.path, self.path.parent):
+            sync_folder(folder)
 
     def value(self, digest: str) -> bytes:
         return (self.path / "values" / digest).read_bytes()

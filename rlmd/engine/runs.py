@@ -101,6 +101,8 @@ class Engine(Keeping):
         watch: Callable[[RunRecord], None] = lambda _: None,
     ) -> None:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="rlmd-engine")
+        # Of its own: a busy disk may hold it up for seconds, which is to hold up nobody who reads.
+        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="rlmd-sync")
         archive = Archive(state_folder / "runs", self._threads)
         waker = Waker(contexts, workers, self._threads, archive.of_session, archive.folder, settings.repl.memory_bytes)
         children = Children(archive)
@@ -116,6 +118,7 @@ class Engine(Keeping):
             self._make_room,
             waker,
             self.own_programs,
+            self._syncing,
         )
         self._ends = SessionEnds(state_folder / "sessions.jsonl", self._threads)
         sessions = Sessions(parts.any_private, self._ends)
@@ -160,6 +163,7 @@ class Engine(Keeping):
             feed.close()
         await self._sessions.close()
         self._threads.shutdown()
+        self._syncing.shutdown()
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(len(self._archive.records), len(self._going.live), len(self._sessions), self._draining)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlmd.engine import journal as journals
+from rlmd.engine import runfolder
 from rlmd.engine.journal import Journal, clean, mend, read_facts, read_record, read_text, read_value
 from rlmd.engine.record import fold
 from rlmd.engine.runfolder import DiskFolder, MemoryFolder, RunFolder
@@ -326,3 +327,48 @@ async def test_a_journal_in_memory_is_one_on_disk_but_for_the_disk(
     assert (read_facts(folder).cut, mend(folder), mend(folder), folder.size()) == (6, 6, 0, whole)
     assert folder.child("c").name == "c"
     assert (tmp_path / "run").exists() == (kind == "disk")
+
+
+@pytest.mark.parametrize("values", [3, 40], ids=["each", "all at once"])
+async def test_at_its_end_texts_are_on_the_disk_before_the_journal_that_names_them(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, values: int
+) -> None:
+    """Those too that were there already: nobody knows whether they had come as far. Then the names in the folders."""
+    synced: list[str] = []
+
+    def file(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fdatasync", file)
+    monkeypatch.setattr(os, "fsync", file)
+    monkeypatch.setattr(runfolder, "sync_filesystem", lambda folder: synced.append(f"all of {folder}"))
+    folder = tmp_path / "run"
+    known = Journal(DiskFolder(folder), threads)
+    texts = [f"{number} " * 5000 for number in range(values)]
+    digests = [(await known.text(text)).digest for text in texts]
+    known.close()
+    journal = Journal(DiskFolder(folder), threads)
+    journal.append(started())
+    for text in texts:
+        await journal.text(text)
+    await journal.finish()
+    assert synced.pop() == str(folder / "journal.jsonl")
+    if values > 16:
+        assert synced == [f"all of {folder}"]
+    else:
+        assert set(synced[:-3]) == {str(folder / "values" / digest) for digest in digests}
+        assert synced[-3:] == [str(folder / "values"), str(folder), str(tmp_path)]
+
+
+async def test_the_journals_of_children_are_brought_to_the_disk_with_their_parents(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(runfolder, "sync_filesystem", synced.append)
+    folder = DiskFolder(tmp_path / "run")
+    journal, child = Journal(folder, threads), Journal(folder.child("below"), threads)
+    for one in (journal, child):
+        one.append(started())
+    child.close()
+    await journal.finish()
+    assert synced == [tmp_path / "run"]
