@@ -337,6 +337,7 @@ def settings_for(
     trust: Trust | None = None,
     api_key_env: str | None = None,
     api_key_file: str | None = None,
+    api_key_command: tuple[str, ...] = (),
 ) -> HostSettings:
     """Settings for a server that was just asked what it is, with the given choices instead of its own."""
     served = {model.name: model for model in facts.models}
@@ -351,6 +352,7 @@ def settings_for(
         trust=trust,
         api_key_env=api_key_env,
         api_key_file=api_key_file,
+        api_key_command=api_key_command,
         models=chosen,
     )
     told = slots or facts.slots

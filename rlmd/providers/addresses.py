@@ -85,7 +85,9 @@ def checked_url(url: str) -> str:
             "The URL of a host must look like http://name:port.", hint="Example: http://192.168.1.5:11434"
         )
     if parts.username or parts.password:
-        raise ConfigInvalid("The URL of a host holds a user name or password.", hint="Use api_key_env or api_key_file.")
+        raise ConfigInvalid(
+            "The URL of a host holds a user name or password.", hint="Use api_key_file or api_key_command."
+        )
     if parts.query or parts.fragment:
         raise ConfigInvalid("The URL of a host may not hold ? or #.", hint="Example: http://192.168.1.5:11434")
     return url.rstrip("/")

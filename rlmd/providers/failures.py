@@ -79,7 +79,7 @@ def _unpaid(refusal: Refusal) -> RlmdError:
 def _unauthorised(refusal: Refusal) -> RlmdError:
     return HostRefused(
         refusal.sentence("refused the key"),
-        hint="Check api_key_env or api_key_file of the host.",
+        hint="Check api_key_env, api_key_file or api_key_command of the host.",
         status=refusal.status,
     )
 

@@ -17,6 +17,7 @@ from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.harness import Client, Daemon, Folders, Host, RpcFailure, config_of, load_text, new_run
+from tests.shell import Ended, rlmctl
 
 
 def command(folders: Folders, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -157,6 +158,31 @@ async def test_a_key_in_a_file_is_used_and_written_nowhere(client: Client, folde
         assert tomllib.loads(file.read_text())["hosts"]["cloud"]["api_key_file"] == str(key)
         assert "sk-held" not in file.read_text() + str(added)
         await client.call("host/remove", {"name": "cloud"})
+
+
+async def test_a_key_that_a_command_prints_is_asked_for_by_that_command_alone(
+    folders: Folders, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """From the shell: no shell reads it, what is written down is the command, and one that fails adds nothing."""
+    await start_daemon()
+    key = tmp_path / "the key"
+    key.write_text("sk-that-a-store-has\n")
+    async with FakeOpenAI(["sub"], api_key="sk-that-a-store-has") as fake:
+
+        async def add(*options: str) -> Ended:
+            return await rlmctl(folders.environment(), "host", "add", "cloud", fake.url, *options)
+
+        for wrong, says in (("false", "gave no key"), ("'open", "--api-key-command is no command"), ("", "no command")):
+            ended = await add("--api-key-command", wrong)
+            assert ended.status
+            assert says in " ".join(ended.err.replace("│", " ").split())
+        assert (await add("--api-key-command", "x", "--api-key-env", "Y")).status == 2
+        assert not list(folders.config.rglob("host-cloud.toml"))
+        added = await add("--api-key-command", f"/bin/cat '{key}'")
+        assert (added.status, "sub" in added.out) == (0, True), added.err
+        (file,) = folders.config.rglob("host-cloud.toml")
+        assert tomllib.loads(file.read_text())["hosts"]["cloud"]["api_key_command"] == ["/bin/cat", str(key)]
+        assert "sk-that" not in file.read_text() + added.out + added.err
 
 
 async def test_one_name_added_twice_at_once_is_one_host(client: Client) -> None:

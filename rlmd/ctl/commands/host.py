@@ -23,6 +23,7 @@ examples:
   rlmctl host add m40 http://m40:11434                      an Ollama: all its chat models
   rlmctl host add rtx http://rtx:11434 --model llama3.3:70b --slots 4 --window 16384
   rlmctl host add cloud https://api.deepseek.com --api-key-file ~/.config/rlmd/deepseek.key
+  rlmctl host add cloud https://api.deepseek.com --api-key-command "pass show deepseek"
 """
 
 
@@ -62,10 +63,17 @@ def add(
     api_key_file: Annotated[
         str | None, typer.Option("--api-key-file", metavar="PATH", help="File with its key.")
     ] = None,
+    api_key_command: Annotated[
+        str | None,
+        typer.Option("--api-key-command", metavar="COMMAND", help="Command that prints its key and asks nothing."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Add a server to the config. It is asked what it is and which models it has."""
+    if sum(one is not None for one in (api_key_env, api_key_file, api_key_command)) > 1:
+        raise typer.BadParameter("give one of --api-key-env, --api-key-file and --api-key-command.")
     key_file = str(Path(api_key_file).expanduser().absolute()) if api_key_file else None
+    key_command = _command(api_key_command)
 
     async def work(client: Client, output: Output) -> None:
         from rlmd.ctl.terminal import shown
@@ -80,6 +88,7 @@ def add(
             trust=trust,
             api_key_env=api_key_env,
             api_key_file=key_file,
+            api_key_command=key_command,
         )
         result = await client.call("host/add", params)
         if json:
@@ -187,6 +196,14 @@ def print_calibrations(output: Output, result: HostCalibrateResult) -> None:
             f"Set slots = {measured} in its section of the config to use them.",
             "yellow",
         )
+
+
+def _command(text: str | None) -> tuple[str, ...]:
+    from rlmd.ctl.setup_keys import parsed_command
+
+    if text is not None and not parsed_command(text):
+        raise typer.BadParameter("--api-key-command is no command: is a quote open, or is it empty?")
+    return parsed_command(text or "")
 
 
 def _change(change: Callable[[Client, NameParams], Awaitable[HostResult]], name: str, json: bool) -> None:

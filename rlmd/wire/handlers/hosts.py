@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from rlmd.config import HostSettings, ModelSettings, check_settings
 from rlmd.errors import ConfigInvalid, Conflict, NotAllowed, NotFound
 from rlmd.pool import HostStatus, settings_for, trusted_by_address, trusted_by_lookup
@@ -92,11 +94,7 @@ class HostHandlers:
 
     async def probe(self, client: Connection, params: m.HostProbeParams) -> m.HostProbeResult:
         _refuse_egress(client)
-        bare = HostSettings(provider="openai", **params.model_dump())
-        key = read_key("there", bare, os.environ)
-        if key is None and params.api_key_command:
-            key = await printed_key("there", params.api_key_command, os.environ)
-        facts = await detect(params.url, api_key=key)
+        facts = await detect(params.url, api_key=await _key_of("there", params))
         url = checked_url(params.url)
         address = await trusted_by_lookup(url, facts)
         return m.HostProbeResult(
@@ -113,8 +111,7 @@ class HostHandlers:
 
     async def add(self, client: Connection, params: m.HostAddParams) -> m.HostAddResult:
         _refuse_egress(client)
-        key = read_key(params.name, _bare(params), os.environ)
-        facts = await detect(params.url, api_key=key)
+        facts = await detect(params.url, api_key=await _key_of(params.name, params))
         _check_models(params, facts)
         address = None if params.trust else await trusted_by_lookup(params.url, facts)
         settings = settings_for(
@@ -126,6 +123,7 @@ class HostHandlers:
             trust="mine" if address else params.trust,
             api_key_env=params.api_key_env,
             api_key_file=params.api_key_file,
+            api_key_command=params.api_key_command,
         )
         async with self._parts.current.changing:
             file, status = await self._keep(params.name, settings)
@@ -203,11 +201,19 @@ def _refuse_egress(client: Connection) -> None:
         )
 
 
-def _bare(params: m.HostAddParams) -> HostSettings:
-    """Enough of its settings to read its key."""
-    return HostSettings(
-        url=params.url, provider="openai", api_key_env=params.api_key_env, api_key_file=params.api_key_file
+async def _key_of(name: str, params: m.HostAddParams | m.HostProbeParams) -> SecretStr | None:
+    """Enough of the settings to have the key. Raises ``ConfigInvalid`` when it is not to be had."""
+    bare = HostSettings(
+        url=params.url,
+        provider="openai",
+        api_key_env=params.api_key_env,
+        api_key_file=params.api_key_file,
+        api_key_command=params.api_key_command,
     )
+    key = read_key(name, bare, os.environ)
+    if key is None and bare.api_key_command:
+        key = await printed_key(name, bare.api_key_command, os.environ)
+    return key
 
 
 def _probed(url: str, model: ServedModel) -> m.ProbedModel:

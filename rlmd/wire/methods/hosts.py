@@ -127,6 +127,7 @@ class HostAddParams(Params):
     trust: Literal["mine", "cloud"] | None = None
     api_key_env: str | None = None
     api_key_file: str | None = None
+    api_key_command: tuple[str, ...] = Field((), description="Prints the key; its words are not a shell's")
 
 
 class HostAddResult(Result):
