@@ -7,7 +7,6 @@ of the latter has its own bound, so that the whole ends before a service manager
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from typing import cast
 
 import structlog
 
-from rlmd import __version__
+from rlmd import __version__, garbage
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore, PrivacyRules
@@ -49,9 +48,7 @@ from rlmd.wire.server import Server
 DRAIN_SECONDS = 10.0
 #: Seconds that clients have to read what is left for them after the runs were seen off.
 GOODBYE_SECONDS = 3.0
-#: New objects after which the youngest are looked through: 5,000 take some 0.2 ms, and a sub-query makes a hundred.
-_YOUNG_OBJECTS = 5000
-#: How long a thread may keep the interpreter from the loop.
+#: How long a thread that computes may keep the interpreter from the loop; Python's own measure is 5 ms.
 _SWITCH_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
@@ -63,6 +60,7 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
     Raises ``AlreadyRunning``, ``ConfigInvalid``.
     """
     began = time.monotonic()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     stop, hung_up = _signals()
     if until_eof:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
@@ -116,9 +114,14 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
         reload = Reload(parts, manager, set_log_level)
         server = Server(listener, Dispatcher(_handlers(parts, reload)))
         await server.start()
-        for name, work in (("watchdog", manager.feed_watchdog()), ("SIGHUP", _reload_when(hung_up, reload))):
+        collecting = garbage.collect_when_idle(lambda: engine.statistics().runs_active == 0)
+        for name, work in (
+            ("watchdog", manager.feed_watchdog()),
+            ("SIGHUP", _reload_when(hung_up, reload)),
+            ("garbage", collecting),
+        ):
             stack.callback(asyncio.create_task(work, name=name).cancel)
-        _settle()
+        garbage.settle()
         manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
@@ -128,19 +131,6 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
         await _step("runs", engine.drain, DRAIN_SECONDS)
         await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
     log.info("stopped")
-
-
-def _settle() -> None:
-    """Keeps the garbage collector and the threads from holding up the loop.
-
-    What has been made by now stays for good: it is no longer looked through (50 ms each time, while the loop stands
-    still), and collecting looks at what runs and clients leave behind alone. A thread that computes gives way to the
-    loop after 0.5 ms, not after Python's 5.
-    """
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
-    gc.enable()
-    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -5,13 +5,15 @@ Reading goes to the blobs directly; finding goes to the helper process.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
 from array import array
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlmd.contexts.blobs import Blobs
@@ -24,6 +26,7 @@ from rlmd.validation import did_you_mean
 _HEADING = re.compile(r"^#{1,6} (.{1,200})", re.MULTILINE)
 #: How far above a heading is looked for.
 _HEADING_CHARS = 50_000
+_RULERS_KEPT = 8
 
 
 class Finder(Protocol):
@@ -36,7 +39,7 @@ class Finder(Protocol):
     async def find_normalised(self, context: int, revision: int, quote: str, limit: int) -> list[Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class PinnedContext:
     """``key`` is the catalogue's number of the context."""
 
@@ -46,6 +49,8 @@ class PinnedContext:
     _by_name: dict[str, PinnedDocument]
     _blobs: Blobs
     _finder: Finder
+    #: By document: that of a gigabyte holds a megabyte of marks, which are not made anew for each look.
+    _rulers: OrderedDict[str, Ruler] = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def document(self, name: str) -> PinnedDocument:
         """The document of that name.
@@ -102,23 +107,33 @@ class PinnedContext:
         return Span(context=self.pin.context, document=place[0], start=place[1], end=place[2])
 
     def _ruler(self, document: PinnedDocument) -> Ruler:
-        return Ruler(document.chars, document.bytes, document.marks, lambda a, b: self._bytes(document, a, b))
+        ruler = self._rulers.pop(document.name, None)  # which must not know this object, that it would keep alive
+        if ruler is None:
+            ruler = Ruler(
+                document.chars, document.bytes, document.marks, functools.partial(_bytes_of, self._blobs, document)
+            )
+        self._rulers[document.name] = ruler
+        if len(self._rulers) > _RULERS_KEPT:
+            self._rulers.popitem(last=False)
+        return ruler
 
-    def _bytes(self, document: PinnedDocument, start: int, end: int) -> bytes:
-        pieces, before = [], 0
-        for segment in document.segments:
-            first, past = max(start - before, 0), min(end - before, segment.length)
-            if first < past:
-                pieces.append(self._read_blob(segment.blob, segment.offset + first, past - first))
-            before += segment.length
-        return b"".join(pieces)
 
-    def _read_blob(self, blob: str, offset: int, length: int) -> bytes:
-        fd = self._blobs.open(blob)
-        try:
-            data = b""
-            while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
-                data += more
-        finally:
-            os.close(fd)
-        return data
+def _bytes_of(blobs: Blobs, document: PinnedDocument, start: int, end: int) -> bytes:
+    pieces, before = [], 0
+    for segment in document.segments:
+        first, past = max(start - before, 0), min(end - before, segment.length)
+        if first < past:
+            pieces.append(_read_blob(blobs, segment.blob, segment.offset + first, past - first))
+        before += segment.length
+    return b"".join(pieces)
+
+
+def _read_blob(blobs: Blobs, blob: str, offset: int, length: int) -> bytes:
+    fd = blobs.open(blob)
+    try:
+        data = b""
+        while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+            data += more
+    finally:
+        os.close(fd)
+    return data

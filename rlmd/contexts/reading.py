@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+from collections.abc import Iterator
 
 from rlmd.contexts.access import Access
 from rlmd.contexts.catalogue import ContextRow
 from rlmd.contexts.pinned import PinnedContext
-from rlmd.contexts.records import ContextInfo, Diff, DocumentInfo, Found, Hit, Peek, SearchMode
+from rlmd.contexts.records import ContextInfo, Diff, DocumentInfo, Found, Hit, Peek, SearchMode, Statistics
 from rlmd.contexts.threads import Threads
 from rlmd.contexts.vaults import Vaults
 from rlmd.errors import InvalidParams, NotFound
@@ -37,8 +38,7 @@ class Reading:
 
     def list(self, *, egress: bool = False) -> tuple[ContextInfo, ...]:
         """All contexts by name; for a client whose reading may leave the machine, the public ones."""
-        infos = (row.info for row in self._vaults.rows.values())
-        return tuple(sorted((i for i in infos if not (egress and i.private)), key=lambda i: i.name))
+        return tuple(sorted(self._shown(egress), key=lambda info: info.name))
 
     def is_private(self, name: str) -> bool:
         """Whether there is a context of that name and it is private."""
@@ -48,10 +48,22 @@ class Reading:
         """The name under which a client's context is kept. Raises ``NotFound``."""
         return self._row(name, egress).info.name
 
-    def statistics(self) -> tuple[int, int]:
-        """How many contexts, and the bytes of their texts."""
-        rows = self._vaults.rows.values()
-        return len(rows), sum(row.info.bytes for row in rows)
+    def statistics(self, *, egress: bool = False) -> Statistics:
+        """How many contexts there are for this client, and how large they are."""
+        count = total = in_memory = 0
+        for vault in self._vaults:
+            before = total
+            for row in vault.rows.values():
+                if not (egress and row.info.private):
+                    count += 1
+                    total += row.info.bytes
+            in_memory += total - before if vault is self._vaults.memory else 0
+        return Statistics(count, total, in_memory)
+
+    def _shown(self, egress: bool) -> Iterator[ContextInfo]:
+        """Vault by vault: of all together thousands would be looked up by their names."""
+        infos = (row.info for vault in self._vaults for row in vault.rows.values())
+        return (info for info in infos if not (egress and info.private))
 
     async def info(
         self, name: str, start: int = 0, limit: int = 100, *, egress: bool = False

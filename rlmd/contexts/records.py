@@ -161,6 +161,14 @@ class ContextInfo:
     ephemeral: bool = False
 
 
+class Statistics(NamedTuple):
+    """Of all contexts together: ``bytes`` of their texts, of which ``ephemeral_bytes`` are in memory alone."""
+
+    contexts: int
+    bytes: int
+    ephemeral_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentInfo:
     name: str

@@ -248,15 +248,19 @@ class ContextStore(Reading):
             check_kind(change, before)
             if wanted.unless_empty and not change.documents:
                 raise SourceMissing(f"nothing is left at {', '.join(change.sources)}", hint="Is its disk mounted?")
-            if wanted.dry_run:
-                return forecast(before, change, loaded)
-            row, verdict = await vault.publish(pack, change)
+            told = forecast(before, change, loaded)
+            if not wanted.dry_run:
+                row, verdict = await vault.publish(pack, change)
+                told = report(verdict, row.info, change, loaded)
+            await self._threads.emptied(loaded.fresh, loaded.kept, known)
         finally:
             pack.close()
+        if wanted.dry_run:
+            return told
         if isinstance(source, SpoolSource) and not ephemeral:
             with contextlib.suppress(OSError):
                 (self._spool_folder / source.file).unlink()
-        return report(verdict, row.info, change, loaded)
+        return told
 
     async def begin_upload(self, announced: Announced) -> tuple[str, int]:
         """Begins an upload, or finds the one that was begun: its id, and the bytes that are there."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: Objects that are freed at once, unless there are more: 1,000 documents take some 0.3 ms.
+_FREED_AT_ONCE = 1000
 
 
 class Threads:
@@ -50,6 +53,19 @@ class Threads:
             await _until_done(task)
             raise
 
+    async def emptied(self, *collections: list[Any] | dict[Any, Any]) -> None:
+        """Empties what held many objects, one by one: freed at once, 100,000 documents hold the interpreter for 35 ms,
+        in whatever thread."""
+        if sum(map(len, collections)) > _FREED_AT_ONCE:
+            await self.in_files(lambda: _empty(*collections))
+
+    def free_soon(self, objects: Collection[Any]) -> None:
+        """The same for what nobody holds any more; from whatever thread."""
+        if len(objects) > _FREED_AT_ONCE:
+            held = list(objects)
+            with contextlib.suppress(RuntimeError):  # the threads have ended: it is freed at once
+                self._files.submit(_empty, held)
+
     async def settle(self) -> None:
         """Waits for what is being committed."""
         for task in list(self._tasks):
@@ -59,6 +75,13 @@ class Threads:
     def close(self) -> None:
         self._catalogue.shutdown()
         self._files.shutdown()
+
+
+def _empty(*collections: list[Any] | dict[Any, Any]) -> None:
+    for one in collections:
+        take = one.popitem if isinstance(one, dict) else one.pop
+        while one:
+            take()
 
 
 async def _run(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -152,7 +153,10 @@ class Vault:
             context=row.info.name, revision=revision, kind=row.info.kind, private=row.info.private,
             documents=count, chars=chars, digest=digest, ephemeral=row.info.ephemeral,
         )  # fmt: skip
-        return PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self.blobs, self.searcher)
+        pinned = PinnedContext(pin, documents, row.id, {d.name: d for d in documents}, self.blobs, self.searcher)
+        # Runs and sessions hold it as long as they like; whose thread lets go of it last must not free it all at once.
+        weakref.finalize(pinned, self._threads.free_soon, documents).atexit = False
+        return pinned
 
     async def known(self, name: str | None) -> dict[str, KnownDocument]:
         """The documents of a context's newest revision, by name; of no context, none."""
@@ -205,6 +209,7 @@ class Vault:
             row, verdict = await self._threads.in_catalogue(self._applied, change)
             self.rows[row.info.name] = row
         self.searcher.index_soon(row.id, row.info.revision)
+        self._threads.free_soon(change.fresh)
         return row, verdict
 
     def _applied(self, change: ContextChange) -> tuple[ContextRow, Change]:

@@ -46,7 +46,8 @@ class Archive:
     threads: Where files are read.
 
     Attributes:
-        records: All runs by id; of those that have ended without answer, citations and receipt.
+        records: All runs by id, in the order in which they were begun; of those that have ended without answer,
+            citations and receipt.
     """
 
     def __init__(self, folder: Path, threads: Executor) -> None:
@@ -231,7 +232,7 @@ class Archive:
                 records.append(journals.read_record(DiskFolder(folder)).slim())
             except (RlmdError, OSError) as error:
                 log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
-        return records
+        return sorted(records, key=lambda record: record.created)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -5,9 +5,8 @@ Every door asks anew whether the asking client may know of the run: what was pub
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import itertools
-from collections.abc import Iterator
 
 from rlmd.engine.archive import Archive
 from rlmd.engine.exports import ExportForm
@@ -19,6 +18,8 @@ from rlmd.engine.requests import Sink
 from rlmd.errors import NotFound
 from rlmd.events import AnyFact, RunState
 
+#: Runs that are looked at between two turns of the loop: some 0.5 ms.
+_AT_ONCE = 500
 #: Characters of an export that are given at once.
 MOST_EXPORTED = 500_000
 
@@ -46,22 +47,34 @@ class Lookups:
         await self.look_for(run_id)
         return await self._archive.whole(self._find(run_id, egress=egress))
 
-    def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
-        """Runs, newest first, without answers, child runs left out; of thousands no more are looked at than needed."""
-        newest = sorted(self._asked(), key=lambda record: record.created, reverse=True)
-        found = (record for record in newest if state is None or self._going.state(record) == state)
-        shown = (record for record in map(self._going.current, found) if not (egress and record.private))
-        return list(itertools.islice(shown, limit))
+    async def runs(self, state: RunState | None = None, limit: int = 50, *, egress: bool = False) -> list[RunRecord]:
+        """Runs, newest first, without answers, child runs left out; of thousands no more are looked at than needed, and
+        others have their turns meanwhile."""
+        shown: list[RunRecord] = []
+        for looked_at, record in enumerate(reversed(list(self._archive.records.values()))):
+            if looked_at % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if record.parent is not None or (state is not None and self._going.state(record) != state):
+                continue
+            current = self._going.current(record)
+            if not (egress and current.private):
+                shown.append(current)
+                if len(shown) >= limit:
+                    break
+        return shown
 
     def counts(self, *, egress: bool = False) -> tuple[int, int]:
         """How many runs there are, child runs left out, and how many of them go on."""
         private = functools.cache(self._parts.any_private)  # thousands of runs are about a few contexts
-        known = [one for one in self._asked() if not (egress and (one.private or private(one.held)))]
-        return len(known), sum(self._going.state(record) in ACTIVE for record in known)
-
-    def _asked(self) -> Iterator[RunRecord]:
-        """Those that are no part of another."""
-        return (record for record in self._archive.records.values() if record.parent is None)
+        going = self._going.all()
+        count = active = 0
+        for one in self._archive.records.values():
+            if one.parent is not None or (egress and (one.private or private(one.held))):
+                continue
+            count += 1
+            if (one.state in ACTIVE or one.run_id in going) and self._going.state(one) in ACTIVE:
+                active += 1
+        return count, active
 
     async def facts(
         self, run_id: str, from_seq: int = 1, to_seq: int | None = None, *, egress: bool = False

@@ -131,7 +131,7 @@ class Engine(Keeping):
         """Reads what runs there are, and takes up those that an earlier daemon could not end."""
         records = await self._archive.open()
         self._sessions.restore(records, await self._ends.all())
-        for record in sorted(records, key=lambda one: one.created):
+        for record in records:
             if record.active or record.resumable:
                 try:
                     await self._going.take_up(record)

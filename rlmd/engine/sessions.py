@@ -199,14 +199,15 @@ class Sessions:
         return self._named.get(name)
 
     def restore(self, records: Iterable[RunRecord], ends: Mapping[str, SessionEnd]) -> None:
-        """Knows again the sessions of an earlier daemon, by their runs; not those that have ended."""
+        """Knows again the sessions of an earlier daemon, by their runs in the order in which they were begun; not
+        those that have ended."""
         for end in ends.values():
             if end.name is not None and end.became is not None and end.became not in ends:
                 log = SessionLog(pins=end.contexts)
                 fresh = Session(end.name, 0.0, id=end.became, private=end.private, stored=True, log=log)
                 fresh.held.update(end.held)
                 self._named[end.name] = fresh
-        for record in sorted(records, key=lambda one: one.created):
+        for record in records:
             if record.session is None or record.session_id is None or record.session_id in ends:
                 continue
             session = self._named.get(record.session)

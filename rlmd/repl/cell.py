@@ -10,7 +10,7 @@ import asyncio
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rlmd.errors import SessionLost
@@ -114,7 +114,7 @@ class Cell:
         number: The cell's number within the session.
         host: Answers its sub-queries and searches.
         send: Sends a frame to the worker.
-        documents: (context, document) → characters; what spans are checked against.
+        documents: Characters of each document, by context and name; what spans are checked against.
         on_waiting: Told whether sub-queries are out, at each change.
     """
 
@@ -123,7 +123,7 @@ class Cell:
         number: int,
         host: CellHost,
         send: Callable[[Header, bytes], None],
-        documents: dict[tuple[str, str], int],
+        documents: Mapping[str, Mapping[str, int]],
         on_waiting: Callable[[bool], None],
     ) -> None:
         self.number = number
@@ -272,7 +272,7 @@ class Cell:
         context, document, start, end = span
         if type(start) is not int or type(end) is not int:
             raise Breach("prompt.spans is malformed")
-        inside = 0 <= start < end <= self._documents.get((context, document), 0)
+        inside = 0 <= start < end <= self._documents.get(context, {}).get(document, 0)
         return Span(context=context, document=document, start=start, end=end) if inside else None
 
     def _answer(self, number: int, batch: _Batch, slot: int, query: SubQuery | ChildQuery) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ class Execution:
         worker: Worker,
         number: int,
         host: CellHost,
-        documents: dict[tuple[str, str], int],
+        documents: Mapping[str, Mapping[str, int]],
         seconds: float,
         cpu_seconds: float | None,
     ) -> None:

@@ -18,7 +18,7 @@ from rlmd.repl.base import CellHost, CellReport, ContextSource
 from rlmd.repl.cell import Cell
 from rlmd.repl.channel import Breach, Channel, Header
 from rlmd.repl.execution import GRACE, Execution, Worker
-from rlmd.repl.loading import frames_of, string_bytes
+from rlmd.repl.loading import frames_of, sizes_of
 from rlmd.repl.output import Output
 from rlmd.repl.process import BASE_BYTES, WorkerProcess
 from rlmd.repl.tree import Usage
@@ -100,16 +100,17 @@ class ReplSession:
         """
         with _Claim(self):
             wanted = {source.pin.context: source for source in contexts}
-            strings = {name: sum(map(string_bytes, source.documents)) for name, source in wanted.items()}
+            fresh = {name: source for name, source in wanted.items() if self._loaded.get(name) != source.pin}
+            sizes = {name: await sizes_of(source.documents) for name, source in fresh.items()}
+            strings = {name: sizes[name][1] if name in sizes else self._string_bytes[name] for name in wanted}
             self._make_room(sum(strings.values()))
-            for name, source in wanted.items():
-                if self._loaded.get(name) != source.pin:
-                    await self._send_context(source)
+            for name, source in fresh.items():
+                self._documents[name] = sizes[name][0]
+                await self._send_context(source)
             await self._ask({"t": "contexts", "names": list(wanted)}, "loaded")
             self._loaded = {name: source.pin for name, source in wanted.items()}
-            self._documents = {
-                name: self._documents.get(name) or {d.name: d.chars for d in wanted[name].documents} for name in wanted
-            }
+            self._documents = {name: self._documents[name] for name in wanted}
+            self._string_bytes = strings
 
     def _make_room(self, strings: int) -> None:
         needed = strings + BASE_BYTES // 2
@@ -121,7 +122,6 @@ class ReplSession:
         self._process.limit_memory(min(self._memory_bytes, BASE_BYTES + _COPIES * strings))
 
     async def _send_context(self, source: ContextSource) -> None:
-        self._documents[source.pin.context] = {document.name: document.chars for document in source.documents}
         with self._process.receiving():
             for header, descriptors in frames_of(source):
                 await self._ask(header, "loaded", descriptors)
@@ -154,12 +154,11 @@ class ReplSession:
         """
         with _Claim(self):
             self._cells = self.next_cell if number is None else number
-            documents = {(c, d): chars for c, several in self._documents.items() for d, chars in several.items()}
             worker = Worker(
                 self._process, self._channel.send, self._output, lambda: self.alive, self._excess, self._end
             )
             self._process.limit_threads()
-            execution = Execution(worker, self._cells, host, documents, seconds, cpu_seconds)
+            execution = Execution(worker, self._cells, host, self._documents, seconds, cpu_seconds)
             self._cell = execution.cell
             try:
                 return await execution.run(source, output_chars)

@@ -106,7 +106,7 @@ async def test_a_child_has_its_own_repl_and_its_parents_contexts(house: House, f
     assert below[-1].type == "run_ended"
     assert record.receipt is not None
     assert (record.receipt.children, record.receipt.turns) == (1, 4)
-    assert [one.run_id for one in house.engine.runs()] == [record.run_id], "a list of runs leaves children out"
+    assert [one.run_id for one in await house.engine.runs()] == [record.run_id], "a list of runs leaves children out"
 
 
 async def test_a_child_is_given_pieces_and_texts(house: House, fake: FakeOllama) -> None:
@@ -472,7 +472,7 @@ async def test_children_of_the_past_are_found_again(tmp_path: Path, fake: FakeOl
         [child] = [fact.child for fact in await house.facts(record) if isinstance(fact, ChildStarted)]
         [deep] = [fact.child for fact in await house.engine.facts(child) if isinstance(fact, ChildStarted)]
     async with House(tmp_path, settings) as house:
-        assert len(house.engine.runs()) == 1
+        assert len(await house.engine.runs()) == 1
         found = await house.engine.whole(deep)
         assert (found.parent, await house.engine.answer(found)) == (child, "deep down")
         assert (await house.engine.facts(child))[-1].type == "run_ended"

@@ -74,7 +74,7 @@ async def test_nothing_is_sent_before_the_yes(tmp_path: Path, fake: FakeOllama) 
         assert "more than 5 sub-queries" in asked.why
         assert asked.alternatives == ("rlm", "quote")
         assert fake.seen == []
-        assert house.engine.runs("asking") == [record]
+        assert (await house.engine.runs("asking")) == [record]
         answered = await house.engine.confirm(run_id, accepted=True)
         assert (answered.state, answered.asks) == ("running", None)
         record = await house.engine.wait(run_id)

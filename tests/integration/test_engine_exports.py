@@ -187,7 +187,7 @@ async def test_a_deleted_run_is_gone(tmp_path: Path, house: House, fake: FakeOll
     await house.engine.delete_run(record.run_id)
     assert not folder.exists()
     assert not list((tmp_path / "state" / "deleted-runs").iterdir())
-    assert house.engine.runs() == []
+    assert (await house.engine.runs()) == []
     for gone in (house.engine.facts(record.run_id), house.engine.delete_run(record.run_id)):
         with pytest.raises(NotFound):
             await gone

@@ -52,7 +52,7 @@ async def test_the_same_id_is_the_same_run(house: House, fake: FakeOllama) -> No
     other = RunRequest(run_id=request.run_id, question="??", contexts=("lines",), strategy="rlm")
     with pytest.raises(Conflict):
         await house.engine.start_run(other)
-    assert [one.run_id for one in house.engine.runs()] == [request.run_id]
+    assert [one.run_id for one in await house.engine.runs()] == [request.run_id]
 
 
 async def test_a_restart_takes_up_and_keeps(tmp_path: Path, fake: FakeOllama) -> None:
@@ -78,7 +78,7 @@ async def test_a_restart_takes_up_and_keeps(tmp_path: Path, fake: FakeOllama) ->
     (tmp_path / "state" / "runs" / "damaged").mkdir()
     (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").write_text("nonsense\n")
     async with house_of(tmp_path, fake) as house:
-        assert {one.run_id: one.state for one in house.engine.runs()} == {
+        assert {one.run_id: one.state for one in await house.engine.runs()} == {
             ended.run_id: "ended",
             running.run_id: "running",
         }
@@ -93,6 +93,20 @@ async def test_a_restart_takes_up_and_keeps(tmp_path: Path, fake: FakeOllama) ->
         await house.engine.subscribe(running.run_id, 1, ear).caught_up()
         assert (ear.facts[-1].type, ear.ends) == ("run_ended", 1)
     assert (tmp_path / "state" / "runs" / "damaged" / "journal.jsonl").read_text() == "nonsense\n"
+
+
+async def test_runs_are_listed_newest_first_after_a_restart_too(tmp_path: Path, fake: FakeOllama) -> None:
+    """Whatever the order of their ids, which is that of their folders."""
+    ids = [f"{digit * 8}-0000-4000-8000-000000000000" for digit in "71f05"]
+    async with house_of(tmp_path, fake) as house:
+        await house.load("lines", LINES)
+        for run_id in ids:
+            await house.engine.start_run(RunRequest(run_id, "line", ("lines",), strategy="quote"))
+            await house.engine.wait(run_id)
+        assert [one.run_id for one in await house.engine.runs()] == ids[::-1]
+    async with house_of(tmp_path, fake) as house:
+        assert [one.run_id for one in await house.engine.runs()] == ids[::-1]
+        assert [one.run_id for one in await house.engine.runs("ended", 2)] == ids[:2:-1]
 
 
 async def test_a_session_keeps_its_names(house: House, fake: FakeOllama) -> None:
@@ -207,7 +221,7 @@ async def test_private_runs_do_not_exist_for_egress_clients(house: House, fake: 
     assert (await engine.wait(request.run_id)).private
     later = await house.ask("?", "lines", strategy="rlm", session="s")
     assert later.private, "a session that held private text stays private"
-    assert engine.runs(egress=True) == []
+    assert (await engine.runs(egress=True)) == []
     assert await engine.sessions(egress=True) == []
     for hidden in (
         lambda: engine.run(request.run_id, egress=True),
@@ -256,7 +270,7 @@ async def test_few_pieces_are_mapped_and_many_explored(house: House, fake: FakeO
     fake.script("root", [cell("x = 1"), "FINAL_VAR(x)"])
     assert (await house.ask("?", "short")).strategy == "map"
     assert (await house.ask("?", "lines")).strategy == "rlm"
-    chosen = [fact for fact in await house.facts(house.engine.runs()[0]) if fact.type == "strategy_chosen"]
+    chosen = [fact for fact in await house.facts((await house.engine.runs())[0]) if fact.type == "strategy_chosen"]
     assert "121,780 characters" in chosen[0].why
 
 

@@ -70,7 +70,7 @@ async def test_a_run_that_waits_for_a_session_with_private_text(house: House, fa
     record = await house.engine.wait(second.run_id)
     assert await house.answer(record) == SECRET.strip()
     assert record.private
-    assert len(house.engine.runs(egress=True)) == 1
+    assert len(await house.engine.runs(egress=True)) == 1
     with pytest.raises(NotFound):
         house.engine.run(second.run_id, egress=True)
 
@@ -87,10 +87,10 @@ async def test_what_is_marked_private_later_is_hidden_with_all_that_tells_of_it(
     await house.engine.wait(after.run_id)
     ran = ExecuteRequest(run_id=new_id(), code="print(x)", session="s")
     assert SECRET.strip() in (await house.engine.execute(ran, egress=True)).output
-    assert len(house.engine.runs(egress=True)) == 3
+    assert len(await house.engine.runs(egress=True)) == 3
 
     await house.load("note", SECRET, private=True)
-    assert house.engine.runs(egress=True) == []
+    assert (await house.engine.runs(egress=True)) == []
     assert await house.engine.sessions(egress=True) == []
     for run_id in (told.run_id, after.run_id, ran.run_id):
         with pytest.raises(NotFound):
@@ -99,7 +99,7 @@ async def test_what_is_marked_private_later_is_hidden_with_all_that_tells_of_it(
         await house.engine.drop_session("s", egress=True)
     other = ExecuteRequest(run_id=new_id(), code="print(x)", session="s")
     assert not (await house.engine.execute(other, egress=True)).ok, "the session of that name is another one"
-    hidden = [record for record in house.engine.runs() if record.run_id != other.run_id]
+    hidden = [record for record in (await house.engine.runs()) if record.run_id != other.run_id]
     assert len(hidden) == 3
     assert all(record.private for record in hidden)
 

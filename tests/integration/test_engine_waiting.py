@@ -83,7 +83,7 @@ async def test_a_run_waits_for_its_host_says_so_and_goes_on_when_it_comes(tmp_pa
         assert [(host.name, host.state) for host in waiting.waits.hosts] == [("box", "down")]
         assert "refused the connection" in waiting.waits.hosts[0].why
         assert waiting.waits.until > waiting.created + 30_000
-        assert house.engine.runs("waiting") == [waiting]
+        assert (await house.engine.runs("waiting")) == [waiting]
         purse = house.engine._going.live[run.run_id].run.purse
         used = purse.seconds_used
         await asyncio.sleep(0.2)

@@ -73,6 +73,7 @@ BELOW: dict[str, frozenset[str]] = {
     "systemd_journal": VOCABULARY,
     "logs": VOCABULARY | {"systemd_journal"},
     "tomltext": frozenset(),
+    "garbage": frozenset(),
     "ownprocess": frozenset(),
     "claim": VOCABULARY,
     "systemd": VOCABULARY,
@@ -83,7 +84,7 @@ BELOW: dict[str, frozenset[str]] = {
     "reloading": VOCABULARY | {"changed", "systemd", "contexts", "wire"},
     "nights": VOCABULARY | {"pool", "engine"},
     "daemon": VOCABULARY
-    | {"logs", "claim", "systemd", "ownprocess", "reloading", "nights"}
+    | {"logs", "claim", "systemd", "ownprocess", "reloading", "nights", "garbage"}
     | {"providers", "pool", "repl", "contexts", "engine", "wire"},
     "__main__": VOCABULARY | {"logs", "ownprocess", "daemon", "soundness"},
 }

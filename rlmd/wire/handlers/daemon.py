@@ -38,7 +38,7 @@ class DaemonHandlers:
     async def status(self, client: Connection, _: Nothing) -> StatusResult:
         """Counts are of what this client may know of."""
         parts = self._parts
-        contexts = parts.contexts.list(egress=client.egress)
+        contexts = parts.contexts.statistics(egress=client.egress)
         runs, active = parts.engine.counts(egress=client.egress)
         pool = parts.pool.statistics()
         kept = parts.current.settings.retention
@@ -49,8 +49,8 @@ class DaemonHandlers:
             socket=str(parts.paths.socket),
             state_folder=str(parts.paths.state),
             config_files=tuple(map(str, parts.paths.config_files)),
-            contexts=len(contexts),
-            context_bytes=sum(context.bytes for context in contexts),
+            contexts=contexts.contexts,
+            context_bytes=contexts.bytes,
             runs_active=active,
             runs=runs,
             sessions=parts.engine.session_count(egress=client.egress),
@@ -66,7 +66,7 @@ class DaemonHandlers:
             run_bytes=kept.run_bytes,
             index_days=kept.index_days,
             sizes={} if client.egress else dict(await self._usage.sizes()),
-            ephemeral_bytes=sum(context.bytes for context in contexts if context.ephemeral),
+            ephemeral_bytes=contexts.ephemeral_bytes,
         )
 
     async def gc(self, client: Connection, params: GcParams) -> GcResult:

@@ -84,7 +84,7 @@ class Doctor:
         """Notices of the start, and the search helper, asked as a client asks it."""
         store = self._parts.contexts
         notices = [Check(name="contexts", ok=False, message=_sentence(n.text), hint=n.hint) for n in store.notices]
-        number, size = store.statistics()
+        number, size, _ = store.statistics()
         found = notices or [Check(name="contexts", ok=True, message=f"{number} contexts, {size / 1e6:.1f} MB of text")]
         try:
             await store.try_search()

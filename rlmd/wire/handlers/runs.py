@@ -163,7 +163,7 @@ class RunHandlers:
     # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def list(self, client: Connection, params: m.RunListParams) -> Encoded:
-        records = self._engine.runs(params.state, params.limit, egress=client.egress)
+        records = await self._engine.runs(params.state, params.limit, egress=client.egress)
         return await listing(m.RunListResult(runs=()), m.RunInfo, records, client.protocol)
 
     async def show(self, client: Connection, params: m.RunIdParams) -> m.RunResult:
