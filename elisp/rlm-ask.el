@@ -24,6 +24,8 @@
 (declare-function rlm-compose-from-minibuffer "rlm-compose" ())
 (declare-function project-root "project" (project))
 
+(autoload 'rlm-dispatch "rlm-transient" nil t)
+
 (defvar-local rlm--run nil
   "The run whose answer this buffer shows.")
 
@@ -52,16 +54,22 @@ FRESH non-nil means that no sub-query is answered from the cache.
 SCHEMA, a JSON Schema as a plist, has the answer be JSON that fits it.
 
 Interactively the source is what `rlm-context-functions' find at
-point, and with a prefix argument the text that was asked about
-last.  With a negative one the answer goes to the echo area."
-  (interactive (rlm--read-query (and current-prefix-arg
-                                     (not (eq current-prefix-arg '-)))
-                                (if (eq current-prefix-arg '-) 'echo t)))
-  (when (string-blank-p question)
-    (user-error "There is no question"))
-  (let* ((chosen (rlm--choices-with
-                  (list :profile profile :strategy strategy :root root :sub sub
-                        :session session :limits limits :fresh fresh)))
+point.  With \\[universal-argument] the menu opens instead, where
+another and more can be chosen; with \\[universal-argument]
+\\[universal-argument] the source is the text that was asked about
+last.  With a negative prefix argument the answer goes to the echo
+area.  From Lisp, a QUESTION of nil opens the menu too."
+  (interactive (rlm--read-query current-prefix-arg))
+  (cond ((null question) (rlm-dispatch))
+        ((string-blank-p question) (user-error "There is no question"))
+        (t (rlm--query question source callback display schema
+                       (list :profile profile :strategy strategy :root root :sub sub
+                             :session session :limits limits :fresh fresh)))))
+
+(defun rlm--query (question source callback display schema choices)
+  "Ask QUESTION of SOURCE; return the run.
+CALLBACK, DISPLAY and SCHEMA as in `rlm-query'; CHOICES are its others."
+  (let* ((chosen (rlm--choices-with choices))
          (sources (mapcar (if (plist-get chosen :private) #'rlm--source-closed #'identity)
                           (rlm--sources-of source)))
          (own (and (eq display t) (null (plist-get chosen :session))))
@@ -147,11 +155,14 @@ failed run, and one that has not ended after TIMEOUT seconds, is a
     (read-from-minibuffer (format "Ask of %s: " (rlm--describe sources))
                           nil rlm-question-map nil 'rlm-query-history)))
 
-(defun rlm--read-query (again display)
-  "Return arguments for `rlm-query' as the user wants.
-With AGAIN of the last text; DISPLAY as there."
-  (let ((sources (rlm--dwim-source again)))
-    (list (rlm--read-question sources) sources :display display)))
+(defun rlm--read-query (prefix)
+  "Return arguments for `rlm-query', as PREFIX, a raw prefix argument, wants.
+That of one \\[universal-argument] wants the menu."
+  (if (equal prefix '(4))
+      (list nil nil)
+    (let* ((echo (> 0 (prefix-numeric-value prefix)))
+           (sources (rlm--dwim-source (and prefix (not echo)))))
+      (list (rlm--read-question sources) sources :display (if echo 'echo t)))))
 
 (defun rlm--ask-of (sources)
   "Read a question about SOURCES and ask it."

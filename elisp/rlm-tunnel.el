@@ -14,6 +14,9 @@
 ;; closes what it cannot carry.  So a connection that says nothing goes
 ;; first, and only if it lasts is there one that is written to: to
 ;; write to one that is closed ends a batch Emacs, by SIGPIPE.
+;;
+;; ssh reads nothing here, so it would not notice that an Emacs which was
+;; killed is gone.  A shell beside it does: its standard input ends then.
 
 ;;; Code:
 
@@ -48,6 +51,21 @@ longer, what is written comes before the end.")
        (process-live-p (rlm--tunnel-process tunnel))
        (rlm--listens-p (rlm--tunnel-socket tunnel))))
 
+(defconst rlm--tunnel-lifeline "exec 3<&0
+socket=$0
+\"$@\" </dev/null 3<&- &
+ssh=$!
+{ while read -r _; do :; done; kill $ssh; } <&3 2>/dev/null &
+lookout=$!
+wait $ssh
+status=$?
+kill $lookout 2>/dev/null
+rm -f \"$socket\"
+rmdir \"${socket%/*}\" 2>/dev/null
+exit $status"
+  "A program of sh that runs its arguments until its standard input ends.
+Its name is the socket that it then removes, and the folder of that.")
+
 (defun rlm--tunnel-command (remote local)
   "Return the command that carries LOCAL, a socket, to REMOTE, a remote file name."
   (let ((parts (tramp-dissect-file-name remote)))
@@ -55,7 +73,8 @@ longer, what is written comes before the end.")
       (user-error "A daemon is reached by ssh, not by %s" (tramp-file-name-method parts)))
     (when (tramp-file-name-hop parts)
       (user-error "Several hops are not for `rlm-socket': use ProxyJump in ~/.ssh/config"))
-    (append rlm-ssh-command
+    (append (list "/bin/sh" "-c" rlm--tunnel-lifeline local)
+            rlm-ssh-command
             (list "-N" "-T" "-o" "BatchMode=yes" "-o" "ExitOnForwardFailure=yes"
                   "-o" "StreamLocalBindUnlink=yes" "-o" "ServerAliveInterval=15"
                   "-o" "ControlMaster=no" "-o" "ControlPath=none"

@@ -163,7 +163,7 @@
         (should (equal "A." (car (last (split-string (rlm-run-answer run) "\n")))))))))
 
 (ert-deftest rlm-daemon-what-was-asked-about-last ()
-  "With a prefix argument, and in an answer buffer, the text is the last one."
+  "If asked for, and in an answer buffer, the text is the last one."
   (rlm-test-with-daemon (:scripts '(("root" . ("A." "B." "C."))))
     (rlm-test-with-notes "some text\n"
       (let* ((notes (current-buffer))

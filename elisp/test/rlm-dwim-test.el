@@ -232,5 +232,28 @@ trailer<</Root 1 0 R>>
           (should (rlm--citation-verified-p (car (rlm-run-citations run)))))
         (should-error (rlm-keep-context " ") :type 'user-error)))))
 
+;;;; What a prefix argument wants
+
+(ert-deftest rlm-dwim-prefix-arguments ()
+  "None asks of what is at point, \\`C-u' opens the menu, two ask of the last text, a minus is for the echo area."
+  (rlm-test-with-notes "here\n"
+    (let* ((rlm--last-sources (list (rlm-source-from "elsewhere")))
+           (asked nil)
+           (opened 0)
+           (here (lambda (sources) (eq (current-buffer) (rlm-source-buffer (car sources))))))
+      (cl-letf (((symbol-function 'rlm--query)
+                 (lambda (_question sources _callback display &rest _)
+                   (setq asked (list (if (funcall here sources) 'here 'last) display))))
+                ((symbol-function 'rlm-dispatch) (lambda () (interactive) (cl-incf opened)))
+                ((symbol-function 'read-from-minibuffer) (lambda (&rest _) "Q?")))
+        (pcase-dolist (`(,prefix ,expected ,menus) '((nil (here t) 0) ((16) (last t) 0) ((64) (last t) 0)
+                                                     (- (here echo) 0) (-1 (here echo) 0) (2 (last t) 0)
+                                                     ((4) nil 1)))
+          (setq asked nil
+                opened 0)
+          (let ((current-prefix-arg prefix))
+            (call-interactively #'rlm-query))
+          (should (equal (list prefix expected menus) (list prefix asked opened))))))))
+
 (provide 'rlm-dwim-test)
 ;;; rlm-dwim-test.el ends here

@@ -165,6 +165,29 @@ What is on its way is not left on the disk; the same text is not sent again."
                                     (rlm-test-output process))))
         (delete-process server)))))
 
+(defconst rlm-test-digs
+  "(progn
+     (require 'rlm-rpc)
+     (require 'rlm-tunnel)
+     (rlm-call-sync \"daemon/status\" nil :socket %S)
+     (message \"%%s\" (rlm--tunnel-socket (rlm--client-tunnel (rlm--client %S))))
+     (while t (accept-process-output nil 1)))"
+  "A program that connects to a daemon elsewhere, prints our end, and stays.")
+
+(ert-deftest rlm-remote-a-killed-emacs-leaves-no-tunnel ()
+  "When Emacs is killed, ssh ends, and its socket and the folder of that are gone."
+  (rlm-test-with-remote nil
+    (let* ((emacs (expand-file-name invocation-name invocation-directory))
+           (process (rlm-test-spawn "batch" emacs "-Q" "--batch"
+                                    "-L" (expand-file-name "elisp" rlm-test-root)
+                                    "--eval" (format rlm-test-digs rlm-socket rlm-socket)))
+           (socket (rlm-test-await (and (string-match "^\\(/.*\\)\n" (rlm-test-output process))
+                                        (match-string 1 (rlm-test-output process))))))
+      (should (rlm--listens-p socket))
+      (rlm-test-kill process)
+      (rlm-test-await (not (rlm--listens-p socket)))
+      (rlm-test-await (not (file-exists-p (file-name-directory socket)))))))
+
 (ert-deftest rlm-remote-a-tramp-buffer ()
   "The text of a file on another machine is asked of the daemon here."
   (rlm-test-with-daemon (:scripts '(("root" . ("> the NEEDLE lies\nIt lies."))))
