@@ -9,6 +9,8 @@ import asyncio
 import os
 import socket
 import struct
+import sys
+from typing import Any
 
 import structlog
 
@@ -19,6 +21,10 @@ from rlmd.wire.dispatch import Dispatcher, incident
 MAX_CONNECTIONS = 500
 
 log = structlog.get_logger(__name__)
+
+#: From Python 3.13 on the loop removes a socket's file with its server. It is not ours to remove: systemd, which
+#: listens on, would wait for connections at a path that is no more; what we bound, ``Claim`` removes.
+_KEEPING: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Server:
@@ -35,7 +41,9 @@ class Server:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, backlog=MAX_CONNECTIONS)
+        self._server = await asyncio.start_unix_server(
+            self._accept, sock=self._listener, backlog=MAX_CONNECTIONS, **_KEEPING
+        )
 
     def refuse_new(self) -> None:
         """Takes no more connections: under socket activation the next daemon gets them."""
