@@ -227,11 +227,13 @@ async def test_a_root_turn_waits_for_one_slot_at_most(folders: Folders, start_da
             m40 = hosts.fakes["m40"]
             before = len(m40.seen)
             gates["m40"][0].set()
-            await m40.until(lambda: len(m40.seen) > before)
-            assert m40.seen[before].model == "root:latest"
+            try:
+                await m40.until(lambda: len(m40.seen) > before)
+                assert m40.seen[before].model == "root:latest"
+            finally:
+                for name, fake in hosts.fakes.items():
+                    fake.answer = read_number
+                    for gate in gates[name]:
+                        gate.set()
             assert (await question)["answer"]["text"] == str(len(TEXT))
-            for name, fake in hosts.fakes.items():
-                fake.answer = read_number
-                for gate in gates[name]:
-                    gate.set()
             assert (await batch)["answer"]["text"] == ANSWER
