@@ -1,12 +1,12 @@
 """Our pool beside LiteLLM's Router: the same tasks on the same uneven servers, one after the other in one run.
 
-    python -m tests.benchmarks.bench_router [--count 200] [--drawn 6] [--peer]
+    python -m tests.benchmarks.bench_router [--count 200] [--drawn 6] [--every] [--peer]
 
 Three hosts of 2, 4 and 2 slots take 0.5, 0.175 and 0.8 s for a task of mean size; sizes are lognormal (σ 0.6), and a
 task takes as long as its prompt has characters. The fastest is down from the start, or meets each fault after 30 % of
-the bound. ``--drawn``: so many sets of hosts drawn at random. Times are told as ratios to the bound: all work divided
-by the speed of all slots that are there. CPU is this process's alone; ``httpx`` is the same requests by a bare client
-over the same transport.
+the bound; ``--every``: each of the three does, after 30 and after 70 %. ``--drawn``: so many sets of hosts drawn at
+random. Times are told as ratios to the bound: all work divided by the speed of all slots that are there. CPU is this
+process's alone; ``httpx`` is the same requests by a bare client over the same transport.
 """
 
 from __future__ import annotations
@@ -38,17 +38,28 @@ from tests.simulation import UNEQUAL, Change, Fault, Machine, drawn, least_secon
 
 FASTEST = min(UNEQUAL, key=lambda machine: machine.seconds).name
 STRATEGIES = (("least-busy", 0), ("least-busy", 16), ("latency-based-routing", 16), ("simple-shuffle", 16))
-#: What befalls the fastest host, and after which share of the bound.
-CASES: tuple[tuple[Fault, float], ...] = (
-    ("down", 0.0),
-    ("down", 0.3),
-    ("hung", 0.3),
-    ("cut", 0.3),
-    ("broken", 0.3),
-    ("slow", 0.3),
+
+
+@dataclass(frozen=True)
+class Case:
+    """``fault`` befalls ``machine`` after ``share`` of the bound."""
+
+    machine: str
+    fault: Fault
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.machine} {self.fault} {f'after {self.share:.0%}' if self.share else 'from the start'}"
+
+
+FAULTS: tuple[Fault, ...] = ("down", "hung", "cut", "broken", "slow")
+CASES = (Case(FASTEST, "down", 0.0), *(Case(FASTEST, fault, 0.3) for fault in FAULTS))
+EVERY = (
+    *(Case(machine.name, "down", 0.0) for machine in UNEQUAL),
+    *(Case(machine.name, fault, share) for share in (0.3, 0.7) for fault in FAULTS for machine in UNEQUAL),
 )
-#: Those of them that the Router meets: it waits for a host that hangs until its timeout of minutes.
-PEER_CASES = tuple(case for case in CASES if case[0] in ("down", "cut"))
+#: Those that the Router meets: it waits for a host that hangs until its timeout of minutes.
+PEER_CASES = tuple(case for case in CASES if case.fault in ("down", "cut"))
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,8 @@ class Row:
 HEAD = f"{'':<58}{'÷ bound':>9}{'lost':>6}{'CPU ms':>8}"
 
 
-def changes_of(sizes: Sequence[float], case: tuple[Fault, float] | None) -> list[Change]:
-    if case is None:
-        return []
-    fault, share = case
-    return [Change(share * least_seconds(UNEQUAL, sizes), FASTEST, fault)]
+def changes_of(sizes: Sequence[float], case: Case | None) -> list[Change]:
+    return [] if case is None else [Change(case.share * least_seconds(UNEQUAL, sizes), case.machine, case.fault)]
 
 
 async def strike(hosts: Sequence[Host], changes: Sequence[Change]) -> None:
@@ -114,7 +122,7 @@ async def ask(pool: Pool, size: float, salt: str, run_id: str = "bench") -> floa
 
 
 async def ours(
-    what: str, sizes: Sequence[float], case: tuple[Fault, float] | None = None, machines: Sequence[Machine] = UNEQUAL
+    what: str, sizes: Sequence[float], case: Case | None = None, machines: Sequence[Machine] = UNEQUAL
 ) -> Row:
     async with running(machines) as hosts, pool_over(hosts) as pool:
         changes = changes_of(sizes, case)
@@ -170,7 +178,7 @@ async def bare(sizes: Sequence[float]) -> Row:
 # ── theirs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def theirs(strategy: str, at_once: int, sizes: Sequence[float], case: tuple[Fault, float] | None = None) -> Row:
+async def theirs(strategy: str, at_once: int, sizes: Sequence[float], case: Case | None = None) -> Row:
     python = await asyncio.to_thread(built.litellm_python)
     changes = changes_of(sizes, case)
     async with running(UNEQUAL) as hosts:
@@ -192,23 +200,18 @@ async def theirs(strategy: str, at_once: int, sizes: Sequence[float], case: tupl
             await striking
     found = json.loads(told.splitlines()[-1])
     ratio = found["seconds"] / least_seconds(UNEQUAL, sizes, changes)
-    what = f"LiteLLM {strategy}, {at_once or 'all'} at once{', ' + told_of(case) if case else ''}"
+    what = f"LiteLLM {strategy}, {at_once or 'all'} at once{f', {case}' if case else ''}"
     return Row(what, found["cpu_ms"], ratio, found["lost"])
-
-
-def told_of(case: tuple[Fault, float]) -> str:
-    fault, at = case
-    return f"fastest {fault} {f'after {at:.0%}' if at else 'from the start'}"
 
 
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def measure(count: int, sets: int, peer: bool) -> AsyncIterator[Row | str]:
+async def measure(count: int, sets: int, cases: Sequence[Case], peer: bool) -> AsyncIterator[Row | str]:
     sizes = sizes_of(count)
     yield await ours("three uneven hosts", sizes)
-    for case in CASES:
-        yield await ours(told_of(case), sizes, case)
+    for case in cases:
+        yield await ours(str(case), sizes, case)
     for seed in range(sets):
         machines = drawn(random.Random(seed))
         named = " ".join(f"{machine.slots}×{machine.seconds:.2f}s" for machine in machines)
@@ -225,7 +228,7 @@ async def measure(count: int, sets: int, peer: bool) -> AsyncIterator[Row | str]
 async def show(options: argparse.Namespace) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     print(f"{options.count} tasks\n{HEAD}", flush=True)
-    async for row in measure(options.count, options.drawn, options.peer):
+    async for row in measure(options.count, options.drawn, EVERY if options.every else CASES, options.peer):
         print(row, flush=True)
 
 
@@ -233,5 +236,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="tasks (default 200)")
     parser.add_argument("--drawn", type=int, default=6, help="sets of hosts drawn at random (default 6)")
+    parser.add_argument("--every", action="store_true", help="each fault befalls each host, early and late")
     parser.add_argument("--peer", action="store_true", help="LiteLLM's Router on the same tasks too")
     uvloop.run(show(parser.parse_args()))
