@@ -125,6 +125,19 @@ async def test_a_slow_reader_gets_everything_and_descriptors_are_handed_over_and
     worker.close()
 
 
+async def test_a_worker_whose_daemon_is_gone_leaves_and_a_test_that_is_one_fails(ends: Ends) -> None:
+    """Elsewhere by ``os._exit``, which would end all tests here, and look as though they had passed."""
+    worker = WorkerChannel(ends.other.detach(), Interrupts())
+    ends.channel.close()
+    with pytest.raises(AssertionError, match=r"os\._exit\(0\) would have ended the tests"):
+        await asyncio.to_thread(worker.receive)
+    worker.close()
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 async def test_descriptors_of_frames_never_sent_are_closed(ends: Ends) -> None:
     read, write = os.pipe()
     ends.channel.send({"t": "big"}, b"x" * (6 << 20))  # fills the socket
