@@ -18,6 +18,8 @@ from rlmd.events import Pin, digest_of
 _INSTRUCTION_TOKENS = 256
 #: Share of the slots that must be able to take a piece.
 _MOST_SLOTS = 0.75
+#: Passages that the worked example prints: so many as are not cut, each of up to so many characters.
+_MOST_HITS, _HIT_CHARS = 8, 1800
 
 
 class Sized(Protocol):
@@ -106,7 +108,7 @@ Do not guess what you have not read.
 
 Format: one block a reply, then stop and wait for its output:
 ```repl
-for p in search("words of the question", 5):
+for p in search("words of the question", $hits):
     print(p.name, p.line, p)
 ```
 
@@ -163,8 +165,8 @@ replies in order; a failed one is falsy, ok(replies) keeps the others. With sche
 schema, replies are such data.
 """
 _RUNS = """\
-- rlm_query(question, text=None): a run like this one, for a question about a long text (or pieces of one, or all) \
-that must itself be explored; rlm_query_batched(questions, texts): many at once.
+- rlm_query(question, context=None): a run like this one, for a question about a long text (or pieces of one, or all) \
+that must itself be explored; rlm_query_batched(questions, contexts): many at once.
 """
 _WHOLE = """\
 3. If the question needs the whole text: pieces = chunks(context, $piece_chars); replies = llm_query_batched([piece + \
@@ -195,7 +197,11 @@ def system_prompt(
         }
         subs, whole = _SUBS + (_RUNS if depth > 0 else ""), Template(_WHOLE).substitute(numbers)
     text = Template(prompts.system).substitute(
-        subs=subs, whole=whole, output_chars=f"{output_chars:,}", cell_seconds=f"{cell_seconds:g}"
+        subs=subs,
+        whole=whole,
+        output_chars=f"{output_chars:,}",
+        cell_seconds=f"{cell_seconds:g}",
+        hits=max(1, min(_MOST_HITS, output_chars // _HIT_CHARS)),
     )
     return text + "".join(f"{note.strip()}\n" for note in notes if note.strip())
 

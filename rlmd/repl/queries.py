@@ -5,6 +5,9 @@ from __future__ import annotations
 from rlmd.repl.asking import SubQueryError
 from rlmd.repl.link import MOST_CHARS, MOST_SLOTS
 
+#: Characters of a model's name.
+_MOST_NAME = 200
+
 TYPE_CHECKING = False  # typing takes 3 ms
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -100,8 +103,14 @@ def schema_of(shape: Shape | None) -> str | None:
 
 
 def model_of(model: Any) -> str | None:
-    if model is not None and not isinstance(model, str):
-        raise TypeError(f"model must be a str, not {type(model).__name__}")
+    """Many models give the text as what comes second."""
+    if model is None:
+        return None
+    if type(model) is not str or len(model) > _MOST_NAME or any(map(str.isspace, model)):  # a piece is no name either
+        raise TypeError(
+            "what comes second is the name of a model, if anything; the text belongs into the prompt, before the "
+            'question: llm_query(text + "\\n\\n" + question)'
+        )
     return model
 
 

@@ -177,9 +177,21 @@ def _told(problem: BaseException) -> tuple[str, str]:
         text = "".join(told.format())
         is_syntax = issubclass(type(problem), SyntaxError)
         last = f"{type(problem).__name__}: {told.msg}" if is_syntax else next(told.format_exception_only())
+        text += _usage(problem)
         return text if text.endswith("\n") else text + "\n", (last.strip().splitlines() or [text])[0]
     except BaseException:  # noqa: BLE001  an exception of a cell's own may fail to be shown
         return type(problem).__name__ + "\n", type(problem).__name__
+
+
+def _usage(problem: BaseException) -> str:
+    """How a function of ours is called that was called in another way: Python names the wrong argument alone."""
+    name = str(problem).partition("()")[0].removeprefix("Scaffold.")
+    if not isinstance(problem, TypeError) or f"Scaffold.{name}()" not in str(problem):
+        return ""
+    import inspect
+
+    parameters = list(inspect.signature(getattr(Scaffold, name)).parameters.values())[1:]
+    return f"{name}({', '.join(str(one.replace(annotation=one.empty)) for one in parameters)}) is how it is called.\n"
 
 
 def _cells_part(stack: list[Any]) -> list[Any]:

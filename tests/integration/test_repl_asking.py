@@ -56,6 +56,32 @@ async def test_whatever_a_model_takes_them_for(run: Run, source: str, output: st
     assert report.ok
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "llm_query('Is it lit?', 'x' * 300)", "llm_query('xyz', 'Is it lit?')", "llm_query('Is it?', ['a', 'b'])",
+        "llm_query_batched(['Is it?'], ['x'])", "await llm_query_async('Is it lit?', model=chunks('xyz')[0])",
+    ],
+)  # fmt: skip
+async def test_a_text_where_a_models_name_belongs_is_told_what_to_do(run: Run, source: str) -> None:
+    """Many models give the text as the second argument. The session goes on."""
+    report = await run(f"kept = 1\n{source}")
+    assert not report.ok
+    assert 'into the prompt, before the question: llm_query(text + "\\n\\n" + question)' in report.output
+    assert not report.lost
+    assert (await run("kept")).output == "1\n"
+
+
+async def test_a_wrong_argument_is_answered_with_the_right_ones(run: Run) -> None:
+    report = await run("search('lamp', top_k=3)")
+    assert report.output.endswith("search(query, k=10) is how it is called.\n")
+    assert report.error == "TypeError: Scaffold.search() got an unexpected keyword argument 'top_k'"
+    report = await run("rlm_query('a', text='b')")
+    assert report.output.endswith("rlm_query(question, context=None) is how it is called.\n")
+    report = await run("def mine(a): ...\nmine(b=1)")
+    assert report.output.endswith("unexpected keyword argument 'b'\n")
+
+
 async def test_threads_and_coroutines_ask_side_by_side(run: Run, host: Host) -> None:
     report = await run(
         "import asyncio\n"
