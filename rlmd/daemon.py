@@ -18,12 +18,13 @@ from typing import cast
 
 import structlog
 
-from rlmd import __version__, garbage
+from rlmd import __version__
 from rlmd.claim import Claim
 from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore, PrivacyRules
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
+from rlmd.garbage import Garbage
 from rlmd.logs import set_log_level
 from rlmd.nights import Nights
 from rlmd.ownprocess import has_terminal
@@ -48,7 +49,7 @@ from rlmd.wire.server import Server
 DRAIN_SECONDS = 10.0
 #: Seconds that clients have to read what is left for them after the runs were seen off.
 GOODBYE_SECONDS = 3.0
-#: How long a thread that computes may keep the interpreter from the loop; Python's own measure is 5 ms.
+#: How long a thread may keep the interpreter from the loop; by default ten times as long.
 _SWITCH_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
@@ -114,14 +115,15 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
         reload = Reload(parts, manager, set_log_level)
         server = Server(listener, Dispatcher(_handlers(parts, reload)))
         await server.start()
-        collecting = garbage.collect_when_idle(lambda: engine.statistics().runs_active == 0)
+        garbage = Garbage(lambda: pool.idle)
         for name, work in (
             ("watchdog", manager.feed_watchdog()),
             ("SIGHUP", _reload_when(hung_up, reload)),
-            ("garbage", collecting),
+            ("garbage", garbage.collect()),
         ):
             stack.callback(asyncio.create_task(work, name=name).cancel)
-        garbage.settle()
+        garbage.start()
+        stack.callback(garbage.close)
         manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()

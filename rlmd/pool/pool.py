@@ -256,6 +256,11 @@ class Pool:
         choices = self._hosts.roles.narrowed(role, narrowed_to)
         return tuple(choice.candidate for choice in choices if not private or choice.candidate.trust == "mine")
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked of any host."""
+        return self._scheduler.idle
+
     def hosts(self) -> list[HostStatus]:
         return self._hosts.statuses()
 

@@ -355,6 +355,11 @@ class Scheduler:
     def hosts(self) -> dict[str, Slots]:
         return self._hosts
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return not self._requests and not self._attempts
+
     def goes_on(self, run: str) -> bool:
         """Whether something of a run is under way, and not only waits for a host that is out of reach."""
         return run in self._asked and not self._patience.stalled(run)
