@@ -44,11 +44,12 @@ Nil leaves the choice to the daemon's configuration."
 
 (defcustom rlm-limits nil
   "What a run may use, a plist; nil leaves that to the daemon.
-The keys are :turns, :sub_queries, :tokens, :seconds, :waiting (the
-seconds for which it waits for hosts), :depth and :consecutive_errors."
+The keys are :turns, :sub_queries, :tokens, :money (dollars), :seconds,
+:waiting (the seconds for which it waits for hosts), :depth and
+:consecutive_errors."
   :type '(plist :options ((:turns natnum) (:sub_queries natnum) (:tokens natnum)
-                          (:seconds number) (:waiting number) (:depth natnum)
-                          (:consecutive_errors natnum)))
+                          (:money number) (:seconds number) (:waiting number)
+                          (:depth natnum) (:consecutive_errors natnum)))
   :group 'rlm
   :package-version '(rlm . "0.1.0"))
 

@@ -63,6 +63,8 @@
 
 \\{rlm-doctor-mode-map}"
   (setq-local font-lock-defaults '(nil t))
+  (setq-local word-wrap t)
+  (setq-local wrap-prefix (make-string 29 ?\s)) ; below what is found
   (setq-local revert-buffer-function (lambda (&rest _) (rlm-doctor))))
 
 ;;;###autoload

@@ -34,24 +34,41 @@
 Emacs asks for it at each redisplay, twenty times a second and more
 while an answer grows; looking up keys alone took a sixth of all time."
   (let ((from (and rlm--run
-                   (list (rlm-run-next rlm--run) (rlm-run-state rlm--run) (rlm-run-link rlm--run)
+                   (list (rlm--header-room) (rlm-run-next rlm--run) (rlm-run-state rlm--run) (rlm-run-link rlm--run)
                          (rlm-run-activity rlm--run) (rlm-run-queue rlm--run) (floor (rlm-run-elapsed rlm--run))
                          (rlm--client-state (rlm--client (rlm-run-socket rlm--run)))))))
     (unless (and rlm--header-known (equal from (car rlm--header-known)))
-      (setq rlm--header-known (cons from (rlm--header-line))))
+      (setq rlm--header-known (cons from (rlm--header-line (rlm--header-room)))))
     (cdr rlm--header-known)))
 
-(defun rlm--header-line ()
-  "Return the header line of the current answer buffer."
+(defun rlm--header-room ()
+  "Return how many columns a header line has."
+  (window-width))
+
+(defun rlm--header-line (&optional room)
+  "Return the header line of the current answer buffer, for ROOM columns.
+Where these are too few, the buttons go first, for what they do has keys
+too, and then what tells how far the run is."
   (if (null rlm--run)
       ""
-    (let ((parts (delq nil (append (list (rlm--header-state rlm--run))
-                                   (rlm--header-progress rlm--run)
-                                   (rlm--header-buttons rlm--run)
-                                   (list (rlm--header-keys rlm--run))))))
+    (let* ((state (list (rlm--header-state rlm--run)))
+           (keys (list (rlm--header-keys rlm--run)))
+           (progress (rlm--header-progress rlm--run))
+           (buttons (rlm--header-buttons rlm--run))
+           (lines (mapcar #'rlm--header-joined
+                          (list (append state progress buttons keys)
+                                (append state progress (list (car buttons)) keys)
+                                (append state progress keys)
+                                (append state (rlm--header-essential rlm--run) keys)
+                                (append state keys)))))
       ;; A % would be taken for a construct of the mode line.
-      (concat " " (replace-regexp-in-string
-                   "%" "%%" (mapconcat #'identity parts " · "))))))
+      (replace-regexp-in-string
+       "%" "%%" (or (seq-find (lambda (line) (or (null room) (<= (string-width line) room))) lines)
+                    (car (last lines)))))))
+
+(defun rlm--header-joined (parts)
+  "Return PARTS, texts or nils, as one line."
+  (concat " " (string-join (delq nil (copy-sequence parts)) " · ")))
 
 (defun rlm--header-state (run)
   "Return what RUN is doing, as text with a face."
@@ -116,20 +133,33 @@ while an answer grows; looking up keys alone took a sixth of all time."
      (if (rlm-run-turn-limit run)
          (format "turn %d/%d" (rlm-run-turn run) (rlm-run-turn-limit run))
        (format "turn %d" (rlm-run-turn run))))
-   (when (> (rlm-run-pieces run) 0)
-     (concat (format "%d/%d pieces" (rlm-run-pieces-done run) (rlm-run-pieces run))
-             (when (> (rlm-run-pieces-cached run) 0)
-               (format ", %d cached" (rlm-run-pieces-cached run)))
-             (when (> (rlm-run-pieces-failed run) 0)
-               (propertize (format ", %d failed" (rlm-run-pieces-failed run))
-                           'face 'warning))))
+   (rlm--header-pieces run)
    (when (rlm-run-hosts run)
      (mapconcat #'identity (rlm-run-hosts run) " "))
    (rlm--header-tokens run)
    (rlm--header-cost run)
    (rlm--duration (rlm-run-elapsed run))
-   (when-let ((left (rlm--run-left run)))
-     (format "%s left" (rlm--duration left)))))
+   (rlm--header-left run)))
+
+(defun rlm--header-essential (run)
+  "Return a list of texts, or nils, that tell the least of how far RUN is."
+  (list (rlm--header-pieces run) (rlm--header-cost run)
+        (rlm--duration (rlm-run-elapsed run)) (rlm--header-left run)))
+
+(defun rlm--header-left (run)
+  "Return for how long RUN will still go on, as far as is known, or nil."
+  (when-let ((left (rlm--run-left run)))
+    (format "%s left" (rlm--duration left))))
+
+(defun rlm--header-pieces (run)
+  "Return how many of the pieces of RUN are done, or nil if it has none."
+  (when (> (rlm-run-pieces run) 0)
+    (concat (format "%d/%d pieces" (rlm-run-pieces-done run) (rlm-run-pieces run))
+            (when (> (rlm-run-pieces-cached run) 0)
+              (format ", %d cached" (rlm-run-pieces-cached run)))
+            (when (> (rlm-run-pieces-failed run) 0)
+              (propertize (format ", %d failed" (rlm-run-pieces-failed run))
+                          'face 'warning)))))
 
 (defun rlm--header-cost (run)
   "Return what RUN has cost in money and energy, or nil.

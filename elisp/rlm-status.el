@@ -122,11 +122,11 @@
   (rlm--list-open
    "*rlm contexts*" #'rlm-contexts-mode
    (rlm--list-make :method "context/list" :member :contexts :row #'rlm--context-row
-                   :columns (vector '("Name" 30 t)
-                                    (list "Characters" 14 (rlm--number-less-p 1) :right-align t)
-                                    (list "Docs" 6 (rlm--number-less-p 2) :right-align t)
-                                    '("Rev" 4 nil :right-align t)
-                                    '("Kept" 5 t) '("Age" 9 nil) '("From" 0 t)))))
+                   :columns (vector '("Name" 24 t)
+                                    (list "Characters" 12 (rlm--number-less-p 1) :right-align t)
+                                    (list "Docs" 5 (rlm--number-less-p 2) :right-align t)
+                                    '("Rev" 3 nil :right-align t)
+                                    '("Kept" 4 t) '("Age" 9 nil) '("From" 0 t)))))
 
 (defun rlm--context-row (info)
   "Return the row of the context INFO."

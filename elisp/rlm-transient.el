@@ -121,15 +121,6 @@
     ("c" "a kept context" rlm-menu-context)
     ("l" "the last text" rlm-menu-last)
     ("e" "write it at length" rlm-menu-compose)]
-   ["With"
-    ("-p" "Profile" "--profile=" :reader rlm--menu-read-profile)
-    ("-s" "Strategy" "--strategy=" :reader rlm--read-strategy)
-    ("-m" "Root model" "--root=" :reader rlm--menu-read-model)
-    ("-u" "Sub-model" "--sub=" :reader rlm--menu-read-model)
-    ("-n" "Session" "--session=" :reader rlm--menu-read-session)
-    ("-t" "Turns" "--turns=" :reader transient-read-number-N+)
-    ("-w" "Seconds" "--seconds=" :reader transient-read-number-N+)
-    ("-f" "Not from the cache" "--fresh")]
    ["Runs"
     ("k" "cancel" rlm-cancel)
     ("o" "open, follow again" rlm-open-run)
@@ -145,7 +136,18 @@
     ("H" "hosts" rlm-list-hosts)
     ("B" "the budget" rlm-list-budget)
     ("D" "whether all is well" rlm-doctor)
-    ("?" "the manual" rlm-manual)]])
+    ("?" "the manual" rlm-manual)]]
+  ;; A row of its own: a terminal has 80 columns, and a model a long name.
+  [["With"
+    ("-p" "Profile" "--profile=" :reader rlm--menu-read-profile)
+    ("-s" "Strategy" "--strategy=" :reader rlm--read-strategy)
+    ("-m" "Root model" "--root=" :reader rlm--menu-read-model)
+    ("-u" "Sub-model" "--sub=" :reader rlm--menu-read-model)]
+   [""
+    ("-n" "Session" "--session=" :reader rlm--menu-read-session)
+    ("-t" "Turns" "--turns=" :reader transient-read-number-N+)
+    ("-w" "Seconds" "--seconds=" :reader transient-read-number-N+)
+    ("-f" "Not from the cache" "--fresh")]])
 
 ;;;###autoload (autoload 'rlm-answer-menu "rlm-transient" nil t)
 (transient-define-prefix rlm-answer-menu ()
@@ -162,7 +164,7 @@
     ("t" "watch it at work" rlm-trace)]
    ["Use"
     ("w" "copy" rlm-copy-answer)
-    ("p" "propose in the text's place" rlm-replace-source)
+    ("p" "propose for the text" rlm-replace-source)
     ("d" "discard" rlm-discard-answer)
     ("?" "the manual" rlm-manual)]])
 

@@ -101,6 +101,16 @@ the buffer, `answer' the answer buffer."
       (should (equal (rlm-test-here) '("notes.txt" "BRAVO2")))
       (should (get-buffer-window "*scratch*")))))
 
+(ert-deftest rlm-cite-the-answer-stays-for-who-wants-one-window ()
+  "Also where buffers are to be shown in the selected window the answer stays."
+  (rlm-test-with-cited "zero ALPHA1 one" '("ALPHA1")
+    (delete-other-windows)
+    (split-window)
+    (let ((display-buffer-base-action '(display-buffer-same-window)))
+      (next-error)
+      (should (equal (rlm-test-here) '("notes.txt" "ALPHA1")))
+      (should (get-buffer-window answer)))))
+
 (ert-deftest rlm-cite-links-lead-there ()
   "The link of a citation goes to its place, and the quote is in the echo area."
   (rlm-test-with-cited "zero ALPHA1 one BRAVO2 two" '("ALPHA1" "BRAVO2")
@@ -231,6 +241,14 @@ the buffer, `answer' the answer buffer."
                                   (forward-line -1)
                                   (buffer-substring (point) (point-max))))))))
 
+(ert-deftest rlm-cite-a-strange-name-cannot-break-a-link ()
+  "The label of a citation, which a buffer's name is part of, is one link."
+  (with-temp-buffer
+    (rename-buffer "a]] [[shell:ls][b" t)
+    (insert "zero ALPHA1 one")
+    (let ((line (nth 2 (rlm--citation-lines (rlm-test-cite-run (current-buffer) '("ALPHA1"))))))
+      (should (string-match-p "\\`1\\. \\[\\[rlm:[^]]+\\]\\[[^][]+:1\\]\\] “ALPHA1”\\'" line)))))
+
 (ert-deftest rlm-cite-a-link-of-a-former-session ()
   "A link in a saved file asks the daemon for the run it names."
   (rlm-test-with-server
@@ -256,6 +274,9 @@ the buffer, `answer' the answer buffer."
     (let ((run (rlm-test-cite-run (current-buffer) nil)))
       (setf (rlm-run-answer run) "The answer.\n\nNo model\nwas used."
             (rlm-run-notes run) '("A cell was lost." "No model was used."))
+      (should (equal (rlm--note-lines run) '("" "*Note:* A cell was lost.")))
+      (setf (rlm-run-why run) "Out of turns."
+            (rlm-run-notes run) '("Limit reached: Out of turns." "A cell was lost."))
       (should (equal (rlm--note-lines run) '("" "*Note:* A cell was lost."))))))
 
 (provide 'rlm-cite-test)

@@ -271,6 +271,27 @@
                                                    (cadr (should-error (rlm--source-wire source socket)))))))))
           (delete-file (plist-get (rlm--source-wire source socket) :file)))))))
 
+(ert-deftest rlm-context-what-is-sent-in-chunks-waits-in-memory ()
+  "The file that an upload is read from is in the runtime folder, where there is one."
+  (rlm-test-with-home
+    (should (equal (file-name-as-directory (getenv "XDG_RUNTIME_DIR"))
+                   (file-name-directory (rlm--upload-file))))))
+
+(ert-deftest rlm-context-a-large-text-is-kept-when-its-buffer-goes ()
+  "What was asked about before the daemon was there is asked about, whatever became of its buffer."
+  (rlm-test-with-home
+    (dolist (what '(change kill))
+      (let* ((text (make-string (* 2 rlm--snapshot-chars) ?x))
+             (buffer (generate-new-buffer "large"))
+             (source (with-current-buffer buffer
+                       (insert text)
+                       (rlm-source-from buffer))))
+        (rlm--source-snapshot source)
+        (should-not (rlm-source-text source)) ; no copy without need
+        (with-current-buffer buffer
+          (if (eq what 'change) (erase-buffer) (kill-buffer)))
+        (should (equal text (rlm-source-text source)))))))
+
 (ert-deftest rlm-context-a-text-that-is-gone-ends-its-run ()
   "What cannot be taken to the daemon ends the run with the reason; it does not load for ever."
   (rlm-test-with-daemon nil

@@ -157,7 +157,8 @@
   "Redisplay asks for it all the time; only a fact, a state or a second makes it anew."
   (rlm-test-with-answer
     (setf (rlm-run-ended run) (rlm-run-created run)) ; no seconds pass
-    (let ((first (rlm--header-shown)))
+    (cl-letf* (((symbol-function 'rlm--header-room) (lambda () 100))
+               (first (rlm--header-shown)))
       (should (eq first (rlm--header-shown)))
       (rlm-test-tell 1 "turn_started" :time 1 :turn 3 :stream "r1")
       (should (string-match-p "turn 3" (rlm--header-shown)))
@@ -273,6 +274,26 @@
                   (should (eq t (plist-get pin :ephemeral))))))
           (setq buffer-file-name nil)
           (set-buffer-modified-p nil))))))
+
+(ert-deftest rlm-header-narrow-windows-keep-what-counts ()
+  "Where there is no room the buttons go first, then the progress; state and keys stay."
+  (rlm-test-with-home
+    (let ((run (rlm--run-make :id rlm-test-id :socket (rlm-socket-path) :question "Q" :link 'done
+                              :state 'ended :outcome "answered" :turn 2 :hosts '("m40")
+                              :citations '((:number 1 :quote "q")) :ended (float-time))))
+      (with-current-buffer (rlm--answer-make run)
+        (pcase-dolist (`(,room . ,expected)
+                       '((nil . "\\` done .*m40.*\\[ask on\\].*\\[more\\] · M-g n shows what it quotes\\'")
+                         (200 . "\\` done .*m40.*\\[ask on\\].*\\[more\\] · M-g n shows what it quotes\\'")
+                         (75 . "\\` done .*m40.*\\[ask on\\] · M-g n shows what it quotes\\'")
+                         (60 . "\\` done · turn 2 · m40 · [0-9]+ s · M-g n shows what it quotes\\'")
+                         (45 . "\\` done · [0-9]+ s · M-g n shows what it quotes\\'")
+                         (36 . "\\` done · M-g n shows what it quotes\\'")
+                         (5 . "\\` done · M-g n shows what it quotes\\'")))
+          (should (string-match-p expected (rlm--header-line room))))
+        (dolist (room '(200 20))
+          (cl-letf (((symbol-function 'rlm--header-room) (lambda () room)))
+            (should (eq (> room 20) (and (string-search "more" (rlm--header-shown)) t)))))))))
 
 (provide 'rlm-header-test)
 ;;; rlm-header-test.el ends here
