@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from rlmd.config import Paths
-from rlmd.errors import ConfigInvalid, RlmdError
+from rlmd.errors import ConfigInvalid, DiskFull, RlmdError
 
 #: sun_path has 108 bytes, the last one NUL.
 MAX_SOCKET_PATH = 107
@@ -93,7 +93,7 @@ class Claim:
             raise ConfigInvalid(f"Cannot open {file}: {error.strerror}.", hint="Check its folder.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             self.release()
@@ -101,9 +101,23 @@ class Claim:
                 f"Another rlmd (process {owner}) has {what}.",
                 hint="Use that one (rlmctl status), or stop it: systemctl --user stop rlmd, or kill it.",
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(lock)
+            self.release()
+            raise ConfigInvalid(
+                f"{file} cannot be locked: {error.strerror}.",
+                hint="A network file system without locks? Point XDG_STATE_HOME and XDG_CACHE_HOME to a local disk.",
+            ) from error
         self._locks.append(lock)
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise DiskFull(
+                f"Nothing can be written to {file.parent}: {error.strerror}.",
+                hint="Free some space, and start it again.",
+            ) from error
 
 
 def _own_folder(folder: Path, *, may_link: bool) -> None:

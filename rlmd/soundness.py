@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from rlmd import __version__
 from rlmd.config import Paths, check_settings
+
+#: Bytes without which nothing starts: locks, databases and journals are opened for writing.
+LEAST_ROOM = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +86,8 @@ def _folder(name: str, folder: Path) -> Finding:
     while not above.exists() and above != above.parent:
         above = above.parent
     if os.access(above, os.W_OK | os.X_OK) and above.is_dir():
+        room = shutil.disk_usage(above).free
+        if room < LEAST_ROOM:
+            return Finding(name, False, f"{folder}: the disk is full ({room:,} bytes are free).", "Free some space.")
         return Finding(name, True, str(folder))
     return Finding(name, False, f"{folder} cannot be written to: {above} does not allow it.", "See its owner and mode.")

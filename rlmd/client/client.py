@@ -230,6 +230,14 @@ class Client(Calls):
         return await self._connect(start=start)
 
     async def _open(self) -> Link:
+        """A daemon that was just stopped may take a connection and answer no more: the next one, or systemd, does."""
+        try:
+            return await self._greeted()
+        except NotConnected:
+            await asyncio.sleep(BACK_OFF[1])
+            return await self._greeted()
+
+    async def _greeted(self) -> Link:
         try:
             link = await Link.open(
                 self.socket, framing=self._framing, notified=self._on_notification, ended=self._on_end

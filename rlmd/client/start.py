@@ -66,6 +66,11 @@ async def start_detached(
         if code is not None and seconds >= 0.25:
             break
         code = code if code is not None else _ended(pid)
+    for folder in (paths.state, paths.cache, paths.runtime):
+        if folder.is_dir() and shutil.disk_usage(folder).free < _LEAST_ROOM:
+            raise lost(
+                f"The daemon cannot start: the disk of {folder} is full.", hint="Free some space, and try again."
+            )
     raise lost(
         "The daemon did not start." if code is None else f"The daemon ended at once with status {code}.",
         hint=f"{last_words(paths)}The log is {log_file(paths)}; rlmctl config check looks at the settings.",
@@ -95,6 +100,8 @@ def daemon_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+#: Bytes without which it opens no database.
+_LEAST_ROOM = 1 << 20
 _KEPT = ("HOME", "PATH", "LANG")
 
 

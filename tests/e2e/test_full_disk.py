@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.harness import Client, Folders, Json, RpcFailure, load_path, load_text
+from tests.shell import COMMAND
 
 
 def takes_connections(path: Path) -> bool:
@@ -50,3 +51,22 @@ async def test_a_full_disk_is_an_error_and_no_harm(folders: Folders) -> None:
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_a_daemon_without_room_to_start_says_so(folders: Folders) -> None:
+    """To whoever started it and to the doctor, though no line fits into its log any more."""
+    command = " ".join(COMMAND)
+    script = (
+        f"mount -t tmpfs -o size=64k none {folders.state}; head -c 100k /dev/zero >{folders.state}/fill;"
+        f"{command} daemon start; echo $?; {command} doctor 2>&1 | grep FAIL"
+    )
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "-rm", "sh", "-c", script, env=folders.environment(), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    state = folders.state / "rlmd"
+    assert f"cannot start: the disk of {state} is full.\n  Free some space" in err.decode()
+    status, *failures = out.decode().splitlines()
+    assert status == "5"
+    assert any(f"{state}: the disk is full" in failure for failure in failures), failures

@@ -215,6 +215,26 @@ async def test_a_lost_connection_fails_the_open_call_and_the_next_one_connects_a
     assert len(daemon.peers) == 2
 
 
+async def test_one_that_hangs_up_at_the_greeting_is_asked_once_more(daemon: FakeDaemon) -> None:
+    """A daemon that is being stopped took the connection; the next one answers."""
+    greeting, hang_ups = daemon.answers["initialize"], [1]
+
+    async def initialize(peer: Peer, params: dict[str, Any]) -> dict[str, Any]:
+        if hang_ups:
+            hang_ups.pop()
+            peer.hang_up()
+            await asyncio.Event().wait()
+        return await greeting(peer, params)
+
+    daemon.answers["initialize"] = initialize
+    async with Client(daemon.socket) as client:
+        assert client.server.server == "fake"
+    hang_ups.extend((1, 1))
+    with pytest.raises(errors.NotConnected):
+        async with Client(daemon.socket):
+            pass
+
+
 async def test_nobody_listening_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(errors.NotConnected) as caught:
         async with Client(tmp_path / "none.sock", back_off=()):

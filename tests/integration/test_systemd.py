@@ -71,6 +71,16 @@ def test_connect_after_stop_starts_it_again(manager: UserManager) -> None:
     assert after != before
 
 
+def test_stopped_and_asked_by_turns_it_is_started_each_time(manager: UserManager) -> None:
+    """More often than systemd's usual limit, at which it would end the socket too."""
+    seen = set()
+    for _ in range(7):
+        seen.add(manager.ask("daemon/status")["result"]["pid"])
+        manager.systemctl("stop", "rlmd.service")
+    assert len(seen) == 7
+    assert manager.show("rlmd.socket", "ActiveState") == "active"
+
+
 def test_connect_after_restart_and_what_was_loaded_is_there(manager: UserManager) -> None:
     manager.ask("context/load", name="kept", source={"kind": "inline", "text": "over the hills"})
     before = manager.ask("daemon/status")["result"]["pid"]

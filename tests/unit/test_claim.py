@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from rlmd.claim import AlreadyRunning, Claim
 from rlmd.config import Paths
-from rlmd.errors import ConfigInvalid
+from rlmd.errors import ConfigInvalid, DiskFull
 
 
 @pytest.fixture
@@ -48,6 +49,29 @@ def test_the_second_is_refused_by_name_and_the_third_after_the_first_is_not(path
         Claim.of(paths)
     assert str(os.getpid()) in caught.value.message
     first.release()
+    Claim.of(paths).release()
+
+
+def test_a_file_system_without_locks_is_told_as_such(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS without its lock daemon: nobody else has it."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ConfigInvalid, match="cannot be locked: No locks available") as caught:
+        Claim.of(paths)
+    assert "local disk" in caught.value.hint
+
+
+def test_a_full_disk_is_told_as_such(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.pwrite", refuse)
+    with pytest.raises(DiskFull, match="No space left"):
+        Claim.of(paths)
+    monkeypatch.undo()
     Claim.of(paths).release()
 
 
