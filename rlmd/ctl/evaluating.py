@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlmd.errors import InvalidParams, NotFound, RlmdError, SourceUnreadable
 from rlmd.evaluation.asking import COLUMNS, Asker, Column, Row
 from rlmd.evaluation.datasets import items_in
 from rlmd.evaluation.item import Item, named_length
-from rlmd.evaluation.quick import Verdict, models_at_hand, verdict
+from rlmd.evaluation.quick import Verdict, models_at_hand, roles, verdict
 from rlmd.evaluation.summary import Cell, Line, summary
 from rlmd.evaluation.tasks import tasks
 from rlmd.wire.methods import HostCalibrateParams, LimitParams
@@ -184,10 +185,11 @@ async def try_models(client: Client, output: Output, wanted: tuple[str, ...], se
         if form.json:
             output.json_line(found)
     if not form.json:
-        _print_verdicts(output, verdicts)
+        print_verdicts(output, verdicts)
 
 
-def _print_verdicts(output: Output, verdicts: list[Verdict]) -> None:
+def print_verdicts(output: Output, verdicts: list[Verdict]) -> None:
+    """The table of verdicts, why some are of no use, and what the roles of the config may say."""
     output.table(
         ("MODEL", "ROOT", "SUB", "USEFUL WINDOW", "OF", "LED", "TIME"),
         [
@@ -205,8 +207,17 @@ def _print_verdicts(output: Output, verdicts: list[Verdict]) -> None:
         right=(3, 4, 6),
     )
     for one in verdicts:
-        if one.why and not (one.root and one.sub):
-            output.remark(f"{one.model}: {one.why}", "yellow")
+        if one.why:
+            output.remark(f"{one.model} is no {'root' if one.sub else 'sub'}: {one.why}.", "yellow")
+    found = roles(verdicts)
+    if found["sub"]:
+        output.remark(f"By this, [roles] of the configuration: {_listed('root', found)}, {_listed('sub', found)}", None)
+    if not found["root"]:
+        output.remark("None of these can be root: ask with --strategy map or quote, or try a larger model.", "yellow")
+
+
+def _listed(role: str, found: dict[str, list[str]]) -> str:
+    return f"{role} = {json.dumps(found[role])}"
 
 
 async def _keep_window(client: Client, output: Output, found: Verdict) -> None:

@@ -8,7 +8,7 @@ be found by code. A model that gets two of them can be root.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 
 from pydantic import BaseModel, ConfigDict
@@ -40,7 +40,7 @@ _TOKENS_PER_CHAR = 0.42
 
 class Verdict(BaseModel):
     """``reading`` is the share found at each length in tokens, ``leading`` the score of each question.
-    ``useful_window`` in tokens; None when even the shortest text was not read."""
+    ``useful_window`` in tokens; None when even the shortest text was not read. ``why`` it is no sub, or no root."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,16 +67,17 @@ async def verdict(client: Client, name: str, model: HostModel, seed: int) -> Ver
     """Tries one model in both roles. Raises what the daemon raises; a model that answers nothing is a verdict."""
     asker = Asker(client, seed, root=name, sub=name, limits=_LIMITS)
     reading: dict[int, float] = {}
-    seconds, why, useful = 0.0, "", None
+    seconds, useful = 0.0, None
+    unread = unled = ""
     for tokens in _lengths(model.window):
         rows = [row async for row in asker.rows(reading_items(tokens, seed), ("direct",), set())]
         seconds += sum(row.seconds for row in rows)
-        why = why or next((row.why for row in rows if not row.score), "")
         scores = [row.score for row in rows if row.score is not None]
         if not scores:  # it does not fit after all: no matter how well it would have been read
             break
         reading[tokens] = sum(scores) / len(scores)
         if reading[tokens] < GOOD:
+            unread = f"of the numbers hidden in {tokens:,} tokens it told {reading[tokens]:.0%}{_ended(rows)}"
             break
         useful = tokens
     leading: dict[str, float] = {}
@@ -84,18 +85,34 @@ async def verdict(client: Client, name: str, model: HostModel, seed: int) -> Ver
         async for row in _led(asker, seed):
             leading[row.task] = row.score or 0.0
             seconds += row.seconds
-            why = why or (row.why if not row.score else "")
+            if not row.score:
+                unled = unled or _ended([row])
+    right = sum(leading.values())
     return Verdict(
         model=name,
         window=model.window,
-        root=sum(leading.values()) >= ROOT_POINTS,
+        root=right >= ROOT_POINTS,
         sub=useful is not None,
         useful_window=useful,
         reading=reading,
         leading=leading,
         seconds=seconds,
-        why=why,
+        why=unread if useful is None else "" if right >= ROOT_POINTS else f"led {right:g} of 3 questions right{unled}",
     )
+
+
+def _ended(rows: list[Row]) -> str:
+    """How the first of them ended that the model itself did not finish; of wrong answers there is nothing to tell."""
+    why = next((row.why for row in rows if not row.why.startswith(("finished by", "answered directly"))), "")
+    return f" ({why.rstrip('.')})" if why else ""
+
+
+def roles(verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    """Who is of use for which role, the best first: roots by what they led, then by their time; subs by how much text
+    they read well."""
+    roots = sorted((one for one in verdicts if one.root), key=lambda one: (-sum(one.leading.values()), one.seconds))
+    subs = sorted((one for one in verdicts if one.sub), key=lambda one: -(one.useful_window or 0))
+    return {"root": [one.model for one in roots], "sub": [one.model for one in subs]}
 
 
 def _lengths(window: int) -> Iterator[int]:

@@ -232,6 +232,10 @@ async def test_quick_tells_roots_from_subs_and_their_windows(folders: Folders, s
         assert told["box/reads"][:2] == (False, True)
         assert 1024 <= told["box/reads"][2] <= 4096
         assert told["box/talks"] == (False, False, None)
+        why = {name: row["why"] for name, row in found.items()}
+        assert why["box/leads"] == ""
+        assert why["box/reads"] == "led 0 of 3 questions right (answered by the program map)"
+        assert why["box/talks"] == "of the numbers hidden in 512 tokens it told 0%"
         windows = {"leads": 6963, "reads": told["box/reads"][2], "talks": 4096}
         assert await useful_windows(folders) == windows
         await daemon.kill()

@@ -348,6 +348,18 @@ async def test_a_child_that_runs_away_leaves_its_parent_enough(house: House, fak
     assert "Nothing sure yet." in output
 
 
+async def test_a_child_that_needed_no_last_word_gives_back_what_was_set_aside_for_it(
+    house: House, fake: FakeOllama
+) -> None:
+    """One after the other they come to their end, with one last word to spare beside the parent's."""
+    ask = cell("r = [rlm_query(f'child {n}') for n in range(3)]")
+    Roots(fake, {"top": [ask, "FINAL_VAR(r)"], "child (\\d)": [cell("x = \\1") + "\nFINAL_VAR(x)"]})
+    record = await house.ask("top", "lines", strategy="rlm", limits=LimitRequest(turns=8))
+    assert (record.outcome, record.receipt and record.receipt.turns) == ("answered", 5)
+    record = await house.ask("top", "lines", strategy="rlm", limits=LimitRequest(turns=6), fresh=True)
+    assert (record.outcome, record.receipt and record.receipt.turns) == ("answered", 5)
+
+
 async def test_tokens_are_limited_for_the_tree(house: House, fake: FakeOllama) -> None:
     """The run ends at the limit with what it has, and what the server counted is within it."""
     fake.script("root", [cell(f"print('look', {n})") for n in range(30)] + ["So far nothing."])

@@ -132,3 +132,18 @@ def test_what_was_found_outlives_what_it_was_found_in() -> None:
     made.told("long " * 3000)
     last = made.messages(2000)
     assert TokenMeter().of(last) <= 2000
+
+
+def test_what_the_repl_gets_of_a_very_long_conversation_is_its_end() -> None:
+    """In the order in which it was said, and within what a cell may be."""
+    made, _ = history()
+    for turn in range(1, 12):
+        made.replied(turn, f"reply {turn} " * 8000)
+        made.told(f"told {turn} " * 8000)
+    bound: dict[str, list[dict[str, str]]] = {}
+    exec(made.cell(), bound)
+    kept = [message["content"].split(" ")[:2] for message in bound["history"]]
+    assert kept[-2:] == [["reply", "11"], ["told", "11"]]
+    assert kept == [[kind, str(turn)] for turn in range(1, 12) for kind in ("reply", "told")][-len(kept) :]
+    assert 10 <= len(kept) < 22
+    assert len(made.cell()) < 1_000_000

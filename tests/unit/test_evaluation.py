@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from rlmd.ctl.evaluating import print_verdicts
+from rlmd.ctl.terminal import Output
 from rlmd.errors import RlmdError
 from rlmd.evaluation import code, hops, needles
 from rlmd.evaluation.aggregation import ABBR, DESC, ENT, HUM, LABELS, LOC, NUM, Query, answer_of, pairs_of
@@ -16,6 +19,7 @@ from rlmd.evaluation.datasets import items_in
 from rlmd.evaluation.item import CHARS_PER_TOKEN, Item, named_length
 from rlmd.evaluation.lines import label_of, made_lines, rows_of
 from rlmd.evaluation.oolong import items as oolong_items
+from rlmd.evaluation.quick import Verdict, roles
 from rlmd.evaluation.scoring import all_found, choice_in, exact_answer, f1, oolong_score, pairs_in
 from rlmd.evaluation.tasks import tasks
 
@@ -239,3 +243,31 @@ def test_a_folder_without_files_says_what_to_do(tmp_path: Path) -> None:
 
 def test_lengths_have_names() -> None:
     assert [named_length(one) for one in (8192, 1 << 20, 10 << 20, 1000, 1234)] == ["8K", "1M", "10M", "1K", "1234"]
+
+
+def test_verdicts_say_who_is_of_use_for_what_and_why_the_others_are_not() -> None:
+    """The best first; what stands there can be put into the config as it is."""
+
+    def verdict(name: str, useful: int | None, led: float, seconds: float, why: str = "") -> Verdict:
+        leading = {"niah": led} if useful else {}
+        return Verdict(
+            model=f"box/{name}", window=8192, root=led >= 2, sub=useful is not None, useful_window=useful, reading={},
+            leading=leading, seconds=seconds, why=why,
+        )  # fmt: skip
+
+    slow, best = verdict("slow", 2048, 2, 90.0), verdict("best", 4096, 3, 60.0)
+    reads, talks = verdict("reads", 6963, 1, 5.0, "led 1 of 3"), verdict("talks", None, 0, 1.0, "told 0%")
+    quick = verdict("quick", 1024, 2, 30.0)
+    assert roles([slow, reads, best, quick, talks]) == {
+        "root": ["box/best", "box/quick", "box/slow"],
+        "sub": ["box/reads", "box/best", "box/slow", "box/quick"],
+    }
+    err = io.StringIO()
+    print_verdicts(Output(io.StringIO(), err), [best, reads, talks])
+    told = err.getvalue()
+    assert "box/reads is no root: led 1 of 3." in told
+    assert "box/talks is no sub: told 0%." in told
+    assert '[roles] of the configuration: root = ["box/best"], sub = ["box/reads", "box/best"]' in told
+    assert "None of these" not in told
+    print_verdicts(Output(io.StringIO(), err), [reads])
+    assert "None of these can be root" in err.getvalue()
