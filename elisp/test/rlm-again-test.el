@@ -64,20 +64,20 @@ The same model is asked anew too, not the cache."
 
 (defconst rlm-test-limited
   '("```repl\nx = 41\nprint(x)\n```" "Nearly: 41." "```repl\ny = x + 1\n```\nFINAL_VAR(y)")
-  "Replies of a root that is stopped after its first turn, tells what it has, and may go on.")
+  "Replies of a root that may take two turns, tells in the second what it has, and may go on.")
 
 (ert-deftest rlm-again-a-limited-run-goes-on ()
   "What a limit has ended goes on where it stopped: the answer takes the partial one's place, all else stays."
   (rlm-test-with-daemon (:scripts `(("root" . ,rlm-test-limited)))
     (rlm-test-with-notes "text\n"
       (let* ((rlm-strategy "rlm")
-             (rlm-limits '(:turns 1))
+             (rlm-limits '(:turns 2))
              (buffer (rlm-test-ask "How many?"))
              (run (rlm-test-run-of buffer))
              (partial (progn
                         (should (string-match-p "^Nearly: 41\\.$" (rlm-test-complete buffer)))
                         ;; Why it ended is said once.
-                        (should (= 2 (length (split-string (rlm-test-answer-text buffer) "limit of 1 turn"))))
+                        (should (= 2 (length (split-string (rlm-test-answer-text buffer) "limit of 2 turns"))))
                         (rlm--one-line (plist-get (rlm-run-receipt run) :summary) 1000))))
         (with-current-buffer buffer
           (goto-char (point-max))
@@ -106,7 +106,7 @@ The same model is asked anew too, not the cache."
   (rlm-test-with-daemon (:scripts `(("root" . ,(append rlm-test-limited rlm-test-limited))))
     (rlm-test-with-notes "text\n"
       (let* ((rlm-strategy "rlm")
-             (rlm-limits '(:turns 1))
+             (rlm-limits '(:turns 2))
              (one (rlm-query "One?" (current-buffer)))
              two)
         (rlm-wait one rlm-test-patience)

@@ -219,7 +219,7 @@ def test_a_run_that_a_limit_ended_goes_on(desk: Desk) -> None:
     desk.script("```repl\nx = 41\n```", "Nearly: 41.", "```repl\ny = x + 1\n```\nFINAL_VAR(y)")
     desk.edit("notes.txt", NOTES)
     desk.keys("M-:")
-    desk.says('(setq rlm-strategy "rlm" rlm-limits \'(:turns 1))')
+    desk.says('(setq rlm-strategy "rlm" rlm-limits \'(:turns 2))')
     desk.ask("How many?")
     desk.sees(r"^ partial · rlm · .*\[go on\] .*C-c > goes on")
     desk.sees(r"^Nearly: 41\.$")

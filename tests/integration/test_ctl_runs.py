@@ -197,7 +197,7 @@ async def test_a_run_that_a_limit_ended_is_continued_from_the_shell(
     shell = Shell(folders)
     look, more = "```repl\nx = len(documents)\nprint(x)\n```", "```repl\ny = x + 40\nprint(y)\n```"
     ollama.script("root", [look, "It has two documents."])
-    asked = await shell("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=1", "How many?")
+    asked = await shell("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=2", "How many?")
     assert asked.status == 3, asked.err
     told = asked.err.partition("rlmctl run continue ")[2].split()[0]
     wrong = await shell("run", "continue", told, "--minutes", "3")
@@ -234,14 +234,14 @@ async def test_a_continued_run_is_told_from_there(
     await start_daemon()
     shell = Shell(folders)
     ollama.script("root", ["```repl\nx = 42\nprint(x)\n```", "A last word."])
-    arguments = ("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=1", "--events", "How many?")
+    arguments = ("ask", "-f", str(village), "--strategy", "rlm", "--limit", "turns=2", "--events", "How many?")
     before = [json.loads(line) for line in (await shell(*arguments)).out.splitlines()]
     ollama.script("root", ["FINAL_VAR(x)"])
     told = await shell("run", "continue", before[0]["run_id"], "--events")
     assert told.status == 0, told.err
     facts = [json.loads(line) for line in told.out.splitlines()]
     assert (facts[0]["type"], facts[0]["seq"]) == ("run_continued", len(before) + 1)
-    assert facts[0]["limits"]["turns"] == 2
+    assert facts[0]["limits"]["turns"] == 4
     assert (facts[-1]["type"], facts[-1]["answer"]["text"]) == ("run_ended", "42")
 
 
