@@ -74,7 +74,7 @@ class Tracer:
             place = _place(prompt, self._pieces[index], places)
             index += 1
             if place is not None:
-                places.append(place)
+                _add(places, place)
                 self._next = index
         return places
 
@@ -83,7 +83,7 @@ class Tracer:
         for index in range(len(self._pieces) - 1, max(-1, len(self._pieces) - 1 - RECENT), -1):
             place = _place(prompt, self._pieces[index], places)
             if place is not None:
-                places.append(place)
+                _add(places, place)
                 self._next = index + 1
         return places
 
@@ -137,6 +137,13 @@ def _place(prompt: str, piece: Found, places: list[Place]) -> Place | None:
         return None
     length = _agreement(prompt, at, document, start)
     return at, at + length, (document, start, start + length)
+
+
+def _add(places: list[Place], place: Place) -> None:
+    """Adds a place; those within it go: a passage that was found first, and then the piece around it."""
+    start, end, _ = place
+    places[:] = [one for one in places if not start <= one[0] <= one[1] <= end]
+    places.append(place)
 
 
 def _grow(prompt: str, at: int, document: Document, position: int) -> Place:

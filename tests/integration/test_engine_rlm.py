@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -83,8 +84,24 @@ async def test_history_in_the_repl_keeps_what_was_folded_away(tmp_path: Path) ->
             assert 0 not in shown, "it was folded away"
             assert set(found) | set(shown) == set(range(9)), "what is not in the prompt is in the REPL, whole"
             assert "`history`" in last
-            programs = {fact.program for fact in of_type(await house.facts(record), "cell_started")}
-            assert programs == {None, "history"}
+            facts = await house.facts(record)
+            programs = [fact.program for fact in of_type(facts, "cell_started")]
+            assert set(programs) == {None, "history"}
+            grew = [one.prompt_tokens_estimated for one in of_type(facts, "turn_started")]
+            compactions = sum(later < earlier for earlier, later in itertools.pairwise(grew))
+            assert 0 < programs.count("history") <= compactions, "bound anew when folded anew, and not else"
+
+
+async def test_what_a_turn_prints_takes_a_quarter_of_the_window_and_its_cells_share_that(
+    house: House, fake: FakeOllama
+) -> None:
+    long = "print('word ' * 9000)"
+    fake.script("root", [cell(long), f"{cell(long)}\n\n{cell(long)}", "FINAL(done)"])
+    await house.ask("?", "lines", strategy="rlm")
+    quarter = 8192 // 4 * 3  # characters: three are counted for a token
+    for seen in fake.seen[1:]:
+        printed = seen.messages[-1]["content"].count("word ") * len("word ")
+        assert 0.9 * quarter < printed <= quarter
 
 
 async def test_output_and_replies_stream_and_close(house: House, fake: FakeOllama) -> None:

@@ -196,6 +196,17 @@ def test_prompts_of_a_filtered_batch_are_traced_too() -> None:
         assert tracer.trace(f"Read this|{piece}|Answer.") == [(document, piece.start, piece.end)]
 
 
+def test_a_passage_within_a_piece_is_not_named_beside_it() -> None:
+    """Though a search had given it to the cell before the text was cut: the prompt holds one stretch."""
+    tracer = Tracer()
+    document = Document.make(prose(400), name="d", watcher=tracer.watch)
+    tracer.use([document])
+    tracer.watch(document, 400, 700)
+    one, two = chunks(document, 1500)[:2]
+    assert tracer.trace(f"A:\n{one}|") == [(document, one.start, one.end)]
+    assert tracer.trace(f"A:\n{two}|") == [(document, two.start, two.end)]
+
+
 def test_two_pieces_in_one_prompt_are_both_named() -> None:
     tracer = Tracer()
     document = Document.make(prose(400), name="d", watcher=tracer.watch)
