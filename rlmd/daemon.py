@@ -24,6 +24,7 @@ from rlmd.config import Paths, ReplSettings, Settings
 from rlmd.contexts import ContextStore, PrivacyRules
 from rlmd.engine import Engine
 from rlmd.engine.parts import ContextsPart
+from rlmd.errors import Draining
 from rlmd.garbage import Garbage
 from rlmd.logs import set_log_level
 from rlmd.nights import Nights
@@ -33,7 +34,7 @@ from rlmd.reloading import Reload, converters_of, retention_of
 from rlmd.repl import WorkerGroups, Workers
 from rlmd.systemd import ServiceManager, inherited_listener
 from rlmd.wire.connection import Connection
-from rlmd.wire.dispatch import Dispatcher, Handler
+from rlmd.wire.dispatch import Dispatcher, Encoded, Handler
 from rlmd.wire.handlers.contexts import ContextHandlers
 from rlmd.wire.handlers.daemon import DaemonHandlers
 from rlmd.wire.handlers.greeting import GreetingHandlers
@@ -43,13 +44,22 @@ from rlmd.wire.handlers.parts import Current, Parts
 from rlmd.wire.handlers.programs import ProgramHandlers
 from rlmd.wire.handlers.runs import RunHandlers
 from rlmd.wire.handlers.sessions import SessionHandlers
+from rlmd.wire.methods import METHODS, Params, Result
 from rlmd.wire.server import Server
 
 #: Seconds that running runs have to write their last fact.
 DRAIN_SECONDS = 10.0
 #: Seconds that clients have to read what is left for them after the runs were seen off.
 GOODBYE_SECONDS = 3.0
-#: How long a thread may keep the interpreter from the loop; by default ten times as long.
+#: What cannot be answered before it is known which runs there are.
+_OF_RUNS = frozenset(name for name in METHODS if name.startswith(("run/", "session/", "budget/"))) | {
+    "repl/execute",
+    "llm/query",
+    "context/drop",
+    "daemon/status",
+    "daemon/gc",
+}
+#: How long a thread that computes may keep the interpreter from the loop; Python's own measure is 5 ms.
 _SWITCH_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
@@ -109,30 +119,45 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             programs_folder=paths.programs,
             watch=nights.changed,
         )
-        await engine.start()
         stack.push_async_callback(_step, "engine", engine.close, 5.0)
+        garbage = Garbage(lambda: pool.idle)
+        stack.callback(garbage.close)
+        reading = asyncio.create_task(_read_runs(engine, garbage, stop), name="runs of earlier daemons")
+        stack.callback(reading.cancel)
         parts = Parts(paths, current, contexts, pool, workers, engine, threads, under_manager=manager.present)
         reload = Reload(parts, manager, set_log_level)
-        server = Server(listener, Dispatcher(_handlers(parts, reload)))
+        server = Server(listener, Dispatcher(_handlers(parts, reload, reading)))
         await server.start()
-        garbage = Garbage(lambda: pool.idle)
         for name, work in (
             ("watchdog", manager.feed_watchdog()),
             ("SIGHUP", _reload_when(hung_up, reload)),
             ("garbage", garbage.collect()),
         ):
             stack.callback(asyncio.create_task(work, name=name).cancel)
-        garbage.start()
-        stack.callback(garbage.close)
         manager.tell(READY=1, STATUS=f"rlmd {__version__} at {paths.socket}")
         log.info("ready", version=__version__, socket=str(paths.socket), seconds=round(time.monotonic() - began, 3))
         await stop.wait()
         manager.tell(STOPPING=1, STATUS="stopping")
         claim.withdraw()
         server.refuse_new()
+        if not reading.cancel():
+            reading.result()  # had it failed, that is why we stop
         await _step("runs", engine.drain, DRAIN_SECONDS)
         await _step("clients", lambda: server.stop(GOODBYE_SECONDS), GOODBYE_SECONDS + 1)
     log.info("stopped")
+
+
+async def _read_runs(engine: Engine, garbage: Garbage, failed: asyncio.Event) -> None:
+    """Contexts and hosts are there meanwhile: ten thousand runs take a second, and on a disk that is cold some more."""
+    began = time.monotonic()
+    try:
+        await engine.start()
+    except BaseException:
+        failed.set()
+        raise
+    garbage.start()
+    runs = engine.statistics().runs
+    log.info("runs of earlier daemons are known", runs=runs, seconds=round(time.monotonic() - began, 3))
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -177,8 +202,8 @@ def _workers(settings: ReplSettings, groups: WorkerGroups | None, depth: int) ->
     )
 
 
-def _handlers(parts: Parts, reload: Reload) -> dict[str, Handler[Connection]]:
-    return {
+def _handlers(parts: Parts, reload: Reload, reading: asyncio.Task[None]) -> dict[str, Handler[Connection]]:
+    table = {
         **GreetingHandlers(parts.paths).table(),
         **ContextHandlers(parts.contexts, parts.engine).table(),
         **RunHandlers(parts.engine).table(),
@@ -188,3 +213,16 @@ def _handlers(parts: Parts, reload: Reload) -> dict[str, Handler[Connection]]:
         **MoneyHandlers(parts).table(),
         **DaemonHandlers(parts, reload).table(),
     }
+    return {name: _when(reading, handler) if name in _OF_RUNS else handler for name, handler in table.items()}
+
+
+def _when(reading: asyncio.Task[None], handler: Handler[Connection]) -> Handler[Connection]:
+    """Waits until it is known which runs there are."""
+
+    async def handle(client: Connection, params: Params) -> Result | Encoded:
+        await asyncio.wait([reading])
+        if reading.cancelled():
+            raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
+        return await handler(client, params)
+
+    return handle

@@ -49,7 +49,8 @@ class Garbage:
         gc.enable()
 
     def close(self) -> None:
-        gc.callbacks.remove(self._looked)
+        if self._looked in gc.callbacks:  # else it never began
+            gc.callbacks.remove(self._looked)
 
     async def collect(self) -> None:
         """Looks for quiet moments, for ever."""

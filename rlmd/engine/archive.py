@@ -227,11 +227,12 @@ class Archive:
     def _scan(self) -> list[RunRecord]:
         shutil.rmtree(self._folder.with_name("deleted-runs"), ignore_errors=True)
         records = []
-        for folder in sorted(self._folder.glob("*/")) if self._folder.exists() else ():
+        names = [one.name for one in os.scandir(self._folder) if one.is_dir()] if self._folder.exists() else ()
+        for name in names:
             try:
-                records.append(journals.read_record(DiskFolder(folder)).slim())
+                records.append(journals.read_record(DiskFolder(self._folder / name)).slim())
             except (RlmdError, OSError) as error:
-                log.warning("journal not read", run_id=folder.name, error=type(error).__name__)
+                log.warning("journal not read", run_id=name, error=type(error).__name__)
         return sorted(records, key=lambda record: record.created)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

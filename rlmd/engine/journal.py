@@ -177,7 +177,7 @@ def read_record(folder: RunFolder) -> RunRecord:
     head, tail, torn = _ends(folder)
     last = _fact(tail[-1], folder) if tail else None
     if isinstance(last, RunEnded) and not torn:
-        first = [_fact(line, folder) for line in head[:3]]
+        first = [_fact(line, folder) for line in head[: 1 if last.strategy else 3]]
         return fold([*(fact for fact in first if fact.seq < last.seq), last])
     if isinstance(last, RunInterrupted) and not torn:
         return _interrupted(folder, last)
@@ -214,10 +214,12 @@ def mend(folder: RunFolder) -> int:
 def _ends(folder: RunFolder) -> tuple[list[bytes], list[bytes], bool]:
     """First lines, last lines (at least one whole one if there is any), and whether the last is torn."""
     size = folder.size()
-    head = folder.read(0, min(size, _END_BYTES)).split(b"\n")[:-1]
+    data = folder.read(0, min(size, _END_BYTES))
+    head = data.split(b"\n")[:-1]
     block = _END_BYTES
     while True:
-        data = folder.read(max(0, size - block), size)
+        if block < size or block > _END_BYTES:
+            data = folder.read(max(0, size - block), size)
         if block >= size or data[:-1].count(b"\n") > 0:
             break
         block *= 4

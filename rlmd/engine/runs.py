@@ -130,7 +130,7 @@ class Engine(Keeping):
     async def start(self) -> None:
         """Reads what runs there are, and takes up those that an earlier daemon could not end."""
         records = await self._archive.open()
-        self._sessions.restore(records, await self._ends.all())
+        await self._sessions.restore(records, await self._ends.all())
         for record in records:
             if record.active or record.resumable:
                 try:

@@ -23,6 +23,8 @@ from rlmd.events import Note, Pin, RunStarted, SessionStarted
 from rlmd.repl import Name
 from rlmd.validation import did_you_mean
 
+#: Runs that are looked at between two turns of the loop.
+_AT_ONCE = 500
 #: Earlier questions that a continued session's root is told.
 _EXCHANGES_KEPT = 3
 #: Before the names of sessions of clients whose reading may leave the machine.
@@ -198,7 +200,7 @@ class Sessions:
     def get(self, name: str) -> Session | None:
         return self._named.get(name)
 
-    def restore(self, records: Iterable[RunRecord], ends: Mapping[str, SessionEnd]) -> None:
+    async def restore(self, records: Iterable[RunRecord], ends: Mapping[str, SessionEnd]) -> None:
         """Knows again the sessions of an earlier daemon, by their runs in the order in which they were begun; not
         those that have ended."""
         for end in ends.values():
@@ -207,7 +209,9 @@ class Sessions:
                 fresh = Session(end.name, 0.0, id=end.became, private=end.private, stored=True, log=log)
                 fresh.held.update(end.held)
                 self._named[end.name] = fresh
-        for record in records:
+        for number, record in enumerate(records):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             if record.session is None or record.session_id is None or record.session_id in ends:
                 continue
             session = self._named.get(record.session)

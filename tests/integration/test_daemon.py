@@ -272,3 +272,29 @@ async def test_a_run_ends_with_its_client_only_when_asked(
             assert (await other.call("run/show", {"run_id": run["run_id"]}))["run"]["state"] == state
             if wish == "continue":
                 assert ended["answer"]["text"] == "whole"
+
+
+# ── many runs ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_contexts_do_not_wait_until_all_runs_are_known(folders: Folders, start_daemon: StartDaemon) -> None:
+    """A journal that is slow to read, as thousands on a cold disk are: what needs to know of all runs waits, and is
+    answered then; what does not is answered at once."""
+    slow = folders.state / "rlmd" / "runs" / "00000000-0000-4000-8000-000000000000" / "journal.jsonl"
+    slow.parent.mkdir(parents=True)
+    os.mkfifo(slow)
+    daemon = await start_daemon()
+    async with daemon.connect() as client:
+        asked = ("daemon/status", "run/list", "session/list")
+        waiting = [asyncio.create_task(client.call(method)) for method in asked]
+        await client.call("initialize", {"client": {"name": "test"}, "protocol": 2})
+        await load_text(client, "note", "Says it.\n")
+        waiting.append(asyncio.create_task(client.call("run/ask", new_run("Says?", "note", strategy="quote"))))
+        assert (await client.call("context/peek", {"name": "note"}))["text"] == "Says it.\n"
+        assert (await client.call("host/list"))["hosts"] == []
+        assert not any(task.done() for task in waiting)
+        with slow.open("wb") as pipe:
+            pipe.write(b"nonsense\n")
+        status, runs, sessions, answered = await asyncio.gather(*waiting)
+        assert (status["contexts"], runs["runs"], sessions["sessions"]) == (1, [], [])
+        assert answered["run"]["state"] == "ended"
