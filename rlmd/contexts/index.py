@@ -20,7 +20,7 @@ from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.text import CHUNK, decode
 from rlmd.contexts.words import spelled_out, storable
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 _SCHEMA = """
 CREATE TABLE documents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, UNIQUE (name, digest));
 CREATE TABLE passages (id INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,

@@ -20,7 +20,7 @@ from rlmd.contexts.records import PinnedDocument
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.thesaurus import LONGEST, related
 from rlmd.contexts.word_vectors import cosine
-from rlmd.contexts.words import WORD, query_words, storable
+from rlmd.contexts.words import COMPOUND, WORD, folded, query_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class Concept:
 _SYNONYM_WEIGHT = 0.7
 #: Two words of the question side by side: little, because two rare words side by side are counted thrice as it is.
 _PAIR_WEIGHT = 0.1
+#: What a question holds together by punctuation, as it stands: every line of a log has parts of every date.
+_COMPOUND_WEIGHT = 1.0
 #: What a word in the passage before or after is worth.
 _NEIGHBOUR_WEIGHT = 0.2
 #: What the best passage of the document for each word is worth to all of them.
@@ -74,7 +76,8 @@ _MAX_CONCEPTS = 80
 
 def concepts(query: str) -> list[Concept]:
     """What a question is about, word by word, with related terms, and its words in pairs."""
-    everything = [w.lower() for w in WORD.findall(storable(query))]
+    query = folded(query)
+    everything = [w.lower() for w in WORD.findall(query)]
     found: dict[str, Concept] = {}
     for word in query_words(query):
         terms = {quoted(word): 1.0}
@@ -92,7 +95,8 @@ def concepts(query: str) -> list[Concept]:
         for a, b in itertools.pairwise(w for w in everything if w in found)
         if a != b
     ]
-    return [*found.values(), *pairs][:_MAX_CONCEPTS]
+    compounds = [Concept({quoted(one): 1.0}, _COMPOUND_WEIGHT) for one in dict.fromkeys(COMPOUND.findall(query))]
+    return [*compounds, *found.values(), *pairs][:_MAX_CONCEPTS]
 
 
 def quoted(term: str) -> str:

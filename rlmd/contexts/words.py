@@ -1,11 +1,25 @@
-"""Words, as the index and a question see them."""
+"""Words, as the index and a question see them.
+
+FTS5 splits at all that is neither letter nor digit, and takes accents away. What it does not know is done here, alike
+for a text and a question: parts of camelCase, letters that are written in two ways, and scripts without spaces.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
-_CAMEL = re.compile(r"[a-z0-9][A-Z]")
+_CAMEL = re.compile(r"[a-z0-9][A-Z]|[A-Z][A-Z][a-z]")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+#: Letters that stand for two, as who has no such key types them.
+_TWO_LETTERS = str.maketrans({"ß": "ss", "ẞ": "SS", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O"})
+#: Scripts that put no space between words, and Korean, which puts endings to them: Thai to Khmer, kana, Han, Hangul.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+    "\U00020000-\U0003ffff]+"
+)
 
 
 def storable(text: str) -> str:
@@ -16,7 +30,7 @@ def storable(text: str) -> str:
 
 def spelled_out(text: str) -> str:
     """What is indexed for a text: itself, and the parts of its camelCase words; snake_case is split by FTS5."""
-    text = storable(text)
+    text = folded(text)
     parts: set[str] = set()
     past = 0
     for hump in _CAMEL.finditer(text):
@@ -31,6 +45,19 @@ def spelled_out(text: str) -> str:
     return " ".join((text, *(_HUMP.sub(" ", word) for word in sorted(parts)))) if parts else text
 
 
+def folded(text: str) -> str:
+    """The text with each letter in one form, and scripts without spaces as pairs of letters that overlap."""
+    text = storable(text)
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", text).translate(_TWO_LETTERS)
+    return _UNSPACED.sub(lambda run: f" {_pairs(run[0])} ", text)
+
+
+def _pairs(run: str) -> str:
+    return " ".join(run[at : at + 2] for at in range(len(run) - 1)) or run
+
+
 WORD = re.compile(r"[^\W_]+")
 _STOPS = (
     "a about after all also am an and any are as at be because been before being between both but by can could did do"
@@ -41,6 +68,10 @@ _STOPS = (
     " whether which while who whom whose why will with within without would you your yours"
 )
 STOPWORDS = frozenset(_STOPS.split())
+
+
+#: Words that punctuation holds together: dates, addresses, file:line, error codes, names of things.
+COMPOUND = re.compile(r"[^\W_]+(?:[-._:/@+]{1,3}[^\W_]+)+")
 
 
 def query_words(query: str) -> list[str]:
