@@ -273,10 +273,13 @@ What the energy costs stands in parentheses after it."
           (busy (format "waiting for %s" (funcall names busy))))))
 
 (defun rlm--host-loads-p (host)
-  "Return non-nil if HOST is at work, and has no model in its memory yet.
-Only of an Ollama it is known what it has there."
-  (and (equal "ollama" (plist-get host :provider))
-       (seq-empty-p (plist-get host :resident))))
+  "Return non-nil if HOST brings a model into its memory for what it was asked.
+A daemon of 0.1.0 does not tell; of an Ollama that has nothing in its
+memory it is known all the same."
+  (or (plist-get host :loading)
+      (and (equal "ollama" (plist-get host :provider))
+           (not (plist-member host :loading))
+           (seq-empty-p (plist-get host :resident)))))
 
 ;;;; In every window
 

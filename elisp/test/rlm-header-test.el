@@ -119,6 +119,10 @@
                                                      (:name "rtx" :slots_used 0 :provider "ollama" :resident [])]))
     (rlm-test-answer "host/list" '(:queued 0 :hosts [(:name "m40" :slots_used 1 :provider "ollama" :resident [])
                                                      (:name "rtx" :slots_used 1 :provider "openai" :resident [])]))
+    (rlm-test-answer "host/list" '(:queued 0 :hosts [(:name "m40" :slots_used 1 :provider "ollama" :resident []
+                                                      :loading nil)
+                                                     (:name "rtx" :slots_used 1 :provider "ollama" :resident ["a"]
+                                                      :loading "b")]))
     (rlm-test-tell 1 "turn_started" :time 1 :turn 1 :stream "r1")
     (rlm--queue-look run)
     (should-not (rlm-test-seen "host/list"))   ; it was heard of just now
@@ -129,12 +133,14 @@
       (rlm--queue-look run)
       (rlm-test-await (equal "waiting for m40" (rlm-run-queue run)))
       (rlm--queue-look run)
-      (rlm-test-await (equal "loading on m40" (rlm-run-queue run)))
+      (rlm-test-await (equal "loading on m40" (rlm-run-queue run)))  ; as a daemon of 0.1.0 tells it
+      (rlm--queue-look run)
+      (rlm-test-await (equal "loading on rtx" (rlm-run-queue run)))
       (rlm-test-say (list (rlm-test-notification "run/delta" :run_id rlm-test-id :stream "r1" :offset 0 :text "word")
                           "reply"))
       (rlm-test-await (null (rlm-run-queue run)))
       (rlm--queue-look run)
-      (should (= 3 (length (rlm-test-seen "host/list")))))))
+      (should (= 4 (length (rlm-test-seen "host/list")))))))
 
 (ert-deftest rlm-header-a-run-that-waits-for-a-host ()
   "Why it waits and until when stands in the header; it can be cancelled; then it goes on."

@@ -90,6 +90,7 @@ class Scheduler:
         if attempt is None or attempt.spoke:
             return []
         attempt.spoke = True
+        self._hosts[attempt.target.host].spoken = attempt.target.model
         return self._advance([], now) if self._patience.told else []
 
     def attempt_ended(self, attempt_id: int, ending: Ending, now: float) -> list[Action]:

@@ -127,6 +127,8 @@ class Slots:
     #: None unless it is paused.
     paused_since: float | None = None
     resident: str | None = None
+    #: The model that last wrote something.
+    spoken: str | None = None
     prefix: str = ""
     #: The run whose root prompt is cached on a one-slot host, and the prompt's units.
     root_prefix: tuple[str, int] | None = None
@@ -176,6 +178,13 @@ class Slots:
     def needs_swap(self, model: str) -> bool:
         """Whether another model must leave its memory for this one."""
         return self.view.swaps and self.resident is not None and model not in (self.resident, *self.view.resident)
+
+    @property
+    def loading(self) -> str | None:
+        """A model that is on its way into memory: it was asked and has not said a word, and was not there before."""
+        asked = (attempt for attempt in self.in_flight.values() if not attempt.spoke and not attempt.aborting)
+        there = (self.spoken, *self.view.resident)
+        return next((one.target.model for one in asked if self.view.swaps and one.target.model not in there), None)
 
     @property
     def held_until(self) -> float:

@@ -31,6 +31,8 @@ class HostStatus:
     last_error: str | None
     #: Models in memory; speeds and what it took, as measured.
     resident: tuple[str, ...] = ()
+    #: A model that it is bringing into memory.
+    loading: str | None = None
     meter: Meter = field(default_factory=Meter)
     #: Requests of others that it works on, where its server tells.
     foreign: int = 0
@@ -90,5 +92,6 @@ def status_of(
         last_error=host.wake_error if state == "asleep" else host.trouble,
         foreign=host.foreign,
         resident=host.resident or ((slots.resident,) if slots.resident else ()),
+        loading=slots.loading,
         meter=host.meter,
     )

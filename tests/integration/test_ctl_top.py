@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlmd.ctl.commands.top import HEADER, columns_in
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama
-from tests.harness import Folders, Host, config_of
+from tests.harness import Folders, Host, config_of, load_text, new_run
 from tests.shell import on_terminal, rlmctl
 
 
@@ -17,6 +17,26 @@ def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     ]  # fmt: skip
     assert [HEADER[number] for number in columns_in(10, rows)] == ["HOST", "STATE", "SLOTS", "$"]
     assert columns_in(80, []) == list(range(len(HEADER)))
+
+
+async def test_a_model_that_changes_places_is_seen_loading(folders: Folders, start_daemon: StartDaemon) -> None:
+    """While it loads; and no more when it has said a word."""
+    environment = folders.environment()
+    async with FakeOllama(["one", "other"], most_loaded=1, load_seconds=600.0) as model:
+        model.loaded["one:latest"] = 8192
+        folders.write_config(config_of([Host("m40", model.url, models={"one": 8192, "other": 8192})]))
+        daemon = await start_daemon()
+        with on_terminal(environment, "top", "--seconds", "0.2") as terminal:
+            await terminal.wait_shown("one:latest")
+            async with daemon.connect() as client:
+                params = new_run("Why?", strategy="direct") | {"root": ["m40/other"]}
+                await load_text(client, "note", "a text")
+                await client.call("run/start", params | {"contexts": ["note"]})
+                await terminal.wait_shown("one:latest, other (loading)")
+                await terminal.wait_shown("m40   loading")
+                await client.call("run/cancel", {"run_id": params["run_id"], "why": "enough"})
+            terminal.type("\x03")
+            assert await terminal.wait_ended() == 130
 
 
 async def test_it_goes_on_while_the_daemon_goes_and_comes(folders: Folders, start_daemon: StartDaemon) -> None:

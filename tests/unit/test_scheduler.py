@@ -359,6 +359,25 @@ def test_a_root_does_not_wait_until_a_batch_has_had_its_time() -> None:
     assert story.at(root) == ["gpu"]
 
 
+def test_a_host_loads_a_model_until_its_first_word() -> None:
+    story = swapping()
+    loading = lambda: story.scheduler.hosts()["gpu"].loading  # noqa: E731
+    first, other = submit_to(story, "a", "one"), submit_to(story, "b", "one")
+    assert loading() == "a", "nothing is in memory"
+    story.call("attempt_spoke", next(iter(story.flying)))
+    assert loading() is None
+    story.end_of(first)
+    assert story.at(other) == ["gpu"]
+    assert loading() == "b", "it takes the other's place"
+    story.hosts(replace(story.scheduler.hosts()["gpu"].view, resident=("b",)))
+    assert loading() is None, "the server says that it is there"
+    story.end_of(other)
+    assert loading() is None
+    story.hosts(HostView("gpu", 1, {"a": ModelView(8192, "mine")}))
+    submit_to(story, "a", "one")
+    assert loading() is None, "of a server that has one model for good nothing is known"
+
+
 # ── what sleeps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -236,10 +236,12 @@ def remove(
 
 def print_hosts(output: Output, hosts: tuple[HostInfo, ...]) -> None:
     """One line a host, then its models."""
-    from rlmd.ctl.terminal import duration
+    from rlmd.ctl.terminal import duration, one_line
 
     def state(host: HostInfo) -> str:
-        return host.state if host.retry_in is None else f"{host.state}, retry in {duration(host.retry_in)}"
+        if host.retry_in is not None:
+            return f"{host.state}, retry in {duration(host.retry_in)}"
+        return f"{host.state}, loading {one_line(host.loading)}" if host.loading else host.state
 
     output.table(
         ("HOST", "STATE", "SLOTS", "QUEUED", "DONE", "FAILED", "TRUST", "ROLES", "MODELS (WINDOW)", "URL"),
@@ -247,7 +249,7 @@ def print_hosts(output: Output, hosts: tuple[HostInfo, ...]) -> None:
             (
                 host.name,
                 state(host),
-                f"{host.slots_used}/{host.slots}",
+                f"{host.slots_used}{f'+{host.foreign}' if host.foreign else ''}/{host.slots}",
                 str(host.queued),
                 str(host.completed),
                 str(host.failed),

@@ -121,8 +121,16 @@ def troubles_of(hosts: Iterable[HostInfo]) -> list[str]:
     return [f"{host.name}: {one_line(host.last_error)}" for host in hosts if host.state == "down" and host.last_error]
 
 
+def _state_of(host: HostInfo) -> str:
+    from rlmd.ctl.terminal import duration
+
+    if host.retry_in is not None:
+        return f"{host.state} {duration(host.retry_in)}"
+    return "loading" if host.loading and host.state in ("ok", "busy") else host.state
+
+
 def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
-    from rlmd.ctl.terminal import duration, one_line
+    from rlmd.ctl.terminal import one_line
 
     def number(value: float | None, form: str = ".1f") -> str:
         return "–" if value is None else format(value, form)
@@ -130,7 +138,7 @@ def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
     return [
         (
             host.name,
-            host.state if host.retry_in is None else f"{host.state} {duration(host.retry_in)}",
+            _state_of(host),
             f"{host.slots_used}{f'+{host.foreign}' if host.foreign else ''}/{host.slots}",
             str(host.queued),
             str(host.completed),
@@ -140,7 +148,7 @@ def rows_of(hosts: Iterable[HostInfo]) -> list[tuple[str, ...]]:
             number(host.meter.energy or None, ".2f"),
             dollars(host.meter.energy_cost) if host.meter.energy_cost else "–",
             dollars(host.meter.money) if host.meter.money else "–",
-            one_line(", ".join(host.resident)) or "–",
+            one_line(", ".join([*host.resident, *([f"{host.loading} (loading)"] if host.loading else ())])) or "–",
         )
         for host in hosts
     ]

@@ -35,7 +35,8 @@ class HostMeter(Result):
 class HostInfo(Result):
     """``state``: ok, busy (all slots used), asleep (woken when work
     waits), waking, down (``retry_in`` seconds), paused, unknown (not asked yet).
-    ``resident``: models in its memory, as far as known."""
+    ``resident``: models in its memory, as far as known; ``loading``: one that is on its way there, so that what was
+    asked of it takes longer."""
 
     name: str
     url: str
@@ -52,6 +53,7 @@ class HostInfo(Result):
     roles: tuple[str, ...]
     last_error: str | None
     resident: tuple[str, ...] = ()
+    loading: str | None = None
     meter: HostMeter = HostMeter()
     foreign: int = Field(0, description="Requests of others that it works on, where its server tells")
 
