@@ -61,6 +61,8 @@ class Nights:
         self._wake = asyncio.Event()
         self._rest = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Programs that hold the lock, or were told to let go of it.
+        self._letting_go: set[asyncio.Task[int]] = set()
 
     def start(self) -> None:
         self._own(self._keep_awake(), "keep awake")
@@ -74,6 +76,8 @@ class Nights:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._letting_go:  # cut off while it waited for that
+            await asyncio.wait(self._letting_go)
 
     def changed(self, record: RunRecord) -> None:
         """A run has begun, or its state is another."""
@@ -129,6 +133,8 @@ class Nights:
             return False
         log.info("kept_awake")
         ended = asyncio.create_task(holder.wait(), name="systemd-inhibit")
+        self._letting_go.add(ended)
+        ended.add_done_callback(self._letting_go.discard)
         rested = asyncio.create_task(self._rest.wait(), name="rest")
         try:
             await asyncio.wait({ended, rested}, return_when=asyncio.FIRST_COMPLETED)
