@@ -37,6 +37,10 @@ from rlmd.wire.methods import (
 #: ten times what a restart under systemd takes.
 BACK_OFF = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
 
+#: Seconds that the greeting may take. Under systemd a connection is there before the daemon is; where that cannot
+#: start, nobody would ever answer.
+GREETING = 90.0
+
 Starter = Callable[[], Awaitable[None]]
 
 
@@ -59,7 +63,9 @@ class Client(Calls):
         egress: bool = False,
         framing: Framing = "lines",
         back_off: tuple[float, ...] = BACK_OFF,
+        patience: float = GREETING,
     ) -> None:
+        self._patience = patience
         self.socket = socket
         self._start = start
         self._hello = InitializeParams(client=ClientName(name=name, version=__version__), egress=egress)
@@ -232,10 +238,16 @@ class Client(Calls):
     async def _open(self) -> Link:
         """A daemon that was just stopped may take a connection and answer no more: the next one, or systemd, does."""
         try:
-            return await self._greeted()
-        except NotConnected:
-            await asyncio.sleep(BACK_OFF[1])
-            return await self._greeted()
+            async with asyncio.timeout(self._patience):
+                with contextlib.suppress(NotConnected):
+                    return await self._greeted()
+                await asyncio.sleep(BACK_OFF[1])
+                return await self._greeted()
+        except TimeoutError:
+            raise NotConnected(
+                f"The daemon at {self.socket} has not answered for {self._patience:.0f} s.",
+                hint="It may be failing to start again and again: journalctl --user -u rlmd, or rlmctl daemon start",
+            ) from None
 
     async def _greeted(self) -> Link:
         try:

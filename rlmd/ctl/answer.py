@@ -31,7 +31,7 @@ def print_answer(output: Output, result: RunResult, notes: Sequence[str] = ()) -
         output.print()
         for line in citation_lines(output, listed):
             output.print(line)
-    output.out.flush()
+    output.flush()
     said = " ".join((result.answer or "").split())
     for note in notes:
         if " ".join(note.split()) not in said:

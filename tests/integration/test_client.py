@@ -235,6 +235,20 @@ async def test_one_that_hangs_up_at_the_greeting_is_asked_once_more(daemon: Fake
             pass
 
 
+async def test_one_that_never_greets_is_given_up(daemon: FakeDaemon) -> None:
+    """As under a systemd that holds the connection of a daemon which cannot start."""
+
+    async def hang(peer: Peer, params: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    daemon.answers["initialize"] = hang
+    with pytest.raises(errors.NotConnected, match="has not answered") as caught:
+        async with Client(daemon.socket, patience=0.2):
+            pass
+    assert "journalctl" in caught.value.hint
+
+
 async def test_nobody_listening_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(errors.NotConnected) as caught:
         async with Client(tmp_path / "none.sock", back_off=()):
