@@ -220,6 +220,8 @@ These are lists of a key and a command."
            (define-key map (kbd "?") #'describe-mode)
            map)
          ,(format "Keymap of `%s'." name))
+       ;; See `read-extended-command-predicate'.
+       ,@(mapcar (lambda (key) `(function-put ',(cadr key) 'command-modes '(,name))) keys)
        (define-derived-mode ,name tabulated-list-mode ,lighter
          ,(format "%s\n\n\\{%s}" doc map)))))
 

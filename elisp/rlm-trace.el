@@ -274,6 +274,11 @@
     map)
   "Keymap of `rlm-trace-mode'.")
 
+;; See `read-extended-command-predicate'.
+(dolist (command '(rlm-trace-toggle rlm-trace-toggle-all rlm-trace-next rlm-trace-previous
+                   rlm-trace-visit rlm-trace-failed rlm-trace-copy rlm-trace-edit rlm-trace-answer))
+  (function-put command 'command-modes '(rlm-trace-mode)))
+
 (define-derived-mode rlm-trace-mode special-mode "RLM-Trace"
   "Mode of buffers that show a run at work.
 

@@ -60,6 +60,7 @@
   (declare (indent 1) (doc-string 2))
   `(defun ,name ()
      ,doc
+     (declare (completion ignore))      ; by its menu alone
      (interactive)
      (let ((rlm--choices (rlm--menu-choices (transient-args 'rlm-dispatch)))
            (current-prefix-arg nil))

@@ -368,7 +368,8 @@ Another program may take the processor meanwhile: one of three times counts."
              (text (rlm-test-complete buffer))
              (run (rlm-test-run-of buffer)))
         (should (eq 'failed (rlm-run-state run)))
-        (should (rlm-run-error run))
+        (should-not (string-empty-p (plist-get (rlm-run-error run) :hint)))
+        (should (string-search (plist-get (rlm-run-error run) :hint) (rlm-error-text (rlm-run-error run))))
         (should (string-match-p (regexp-quote (rlm--org-plain
                                                (rlm--one-line (rlm-error-text (rlm-run-error run)) 1000)))
                                 text))

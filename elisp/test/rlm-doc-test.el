@@ -53,6 +53,23 @@
   "Each command is described; the mode is named."
   (should-not (rlm-test-undocumented (rlm-test-symbols #'commandp))))
 
+(ert-deftest rlm-doc-commands-of-a-mode-are-offered-there-alone ()
+  "As `command-completion-default-include-p' sees it."
+  (let ((offered (lambda (mode command)
+                   (with-temp-buffer
+                     (funcall mode)
+                     (command-completion-default-include-p command (current-buffer))))))
+    (pcase-dolist (`(,mode . ,commands) '((rlm-runs-mode rlm-runs-open rlm-runs-delete)
+                                          (rlm-contexts-mode rlm-contexts-peek)
+                                          (rlm-sessions-mode rlm-sessions-drop)
+                                          (rlm-hosts-mode rlm-hosts-pause)
+                                          (rlm-trace-mode rlm-trace-next rlm-trace-answer)))
+      (dolist (command commands)
+        (should (equal (list command t) (list command (and (funcall offered mode command) t))))
+        (should (equal (list command nil) (list command (and (funcall offered #'text-mode command) t))))))
+    (should (funcall offered #'text-mode 'rlm-query))
+    (should-not (funcall offered #'text-mode 'rlm-menu-query))))
+
 (ert-deftest rlm-doc-faces ()
   "Each face is described."
   (should-not (rlm-test-undocumented (rlm-test-symbols #'facep))))

@@ -118,6 +118,7 @@
                           (rlm-test-fact 2 "note" :text "x" :new [1 2])
                           "reply"))
       (rlm-test-await (= 3 (rlm-run-next run)))
+      (should (equal '(1 2) (rlm-test-seqs))) ; a trace shows what it does not know
       (should (equal '("x") (rlm-run-notes run))))))
 
 ;;;; Streams

@@ -39,9 +39,14 @@
       ("**two *nested* here**" . "**two /nested/ here**")
       ("**Note** at the start" . "*Note* at the start")
       ("Ж**б**я" . "Ж**б**я")
+      ("(**b**). **c**." . "(*b*). *c*.")
+      ("{**b**} '**c**'\t**d**;" . "{*b*} '*c*'\t*d*;")
+      ("x\\**b**=**c**" . ,(concat "x\\" z "*b*" z "=" z "*c*"))
       ;; code
       ("`code`, `a~b`, ``a`b``" . "~code~, =a~b=, ~a`b~")
       ("foo`bar`baz" . ,(concat "foo" z "~bar~" z "baz"))
+      ("`a `` b` ``c ` d``" . "~a `` b~ ~c ` d~")
+      ("` \ta ` b" . "~a~ b")
       ("an `unclosed tick" . "an `unclosed tick")
       ("`**not bold**`" . "~**not bold**~")
       ;; lists, rules, tables

@@ -80,6 +80,8 @@
     (let ((count 0))
       (add-hook 'after-change-functions (lambda (&rest _) (cl-incf count)) nil t)
       (dotimes (_ 1000) (rlm--stream-write stream "go "))
+      (should (= 1 (seq-count (lambda (timer) (eq #'rlm--stream-tick (timer--function timer)))
+                              timer-list)))
       (rlm-test-stream-idle stream)
       (should (= count 1))
       (should (= 3000 (length (rlm-test-stream-text stream)))))))

@@ -163,6 +163,47 @@ def test_package_lint_finds_nothing(emacs: Emacs) -> None:
     assert not [line for line in found if not unknown.search(line)]
 
 
+USE_PACKAGE = re.findall(r"```elisp\n(\(use-package .*?)\n```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+#: Evaluates the form for some of its keys, or where there is no use-package what it comes to, and presses these.
+PRESS = r"""(progn
+  (require 'cl-lib)
+  (require 'transient)
+  (setenv "XDG_RUNTIME_DIR" "/nonexistent")
+  (setq rlm-auto-start nil)
+  (let ((form (copy-tree '{form})))
+    (plist-put (cddr form) :bind
+               (seq-filter (lambda (pair) (member (car pair) {keys})) (plist-get (cddr form) :bind)))
+    (if (require 'use-package nil t)
+        (eval form t)
+      (add-to-list 'load-path (plist-get (cddr form) :load-path))
+      (pcase-dolist (`(,key . ,command) (plist-get (cddr form) :bind))
+        (autoload command "rlm" nil t)
+        (global-set-key (kbd key) command))))
+  (cl-letf (((symbol-function 'read-from-minibuffer) (lambda (&rest _) "Why?"))
+            ((symbol-function 'transient-setup) (lambda (name) (message "menu %s" name))))
+    (with-temp-buffer
+      (insert "text")
+      (dolist (key {keys})
+        (condition-case err
+            (call-interactively (key-binding (kbd key)))
+          (user-error (message "%s" (cadr err))))))))"""
+
+
+SAID = {"C-c q": "No rlmd listens", "C-c Q": "menu rlm-dispatch"}
+
+
+@each_emacs
+@pytest.mark.parametrize("keys", [("C-c q",), ("C-c Q",), ("C-c q", "C-c Q")], ids=" and ".join)
+def test_keys_of_use_package_work_when_first_pressed(emacs: Emacs, keys: tuple[str, ...]) -> None:
+    """use-package makes its commands autoloads of rlm.el, which leads on to the file that has them."""
+    (form,) = USE_PACKAGE
+    form = form.replace("~/.local/share/rlmd/elisp", str(emacs.root / "elisp"))
+    listed = "'({})".format(" ".join(f'"{key}"' for key in keys))
+    pressed = emacs.batch("--eval", PRESS.replace("{form}", form).replace("{keys}", listed))
+    assert pressed.returncode == 0, pressed.stdout
+    assert all(SAID[key] in pressed.stdout for key in keys), pressed.stdout
+
+
 INSTALL = r"""(progn
   (package-initialize)
   (package-install-file "{archive}")
