@@ -362,7 +362,9 @@ Outside Emacs it leads nowhere; what it quotes goes along."
          (quote (and known (plist-get (cdr known) :quote))))
     (cond ((and quote (org-export-derived-backend-p backend 'html))
            (format "<cite title=\"%s\">%s</cite>"
-                   (org-html-encode-plain-text (rlm--one-line quote 300))
+                   ;; Which leaves the quotes that would end the attribute.
+                   (string-replace "\"" "&quot;"
+                                   (org-html-encode-plain-text (rlm--one-line quote 300)))
                    (org-html-encode-plain-text text)))
           (t text))))
 

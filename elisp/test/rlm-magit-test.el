@@ -90,14 +90,15 @@
   (rlm-test-with-home
     (rlm-test-in-repository
       (rlm-test-git "reset" "-q" "--hard")
-      (should-error (rlm-magit-message) :type 'user-error)
-      (should-error (rlm-magit-review) :type 'user-error))))
+      (should (equal '(user-error "Nothing is staged") (should-error (rlm-magit-message))))
+      (should (equal '(user-error "There are no changes") (should-error (rlm-magit-review)))))))
 
 (ert-deftest rlm-magit-a-review-cites-the-diff ()
   "What is staged, and a range, are reviewed; a citation leads into the diff."
   (rlm-test-with-daemon (:scripts '(("root" . ("> three is new here\n\nWhy three?" "Fine."))))
     (rlm-test-in-repository
       (let ((run (rlm-wait (rlm-magit-review) rlm-test-patience)))
+        (should-not (string-search "not staged" (rlm--source-string (car (rlm-run-sources run)))))
         (rlm--citation-visit run (car (rlm-run-citations run)))
         (with-current-buffer (window-buffer)
           (should (derived-mode-p 'diff-mode))

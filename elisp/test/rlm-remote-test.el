@@ -130,9 +130,11 @@ What is on its way is not left on the disk; the same text is not sent again."
             (should (string-match-p "ssh cannot reach nowhere\\.invalid: .*BatchMode"
                                     (cadr (should-error (rlm-call-sync "daemon/status" nil :timeout rlm-test-patience)
                                                         :type 'user-error)))))
-          (dolist (socket '("/sudo:root@box:/s" "/ssh:one|ssh:two:/s"))
+          (pcase-dolist (`(,socket . ,told) '(("/sudo:root@box:/s" . "by ssh, not by sudo")
+                                              ("/ssh:one|ssh:two:/s" . "ProxyJump")))
             (let ((rlm-socket socket))
-              (should-error (rlm-call-sync "daemon/status" nil) :type 'user-error))))
+              (should (string-match-p told (cadr (should-error (rlm-call-sync "daemon/status" nil)
+                                                               :type 'user-error)))))))
       (rlm-test-tunnels-close))
     (rlm-test-await (null (directory-files (getenv "XDG_RUNTIME_DIR") nil "\\`rlm-")))))
 
