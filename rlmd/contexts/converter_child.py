@@ -11,13 +11,17 @@ import codecs
 import json
 import lzma
 import os
+import posixpath
 import re
 import resource
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from rlmd.repl import cage
 
@@ -40,17 +44,24 @@ _CODECS = (
 _MAX_WHOLE = 64 << 20
 
 
+#: What a file that is not what it says leads to; what is encrypted is a RuntimeError of zipfile's.
+_DAMAGED = (
+    OSError, EOFError, ValueError, LookupError, RuntimeError, MemoryError, zlib.error, lzma.LZMAError,
+    zipfile.BadZipFile, ElementTree.ParseError,
+)  # fmt: skip
+
+
 def main() -> None:
     """Arguments: the converter's name, bytes of address space, seconds of CPU time."""
     name, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     convert = CONVERTERS[name]
-    for codec in ("utf-8", *_CODECS * (name == "html")):
+    for codec in ("utf-8", "cp437", *_CODECS * (name in ("html", "epub"))):
         codecs.lookup(codec)
     _seal(memory, seconds)
     try:
         for piece in convert():
             _write(piece)
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, RecursionError, MemoryError):
+    except _DAMAGED:
         os._exit(1)
     os._exit(0)
 
@@ -171,13 +182,16 @@ class _Reader(HTMLParser):
 
 
 def _html() -> Iterator[bytes]:
-    data = _whole()
+    yield _read_html(_whole())
+
+
+def _read_html(data: bytes) -> bytes:
     found = _CHARSET.search(data[:4096])
     reader = _Reader()
     reader.feed(_decoded(data, found[1].decode("ascii") if found else "utf-8"))
     reader.close()
     text = "".join(reader.pieces)
-    yield re.sub(r"[ \t]*\n(?:[ \t]*\n)+", "\n\n", text).strip().encode("utf-8", "replace") + b"\n"
+    return re.sub(r"[ \t]*\n(?:[ \t]*\n)+", "\n\n", text).strip().encode("utf-8", "replace") + b"\n"
 
 
 def _decoded(data: bytes, encoding: str) -> str:
@@ -223,6 +237,90 @@ def _joined(source: object) -> str:
     return source if isinstance(source, str) else ""
 
 
+# ── documents that are archives of XML ──────────────────────────────────────────────────────────────────────
+
+
+def _archive() -> zipfile.ZipFile:
+    os.lseek(0, 0, os.SEEK_SET)
+    return zipfile.ZipFile(os.fdopen(0, "rb", closefd=False))
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > _MAX_WHOLE:
+        raise ValueError
+    return archive.read(name)
+
+
+def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
+    return ElementTree.fromstring(_member(archive, name))  # noqa: S314  sealed, and expat bounds what entities grow to
+
+
+def _local(tag: object) -> str:
+    """A tag or attribute without its namespace."""
+    return str(tag).rpartition("}")[2]
+
+
+def _attribute(element: ElementTree.Element, name: str) -> str:
+    return next((value for key, value in element.attrib.items() if _local(key) == name), "")
+
+
+def _paragraphs(name: str, ends: frozenset[str], level: Callable[[ElementTree.Element], int]) -> Iterator[bytes]:
+    """The paragraphs of a member, one a line, headings as ``#`` lines. What was read is let go of."""
+    with _archive() as archive, archive.open(name) as member:
+        for _, element in ElementTree.iterparse(member):  # noqa: S314  sealed, and expat bounds what entities grow to
+            if _local(element.tag) in ends:
+                text = "".join(_said(element)).strip()
+                depth = level(element)
+                element.clear()
+                heading = "\n" + "#" * depth + " " if depth and text else ""
+                yield (heading + text + "\n").encode("utf-8", "replace")
+
+
+def _said(element: ElementTree.Element) -> Iterator[str]:
+    """The text of a paragraph: of Word in ``t`` elements alone, of OpenDocument anywhere in it."""
+    word = "wordprocessingml" in element.tag
+    for one in element.iter():
+        kind = _local(one.tag)
+        yield {"tab": "\t", "br": "\n", "cr": "\n", "line-break": "\n"}.get(kind, "")
+        if kind == "s":
+            yield " " * min(100, int(_attribute(one, "c") or 1))
+        yield (one.text or "") if not word or kind == "t" else ""
+        yield (one.tail or "") if not word and one is not element else ""
+
+
+def _word_level(paragraph: ElementTree.Element) -> int:
+    style = next((_attribute(one, "val") for one in paragraph.iter() if _local(one.tag) == "pStyle"), "")
+    found = re.fullmatch(r"\D{0,20}([1-6])|Title", style)
+    return int(found[1] or 1) if found else 0
+
+
+def _odt_level(paragraph: ElementTree.Element) -> int:
+    if _local(paragraph.tag) != "h":
+        return 0
+    return min(6, max(1, int(_attribute(paragraph, "outline-level") or 1)))
+
+
+def _docx() -> Iterator[bytes]:
+    return _paragraphs("word/document.xml", frozenset({"p"}), _word_level)
+
+
+def _odt() -> Iterator[bytes]:
+    return _paragraphs("content.xml", frozenset({"p", "h"}), _odt_level)
+
+
+def _epub() -> Iterator[bytes]:
+    """The chapters in the order of the spine."""
+    with _archive() as archive:
+        container = _xml(archive, "META-INF/container.xml")
+        package = next(_attribute(one, "full-path") for one in container.iter() if _local(one.tag) == "rootfile")
+        book = list(_xml(archive, package).iter())
+        places = {_attribute(one, "id"): _attribute(one, "href") for one in book if _local(one.tag) == "item"}
+        chapters = [places[_attribute(one, "idref")] for one in book if _local(one.tag) == "itemref"]
+        for chapter in chapters:
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(chapter)))
+            yield _read_html(_member(archive, name)) + b"\n"
+
+
 def _whole() -> bytes:
     data = b""
     while piece := os.read(0, _PIECE):
@@ -238,4 +336,7 @@ CONVERTERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "bzip2": lambda: _decompressed(bz2.BZ2Decompressor),
     "html": _html,
     "notebook": _notebook,
+    "docx": _docx,
+    "odt": _odt,
+    "epub": _epub,
 }

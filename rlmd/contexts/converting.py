@@ -59,6 +59,9 @@ TABLE = (
     ),
     Converter("html", suffixes=(".html", ".htm", ".xhtml"), text=True),
     Converter("notebook", suffixes=(".ipynb",), text=True),
+    Converter("docx", suffixes=(".docx", ".docm")),
+    Converter("odt", suffixes=(".odt",)),
+    Converter("epub", suffixes=(".epub",)),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from threading import Event
 
 from rlmd.contexts.blobs import Blobs, Temporary, translated
 from rlmd.contexts.records import PinnedDocument, Segment
-from rlmd.contexts.text import BOM_UTF8, CHUNK, SNIFF_BYTES, Meter, is_binary, wide_encoding
+from rlmd.contexts.text import BOM_UTF8, CHUNK, SNIFF_BYTES, Meter, hint_for, is_binary, wide_encoding
 from rlmd.errors import NotText, SourceUnreadable, TooLarge
 
 
@@ -257,7 +257,7 @@ def read_once(
         head = os.pread(fd, SNIFF_BYTES, 0)
         binary = not encoding and is_binary(head) and (raw or wide_encoding(head) is None)
         if binary:
-            raise NotText("The file is binary, not text.", hint="Convert it to text first.")
+            raise NotText("The file is binary, not text.", hint=hint_for(head))
         position = 0
         while position < before.st_size:
             data = os.pread(fd, min(CHUNK, before.st_size - position), position)

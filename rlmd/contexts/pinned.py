@@ -23,10 +23,13 @@ from rlmd.errors import NotFound
 from rlmd.events import Pin, Span
 from rlmd.validation import did_you_mean
 
-_HEADING = re.compile(r"^#{1,6} (.{1,200})", re.MULTILINE)
+_LONGEST_HEADING = 200
+_HEADING = re.compile(rf"^#{{1,6}} (.{{1,{_LONGEST_HEADING}}})", re.MULTILINE)
 #: How far above a heading is looked for.
 _HEADING_CHARS = 50_000
 _RULERS_KEPT = 8
+#: Formats whose lines are not those of the file.
+_HEADED = frozenset({"html", "notebook", "docx", "odt", "epub"})
 
 
 class Finder(Protocol):
@@ -87,10 +90,12 @@ class PinnedContext:
         if sys.byteorder == "big":  # pragma: no cover
             pages.byteswap()
         page = bisect_right(pages, start) or None
-        if known.format not in ("html", "notebook"):
+        if known.format not in _HEADED:
             return page, None
-        found = _HEADING.findall(self.read(document, max(0, start - _HEADING_CHARS), start + 1))
-        return page, str(found[-1]).strip() if found else ""
+        first = max(0, start - _HEADING_CHARS)
+        text = self.read(document, first, start + _LONGEST_HEADING)
+        found = [one for one in _HEADING.finditer(text) if one.start() <= start - first]
+        return page, found[-1][1].strip() if found else ""
 
     async def find(self, quote: str, *, hint: Span | None = None, limit: int = 3) -> list[Span]:
         """Places whose text is the quote; those nearest to ``hint`` first."""

@@ -21,6 +21,8 @@ FOLDERS: dict[str, SkipReason] = {
 _GENERATED = re.compile(
     r"(package-lock|npm-shrinkwrap|composer\.lock)\.json|(yarn|poetry|uv|pdm|Cargo|Gemfile|composer|flake|mix|Pipfile)"
     r"\.lock|pnpm-lock\.yaml|go\.sum|.+_pb2(_grpc)?\.pyi?|.+\.pb\.(go|cc|h)|.+\.(js|css|mjs)\.map"
+    # what Emacs and vim keep beside a file, and byte-compiled Lisp
+    r"|.+~|#.+#|\..+\.sw[op]|.+\.elc"
 )
 _MINIFIED = re.compile(r".+[.-]min\.(js|css|mjs)")
 _SQUEEZED = (".js", ".mjs", ".cjs", ".css")

@@ -64,6 +64,25 @@ def encode(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
+#: How text is got out of what begins so.
+_REMEDIES = (
+    ((b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!"), "If it is an archive, unpack it, and load the folder."),
+    (
+        (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"),
+        "tesseract FILE - reads what is written in a picture.",
+    ),
+    ((b"SQLite format 3\0",), "sqlite3 FILE .dump writes it as text."),
+    ((b"\x7fELF",), "strings FILE, or objdump -d FILE, writes what can be read of it."),
+    ((b"\xd0\xcf\x11\xe0",), "libreoffice --convert-to txt FILE makes text of old office documents."),
+)
+
+
+def hint_for(head: bytes) -> str:
+    """What to do about a file that begins with ``head`` and is no text."""
+    of_kind = next((told for magics, told in _REMEDIES if head.startswith(magics)), "Convert it to text first.")
+    return f"{of_kind} A converter of yours, in [converters], does so at each load."
+
+
 def is_binary(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is no text: a known format, or NULs at the rate of random bytes.
 

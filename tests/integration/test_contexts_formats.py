@@ -8,6 +8,7 @@ import json
 import lzma
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,70 @@ async def test_html_and_notebooks_keep_their_headings(client: Client, folders: F
     assert {one["locator"]["heading"] for one in citations} & {"Food", "About otters"}, citations
     await load(client, folders.home / "page.html", "page", convert=False)
     assert await read(client, "page") == PAGE, "as Emacs shows it, when it is not to be converted"
+
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+DOCX = f"""<w:document xmlns:w="{WORD}"><w:body>
+<w:p><w:pPr><w:pStyle w:val="Heading2"/></w:pPr><w:r><w:t>About otters</w:t></w:r></w:p>
+<w:p><w:r><w:t xml:space="preserve">They are </w:t></w:r><w:r><w:t>mustelids &amp; swim.</w:t></w:r></w:p>
+<w:p><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t></w:r></w:p></w:body></w:document>"""
+ODT = """<o:document-content xmlns:o="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:t="urn:oasis:names:tc:opendocument:xmlns:text:1.0"><o:body><o:text>
+<t:h t:outline-level="2">About otters</t:h><t:p>They are <t:span>mustelids</t:span> &amp; swim.</t:p>
+<t:p>a<t:tab/>b</t:p></o:text></o:body></o:document-content>"""
+EPUB = {
+    "META-INF/container.xml": "<container><rootfiles><rootfile full-path='in/b.opf'/></rootfiles></container>",
+    "in/b.opf": "<package><manifest><item id='two' href='2.html'/><item id='one' href='a%20b.html'/></manifest>"
+    "<spine><itemref idref='one'/><itemref idref='two'/></spine></package>",
+    "in/a b.html": "<h2>About otters</h2><p>They are mustelids &amp; swim.</p>",
+    "in/2.html": "<p>a\tb</p>",
+}
+
+
+def zipped(path: Path, members: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [("x.docx", {"word/document.xml": DOCX}), ("x.odt", {"content.xml": ODT}), ("x.epub", EPUB)],
+    ids=["docx", "odt", "epub"],
+)
+async def test_documents_of_offices_and_books(
+    client: Client, folders: Folders, name: str, members: dict[str, str]
+) -> None:
+    """By the headings, as HTML is; damaged, or with entities that grow without end, they are refused."""
+    path = zipped(folders.home / name, members)
+    await load(client, path)
+    lines = [line.split() for line in (await read(client)).splitlines() if line.strip()]
+    assert lines == [["##", "About", "otters"], ["They", "are", "mustelids", "&", "swim."], ["a", "b"]]
+    assert (await document(client))["format"] == name[2:]
+    ended = await start_run(client, new_run("mustelids", "x", strategy="quote"))
+    assert ended["citations"][0]["locator"]["heading"] == "About otters"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RpcFailure, match="may be damaged or encrypted"):
+        await load(client, path, "y")
+    laughs = "".join(f"<!ENTITY l{n} '{f'&l{n - 1};' * 10}'>" for n in range(1, 12))
+    main = next(iter(members))
+    bomb = {**members, main: f"<!DOCTYPE z [<!ENTITY l0 'ha'>{laughs}]><z>&l11;</z>"}
+    with pytest.raises(RpcFailure, match="may be damaged or encrypted"):
+        await load(client, zipped(path, bomb), "y")
+
+
+async def test_what_is_no_text_says_how_to_get_at_it(client: Client, folders: Folders) -> None:
+    for head, word in (
+        (b"\x89PNG\r\n", "tesseract"),
+        (b"SQLite format 3\0\0\0\0\0\0", "sqlite3"),
+        (b"PK\3\4", "unpack"),
+    ):
+        (folders.home / "it").write_bytes(head)
+        with pytest.raises(RpcFailure, match="binary") as refused:
+            await load(client, folders.home / "it")
+        assert word in refused.value.data["hint"]
 
 
 async def test_pdf_pages_are_cited(client: Client, folders: Folders) -> None:
