@@ -64,16 +64,16 @@ def _exact(shelf: Shelf, volume: Volume, needle: bytes, quote: str, near: Place 
 #: How far from the hint is looked first, and how many occurrences to each side of it.
 _NEAR_BYTES = 1 << 20
 _NEAR_COUNT = 50
+_PIECE_BYTES = 8 << 20
 
 
 def _in_document(shelf: Shelf, document: PinnedDocument, needle: bytes, quote: str, near: int) -> Iterator[int]:
     """Code points at which the quote begins: those around the hint, or else the first ones of the document."""
     ruler = shelf.ruler(document)
-    data = shelf.view(document)
     around = ruler.byte_of(max(0, min(near, document.chars)))
     first = max(0, around - _NEAR_BYTES)
-    window = bytes(data[first : around + _NEAR_BYTES + len(needle)])
-    offsets = [first + at for at in _around(window, needle, around - first)] or _forward(bytes(data), needle, 0)
+    window = shelf.bytes_of(document, first, around + _NEAR_BYTES + len(needle))
+    offsets = [first + at for at in _around(window, needle, around - first)] or _anywhere(shelf, document, needle)
     for offset in offsets:
         start = _aligned(ruler, offset, quote)
         if start is not None:
@@ -94,6 +94,18 @@ def _forward(text: bytes, needle: bytes, start: int) -> Iterator[int]:
     while at >= 0 and count < _NEAR_COUNT:
         yield at
         at, count = text.find(needle, at + 1), count + 1
+
+
+def _anywhere(shelf: Shelf, document: PinnedDocument, needle: bytes) -> Iterator[int]:
+    """The first occurrences in a document, of which a few megabytes are copied at a time."""
+    count = 0
+    for base in range(0, document.bytes, _PIECE_BYTES):
+        piece = shelf.bytes_of(document, base, base + _PIECE_BYTES + len(needle) - 1)
+        for at in _forward(piece, needle, 0):
+            yield base + at
+            count += 1
+            if count >= _NEAR_COUNT:
+                return
 
 
 def _occurrences(shelf: Shelf, volume: Volume, needle: bytes) -> Iterator[tuple[PinnedDocument, int]]:
@@ -237,20 +249,33 @@ def _matches_in(
 ) -> Iterator[tuple[int, int]]:
     """Those between two bytes; what stands beside these is seen by ``^``, ``$`` and ``\\b``."""
     ruler = None
-    data = shelf.view(document)
-    for match in pattern.finditer(data, first, past):
-        first, past = match.span()
-        for follower in rest:
-            following = follower.match(data, _after_space(data, past))
-            past = following.end() if following else first
-            if past == first:
-                break
-        if first == past:
-            continue
+    for begin, end in _spans(shelf, document, pattern, rest, first, document.bytes if past is None else past):
         ruler = ruler or shelf.ruler(document)
-        start, end = ruler.char_of(first), ruler.char_of(past)
-        if ruler.byte_of(start) == first and ruler.byte_of(end) == past:
-            yield start, end
+        start, stop = ruler.char_of(begin), ruler.char_of(end)
+        if ruler.byte_of(start) == begin and ruler.byte_of(stop) == end:
+            yield start, stop
+
+
+def _spans(
+    shelf: Shelf, document: PinnedDocument, pattern: Any, rest: Sequence[Any], first: int, past: int
+) -> Iterator[tuple[int, int]]:
+    """The same as bytes."""
+    for data, base, cut in shelf.stretches(document, first):
+        if base > past:
+            return
+        for match in pattern.finditer(data, max(first, base) - base, min(past - base, len(data))):
+            begin, end = match.span()
+            if base + begin >= cut:
+                break
+            for follower in rest:
+                following = follower.match(data, _after_space(data, end))
+                end = following.end() if following else begin
+                if end == begin:
+                    break
+            if begin < end:
+                yield base + begin, base + end
+            first = base + match.end()
+        first = max(first, cut)
 
 
 def _after_space(data: memoryview, at: int) -> int:

@@ -10,7 +10,9 @@ import os
 import sqlite3
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from rlmd.contexts.catalogue import DOCUMENT_COLUMNS, HOLDS, document_of
 from rlmd.contexts.records import PinnedDocument
@@ -19,6 +21,9 @@ from rlmd.errors import NotFound
 
 _REVISIONS_KEPT = 4
 _BLOBS_KEPT = 64
+#: Of a document that grew, and lies in several places, so many bytes are looked through at once; a match that begins in
+#: them is followed so much further, and ``\\b`` sees the character before them.
+STRETCH_BYTES, AHEAD_BYTES, _BEHIND = 32 << 20, 4 << 20, 4
 
 
 class Volume:
@@ -50,6 +55,14 @@ class Volume:
         size, number, before = spans[index]
         within = offset - starts[index]
         return (self.documents[number], before + within) if within + length <= size else None
+
+
+class Stretch(NamedTuple):
+    """``data`` are a document's bytes from ``base`` on; what begins at ``cut`` or later is the next stretch's."""
+
+    data: memoryview
+    base: int
+    cut: int
 
 
 class Shelf:
@@ -125,12 +138,27 @@ class Shelf:
             before += s.length
         return b"".join(pieces)
 
-    def view(self, document: PinnedDocument) -> memoryview:
-        """A document's bytes, without a copy when they lie in one place."""
-        if len(document.segments) == 1:
-            s = document.segments[0]
-            return memoryview(self.mapped(s.blob))[s.offset : s.offset + s.length]
-        return memoryview(self.bytes_of(document))
+    def view(self, document: PinnedDocument, start: int = 0, end: int | None = None) -> memoryview:
+        """A stretch of a document's bytes, without a copy when they lie in one place."""
+        end, before = document.bytes if end is None else end, 0
+        for s in document.segments:
+            if before <= start and end <= before + s.length:
+                first = s.offset + start - before
+                return memoryview(self.mapped(s.blob))[first : first + end - start]
+            before += s.length
+        return memoryview(self.bytes_of(document, start, end))
+
+    def stretches(self, document: PinnedDocument, start: int = 0) -> Iterator[Stretch]:
+        """A document's bytes from one on: all at once where they lie in one place, else stretch by stretch, so that no
+        more than one of them is copied."""
+        if len(document.segments) <= 1:
+            yield Stretch(self.view(document), 0, document.bytes + 1)
+            return
+        while start <= document.bytes:
+            base, cut = max(0, start - _BEHIND), start + STRETCH_BYTES
+            end = min(document.bytes, cut + AHEAD_BYTES)
+            yield Stretch(self.view(document, base, end), base, cut if end < document.bytes else document.bytes + 1)
+            start = cut if end < document.bytes else document.bytes + 1
 
     def ruler(self, document: PinnedDocument) -> Ruler:
         return Ruler(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlmd.contexts.matching import START, Progress, Start, regex_hits
+from rlmd.contexts import matching, shelf
+from rlmd.contexts.matching import START, Progress, Start, find_exact, find_normalised, regex_hits
 from rlmd.contexts.records import PinnedDocument, Segment
 from rlmd.contexts.shelf import Shelf, Volume
 from rlmd.contexts.text import Ruler
@@ -17,9 +18,15 @@ class Held(Shelf):
 
     def __init__(self) -> None:
         """Nothing is opened."""
+        self.copied: list[int] = []
 
-    def view(self, document: PinnedDocument) -> memoryview:
-        return memoryview(TEXT)
+    def mapped(self, blob: str) -> bytes:  # type: ignore[override]
+        return TEXT
+
+    def bytes_of(self, document: PinnedDocument, start: int = 0, end: int | None = None) -> bytes:
+        data = super().bytes_of(document, start, end)
+        self.copied.append(len(data))
+        return data
 
     def ruler(self, document: PinnedDocument) -> Ruler:
         return Ruler(document.chars, document.bytes, b"", lambda start, end: TEXT[start:end])
@@ -93,3 +100,50 @@ def test_a_page_is_there_before_the_next_match_was_looked_for() -> None:
     hits, rest = regex_hits(Held(), volume(3), "one match", 1, progress, START, page=True)
     assert (len(hits), rest) == (1, (0, len("one match here")))
     assert progress.chars == len("one match")
+
+
+# ── a document in several places ────────────────────────────────────────────────────────────────────────────
+
+
+def grown(*cuts: int) -> Volume:
+    """One document whose bytes lie in several places, as those of a file that grew."""
+    size, ends = len(TEXT), [*cuts, len(TEXT)]
+    segments = tuple(Segment("b", at, end - at) for at, end in zip([0, *cuts], ends, strict=True))
+    return Volume((PinnedDocument("0.txt", None, "d", size, size, 0x7F, segments),))
+
+
+@pytest.mark.parametrize("stretch", [1, 5, 16, 1000])
+@pytest.mark.parametrize(
+    "pattern",
+    ["match", "e", r"^\w", r"\b\w+$", "here\nnone", r"r\w*|\n", r"\Aone", "(?s)match.*none", r"h\z", "[a-z ]+"],
+)
+def test_a_grown_text_is_searched_as_one_that_lies_in_one_place(
+    pattern: str, stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretch by stretch, with matches over their borders, and what looks at its neighbours there."""
+    monkeypatch.setattr(shelf, "STRETCH_BYTES", stretch)
+    monkeypatch.setattr(shelf, "AHEAD_BYTES", 16)
+    whole, _ = regex_hits(Held(), volume(1), pattern, 1000, late_at(1000))
+    for cuts in ((7,), (3, 15, 16), (14, 15, 30)):
+        hits, rest = regex_hits(Held(), grown(*cuts), pattern, 1000, late_at(1000))
+        assert (hits, rest) == (whole, None)
+
+
+def test_of_a_grown_text_no_more_than_a_stretch_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gigabyte that a log grew to was copied for each page of hits."""
+    monkeypatch.setattr(shelf, "STRETCH_BYTES", 8)
+    monkeypatch.setattr(shelf, "AHEAD_BYTES", 2)
+    held = Held()
+    regex_hits(held, grown(7, 20), "zzz", 10, late_at(1000))
+    assert held.copied
+    assert max(held.copied) <= 8 + 2 + 4
+    assert [hit[1:] for hit in find_normalised(held, grown(7, 20), "Another", 5)] == [(26, 33)]
+
+
+def test_a_quote_far_from_its_hint_is_found_over_a_border_of_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_NEAR_BYTES", 2)
+    for piece in (1, 5, 11, 1000):
+        monkeypatch.setattr(matching, "_PIECE_BYTES", piece)
+        for cuts in ((), (28,)):
+            found = find_exact(Held(), grown(*cuts), "another", ("0.txt", 0, 7), 5)
+            assert found[0] == ("0.txt", 26, 33)
