@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from rlmd.pool.prices import NANO
 from rlmd.providers.base import Message, Sampling
 from tests.conftest import StartDaemon
 from tests.fakes.ollama import FakeOllama, Scripted, Seen
+from tests.fakes.openai import FakeOpenAI
 from tests.harness import Folders, load_text, new_run, start_run
 from tests.shell import rlmctl
 
@@ -56,6 +58,14 @@ def charged(fake: FakeOllama, seen: Seen) -> int:
     """Nano that an honest provider charges: what it read, and what it wrote before whatever happened."""
     written = 0 if seen.outcome == "failed" else 32
     return fake.tokens(seen) * 1000 * 1000 + written * 2000 * 1000
+
+
+def ended(fake: FakeOllama) -> list[Seen]:
+    """What its provider has charged for: not what it still works on."""
+    return [seen for seen in fake.seen if seen.outcome != "held"]
+
+
+FAULTS: tuple[Any, ...] = (None, None, None, "cut", "reset")
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.full, pytest.mark.timeout(900)])])
@@ -142,6 +152,23 @@ async def test_when_the_cloud_is_down_the_local_host_answers_and_nothing_is_spen
             got = await asyncio.gather(*(pool.complete(ask(f"p{number}")) for number in range(10)))
             assert {one.record.host for one in got} == {"local"}
             assert [account.spent for account in pool.accounts()] == [0, 0]
+
+
+@pytest.mark.parametrize(("status", "said"), [(402, "Insufficient Balance"), (401, "Authentication Fails"), (503, "x")])
+async def test_what_deepseek_refuses_the_local_host_answers(tmp_path: Path, status: int, said: str) -> None:
+    """No balance, a wrong key, too much to do: nothing is lost, and a refusal costs nothing."""
+    async with FakeOpenAI(["deepseek-flash"], dialect="deepseek", slots=4) as deepseek, FakeOllama(["sub"]) as local:
+        deepseek.answer = lambda _: Scripted(said, status=status)
+        models = {"deepseek-flash": ModelSettings(price=PRICE)}
+        hosts = {
+            "deepseek": HostSettings(url=deepseek.url, provider="openai", trust="cloud", slots=4, models=models),
+            "local": HostSettings(url=local.url, provider="ollama"),
+        }
+        async with spending(hosts, BudgetSettings(day=5, overflow_after=0), tmp_path / "ledger") as pool:
+            got = await asyncio.gather(*(pool.complete(ask(f"p{number}")) for number in range(20)))
+            assert {one.record.host for one in got} == {"local"}
+            assert 0 < len(deepseek.seen) < 10, "it was tried, and not for each"
+            assert [(account.spent, account.reserved) for account in pool.accounts()] == [(0, 0), (0, 0)]
 
 
 async def test_a_cloud_model_of_unknown_price_is_not_used_where_there_is_a_budget(tmp_path: Path) -> None:
@@ -249,6 +276,52 @@ async def test_kill_9_in_the_middle_loses_no_spending_record(folders: Folders, s
             after = {one["name"]: one for one in (await client.call("budget/show"))["accounts"]}
             assert after["day"]["spent"] == pytest.approx(held["day"]["spent"] + held["day"]["reserved"])
             assert after["month"]["spent"] == pytest.approx(after["day"]["spent"])
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(3, id="some"), pytest.param(60, marks=[pytest.mark.full, pytest.mark.timeout(1800)], id="many")],
+)
+async def test_whenever_it_is_killed_the_ledger_has_what_the_provider_charges(
+    folders: Folders, start_daemon: StartDaemon, kills: int
+) -> None:
+    """Runs go on all the time, some of what they are sent is cut, and what was interrupted is taken up by the next
+    daemon. The provider charges what it read and wrote, and never knows of any kill."""
+    chance = random.Random(kills)
+    async with FakeOllama(["sub"], slots=4, bytes_per_token=1.0, latency=lambda _: chance.uniform(0, 0.05)) as fake:
+        fake.answer = lambda _: Scripted(
+            "word " * 8, chunk=5, pause=chance.choice((0, 0.01)), fault=chance.choice(FAULTS)
+        )
+        folders.write_config(config_of_a_cloud(fake))
+        daemon = await start_daemon()
+        async with daemon.connect() as client:
+            await load_text(client, "note", "a short text")
+        before, runs = 0.0, []
+        for number in range(kills):
+            async with daemon.connect() as client:
+                asked = len(fake.seen) + chance.randrange(1, 12)
+                for more in range(6):
+                    run = new_run(f"What, {number} {more}?", "note", strategy="direct")
+                    await client.call("run/start", run)
+                    runs.append(run["run_id"])
+                await fake.until(lambda asked=asked: len(fake.seen) >= asked)
+                await asyncio.sleep(chance.uniform(0, 0.05))
+            await daemon.kill()
+            daemon = await start_daemon()
+            async with daemon.connect() as client:
+                day = next(one for one in (await client.call("budget/show"))["accounts"] if one["name"] == "day")
+            assert day["spent"] >= before, "nothing that was spent is forgotten"
+            before = day["spent"]
+            assert (day["spent"] + day["reserved"]) * NANO + 1 >= sum(charged(fake, one) for one in ended(fake)), number
+        fake.answer = lambda _: "done"
+        async with daemon.connect() as client:
+            for run_id in runs:
+                await client.call("run/attach", {"run_id": run_id})
+                await client.ended_run(run_id)
+            day = next(one for one in (await client.call("budget/show"))["accounts"] if one["name"] == "day")
+        assert day["reserved"] == 0
+        assert day["limit"] >= day["spent"] > 0
+        assert day["spent"] * NANO + 1 >= sum(charged(fake, one) for one in fake.seen)
 
 
 async def test_ask_spends_for_a_run_only_after_it_was_allowed(folders: Folders, start_daemon: StartDaemon) -> None:
