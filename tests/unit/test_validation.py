@@ -59,3 +59,52 @@ def test_no_sentence_repeats_a_value(model: type[BaseModel]) -> None:
 )
 def test_a_field_is_named_as_it_is_written(model: type[BaseModel], values: dict[str, Any], where: str) -> None:
     assert where in {problem.where for problem in found(model, values)}
+
+
+def lax(schema: Any) -> Iterator[str]:
+    """Leaves of a schema that would take another kind of value for theirs."""
+    if isinstance(schema, (list, tuple)):
+        for one in schema:
+            yield from lax(one)
+    elif isinstance(schema, dict):
+        kind = schema.get("type")
+        if isinstance(kind, str) and kind in {"bool", "int", "float", "str"} and not schema.get("strict"):
+            yield kind
+        for name, one in schema.items():
+            if name not in ("metadata", "serialization", "default", "cls", "config"):
+                yield from lax(one)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_no_parameter_takes_one_kind_of_value_for_another(name: str) -> None:
+    assert list(lax(METHODS[name].params.__pydantic_core_schema__)) == []
+
+
+RUN = {"run_id": "12f40eb0-025f-4f22-a77d-521c1e13a7c7", "question": "q", "contexts": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"schema": "no"}, "schema"),
+        ({"fresh": "yes"}, "fresh"),
+        ({"fresh": 1}, "fresh"),
+        ({"limits": {"turns": "7"}}, "limits.turns"),
+        ({"limits": {"turns": True}}, "limits.turns"),
+        ({"limits": {"seconds": "60"}}, "limits.seconds"),
+        ({"limits": {"turns": 7.5}}, "limits.turns"),
+        ({"question": 5}, "question"),
+        ({"contexts": "a"}, "contexts"),
+    ],
+)
+def test_what_json_says_is_what_is_meant(given: dict[str, Any], where: str) -> None:
+    assert where in {problem.where for problem in found(METHODS["run/start"].params, RUN | given)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"schema": False}, {"schema": {}}, {"limits": {"turns": 7.0, "seconds": 60}}, {"fresh": False}, {"session": None}],
+)
+def test_what_clients_of_the_years_send_is_taken(given: dict[str, Any]) -> None:
+    """JSON has one kind of number, lists in the place of tuples, and null for what is left out."""
+    assert found(METHODS["run/start"].params, RUN | given) == []

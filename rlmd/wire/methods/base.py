@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializationInfo
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, SerializationInfo
+from pydantic_core import CoreSchema
 
 from rlmd.events import Model
+from rlmd.wire.methods.exact import exact
 
 #: 2: runs may be ``asking`` and ``waiting``, hosts ``asleep`` and ``waking``.
 PROTOCOL = 2
@@ -33,6 +35,11 @@ class Params(BaseModel):
     """Base of all parameters: unknown fields are refused, so that a typing error is seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = exact(handler(source))
+        return schema
 
 
 class Nothing(Params):
