@@ -87,9 +87,13 @@ class Keeping(Steering):
         """Removes runs and what of the contexts has expired, or says what would be. What a run that stays or a session
         names is kept."""
         async with self._starting:  # no run begins on what is being removed
-            return await collect(
+            found = await collect(
                 self._archive, self._sessions, self._going, self._parts, self.delete_run, dry_run=dry_run
             )
+            if not dry_run:
+                await self._sessions.forget_ended(lambda: self._archive.records.values())
+                await self._parts.pool.sum_up()
+            return found
 
     def _held(self, record: RunRecord) -> tuple[str, ...]:
         live = self._going.live.get(record.run_id)

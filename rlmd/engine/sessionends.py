@@ -1,13 +1,16 @@
 """Which sessions ended by a person's wish: the journals of their runs are still there, and must not bring them back.
 
 ``sessions.jsonl`` has a line for each drop and reset, appended before it is done. What was dropped stands there by its
-id alone; of one that was reset its name and contexts are kept, because it goes on under a new id.
+id alone; of one that was reset its name and contexts are kept, because it goes on under a new id. A line goes when no
+run of its session is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from collections.abc import Iterable, Set
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -40,6 +43,8 @@ class SessionEnds:
     def __init__(self, file: Path, threads: Executor) -> None:
         self._file = file
         self._threads = threads
+        #: Held by who changes the file: the threads are several.
+        self._changing = threading.Lock()
 
     def _read(self) -> dict[str, SessionEnd]:
         """A torn line is left out: nobody was told that it was done."""
@@ -70,19 +75,42 @@ class SessionEnds:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._forget, context)
 
     def _forget(self, context: str) -> None:
+        with self._changing:
+            self._forget_now(context)
+
+    def _forget_now(self, context: str) -> None:
         ends = self._read()
         if not any(context in end.held for end in ends.values()):
             return
-        kept = [SessionEnd(id=end.id) if context in end.held else end for end in ends.values()]
+        self._replace(SessionEnd(id=end.id) if context in end.held else end for end in ends.values())
+
+    async def remove(self, ids: Set[str]) -> None:
+        """Of these need not be known any longer that they ended. Raises ``Unavailable``."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._remove, ids)
+
+    def _remove(self, ids: Set[str]) -> None:
+        with self._changing:
+            self._replace(end for end in self._read().values() if end.id not in ids)
+
+    def _replace(self, kept: Iterable[SessionEnd]) -> None:
+        """All that is kept, or what was there: what an end was acknowledged for is on disk before the old file goes."""
+        lines = "".join(end.model_dump_json(exclude_defaults=True) + "\n" for end in kept)
         fresh = self._file.with_suffix(".new")
         try:
-            fresh.write_text("".join(end.model_dump_json(exclude_defaults=True) + "\n" for end in kept))
-            fresh.chmod(0o600)
+            fresh.touch(mode=0o600)
+            with fresh.open("w", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fdatasync(file.fileno())
             fresh.rename(self._file)
         except OSError as error:
             raise Unavailable(f"The sessions cannot be forgotten: {os.strerror(error.errno or 0)}.") from error
 
     def _add(self, end: SessionEnd) -> None:
+        with self._changing:
+            self._append(end)
+
+    def _append(self, end: SessionEnd) -> None:
         line = end.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -278,6 +278,17 @@ class Sessions:
         await self._end(old, SessionEnd(id=old.id) if old.ephemeral else end)
         return fresh
 
+    async def forget_ended(self, records: Callable[[], Iterable[RunRecord]]) -> None:
+        """That a session ended need not be known when none of its runs is left, nothing goes on in its place, and no
+        other that must be known ended in it. Raises ``Unavailable``."""
+        ends = await self._ends.all()
+        ids = {record.session_id for record in records()} | {session.id for session in self._named.values()}
+        needed = {end.id for end in ends.values() if end.id in ids or end.became in ids}
+        while more := {str(ends[one].became) for one in needed if ends[one].became in ends} - needed:
+            needed |= more
+        if gone := ends.keys() - needed:
+            await self._ends.remove(gone)
+
     async def _end(self, session: Session, end: SessionEnd) -> None:
         async with session.lock:
             try:

@@ -27,10 +27,26 @@ CREATE TABLE IF NOT EXISTS attempts (
   completion_tokens INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_day ON attempts (day);
+CREATE TABLE IF NOT EXISTS sums (
+  day TEXT NOT NULL, tree TEXT NOT NULL, host TEXT NOT NULL, model TEXT NOT NULL, spent INTEGER NOT NULL,
+  attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+  PRIMARY KEY (day, tree, host, model)
+) STRICT, WITHOUT ROWID;
 """
+_SUM_UP = """
+INSERT INTO sums
+SELECT day, tree, host, model, sum(spent), count(*), sum(prompt_tokens), sum(completion_tokens)
+FROM attempts WHERE at <= unixepoch() - ? AND spent IS NOT NULL GROUP BY day, tree, host, model
+ON CONFLICT DO UPDATE SET spent = sums.spent + excluded.spent, attempts = sums.attempts + excluded.attempts,
+  prompt_tokens = sums.prompt_tokens + excluded.prompt_tokens,
+  completion_tokens = sums.completion_tokens + excluded.completion_tokens
+"""
+_SUMMED_UP = "DELETE FROM attempts WHERE at <= unixepoch() - ? AND spent IS NOT NULL"
+_SUMS = "SELECT 0, tree, host, model, day, 0.0, spent, spent, prompt_tokens, completion_tokens FROM sums"
 _COLUMNS = "number, tree, host, model, day, at, reserved, spent, prompt_tokens, completion_tokens"
-#: Months whose attempts are counted at a start: this one for its budget, earlier ones for runs that go on.
-_KEPT_DAYS = 62
+#: How long each attempt stands by itself. Then those of a day, a run and a model are one row, which stays: no limit
+#: is ever counted otherwise than it was.
+KEPT_DAYS = 62
 
 T = TypeVar("T")
 
@@ -77,6 +93,13 @@ class Ledger:
         """Writes it soon; until it is there, what was reserved counts."""
         self._lots.add(str(entry.number), entry)
 
+    async def sum_up(self) -> None:
+        """What is older than ``KEPT_DAYS`` becomes sums. No limit counts otherwise; a fault leaves all as it was."""
+        try:
+            await self._call(lambda: self._sum_up(self._database))
+        except sqlite3.Error as error:
+            log.error("ledger_failed", error=type(error).__name__)
+
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -100,10 +123,20 @@ class Ledger:
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(_SCHEMA)
         self._database.execute("UPDATE attempts SET spent = reserved WHERE spent IS NULL")
-        recent = f"SELECT {_COLUMNS} FROM attempts WHERE at > unixepoch() - ?"  # noqa: S608  columns of ours
-        rows = self._database.execute(recent, (_KEPT_DAYS * 86_400,)).fetchall()
+        self._sum_up(self._database)
+        everything = f"SELECT {_COLUMNS} FROM attempts UNION ALL {_SUMS}"  # noqa: S608  columns of ours
+        rows = self._database.execute(everything).fetchall()
         (last,) = self._database.execute("SELECT coalesce(max(number), 0) FROM attempts").fetchone()
         return [Entry(*row) for row in rows], last + 1
+
+    def _sum_up(self, database: sqlite3.Connection | None) -> None:
+        if database is None:
+            return
+        seconds = (KEPT_DAYS * 86_400,)
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(_SUM_UP, seconds)
+            database.execute(_SUMMED_UP, seconds)
 
     def _write(self, lot: dict[str, Entry]) -> None:
         if self._database is None:

@@ -123,6 +123,10 @@ class Pool:
         """Erases the cached replies to prompts that may have held a context's text."""
         await self._completing.forget(context)
 
+    async def sum_up(self) -> None:
+        """What was spent long ago is kept by day and run, no longer by attempt."""
+        await self._ledger.sum_up()
+
     async def close(self) -> None:
         """Ends in order: nothing new, attempts and probes, connections, the cache."""
         self._dispatcher.stop()

@@ -95,3 +95,43 @@ async def test_a_question_as_long_as_a_book(house: House, fake: FakeOllama, stra
     assert record.error.kind == "too_large"
     assert "The question" in record.error.message
     assert fake.seen == []
+
+
+async def test_that_a_session_ended_is_known_as_long_as_one_of_its_runs_is_kept(
+    tmp_path: Path, fake: FakeOllama
+) -> None:
+    """Its journals would bring it back. When they are gone, the line is; one in whose place another goes on stays, and
+    so does one that an earlier one went on in, as its name would come back by that one."""
+    runs: dict[str, str] = {}
+
+    async def use(house: House, name: str) -> None:
+        runs[name] = new_id()
+        assert (await house.engine.execute(ExecuteRequest(run_id=runs[name], code="x = 1", session=name))).ok
+
+    def ended() -> int:
+        return len((tmp_path / "state" / "sessions.jsonl").read_text().splitlines())
+
+    settings = settings_for(("box", fake), roles=ROLES, repl=ReplSettings(spare_workers=0))
+    async with House(tmp_path, settings) as house:
+        for name in ("dropped", "forgotten", "reset", "twice"):
+            await use(house, name)
+        for name in ("dropped", "forgotten"):
+            await house.engine.drop_session(name)
+        for name in ("reset", "twice", "twice"):
+            await house.engine.reset_session(name)
+        await house.engine.drop_session("twice")
+        assert ended() == 6
+        await house.engine.delete_run(runs["forgotten"])
+        await house.engine.delete_run(runs["reset"])
+        assert not any(one.what == "run" for one in await house.engine.collect(dry_run=True))
+        assert ended() == 6, "a dry run changes nothing"
+        await house.engine.collect()
+        assert ended() == 5, "that it was forgotten is forgotten; what goes on by a name, and how, is not"
+    async with House(tmp_path, settings) as house:
+        assert [one.name for one in await house.engine.sessions()] == ["reset"]
+        await house.engine.delete_run(runs["twice"])
+        await house.engine.delete_run(runs["dropped"])
+        await house.engine.collect()
+        assert ended() == 1
+    async with House(tmp_path, settings) as house:
+        assert [one.name for one in await house.engine.sessions()] == ["reset"]

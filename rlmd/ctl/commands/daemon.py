@@ -247,6 +247,7 @@ def _print_status(output: Output, status: StatusResult) -> None:
         if status.run_days:
             runs = f"runs {status.run_days:g} days and up to {size(status.run_bytes)}"
             kept = f"{kept}, {runs}, search indexes {status.index_days:g} days unused"
+            kept += f", money by request {status.ledger_days} days, its sums for good" if status.ledger_days else ""
         output.print(f"kept      {kept} (rlmctl gc)")
     if status.sizes:
         parts = ", ".join(f"{name} {size(taken)}" for name, taken in status.sizes.items() if taken)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from rlmd import __version__
 from rlmd.errors import NotAllowed
+from rlmd.pool.ledger import KEPT_DAYS
 from rlmd.wire.connection import Connection
 from rlmd.wire.dispatch import Handler
 from rlmd.wire.handlers.doctor import Doctor
@@ -65,6 +66,7 @@ class DaemonHandlers:
             run_days=kept.run_days,
             run_bytes=kept.run_bytes,
             index_days=kept.index_days,
+            ledger_days=KEPT_DAYS,
             sizes={} if client.egress else dict(await self._usage.sizes()),
             ephemeral_bytes=contexts.ephemeral_bytes,
         )

@@ -29,6 +29,7 @@ class Usage:
             "replies": paths.cache / "completions",
             "indexes": paths.cache / "index",
         }
+        self._state = paths.state
         self._threads = threads
         self._counting = asyncio.Lock()
         self._counted = -_FRESH
@@ -44,4 +45,6 @@ class Usage:
         return self._sizes
 
     def _count(self) -> Mapping[str, int]:
-        return {name: bytes_below(folder) for name, folder in self._parts.items()}
+        sizes = {name: bytes_below(folder) for name, folder in self._parts.items()}
+        ledger = (file.lstat().st_blocks * 512 for file in self._state.glob("ledger.sqlite*") if file.exists())
+        return sizes | {"ledger": sum(ledger)}

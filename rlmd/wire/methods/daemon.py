@@ -33,6 +33,7 @@ class StatusResult(Result):
     run_days: float = Field(0.0, description="A run goes so long after its end, unless it is a named session's")
     run_bytes: int = Field(0, description="Size of all runs above which the oldest go")
     index_days: float = Field(0.0, description="A search index that is unused for so long goes")
+    ledger_days: int = Field(0, description="What single requests cost; then their sums by day, run and model")
     sizes: dict[str, int] = Field({}, description="Bytes on disk by part, counted at most once a minute")
     ephemeral_bytes: int = Field(0, description="Of contexts that are in memory alone")
 
