@@ -213,7 +213,7 @@ class Completing:
             patience=request.patience,
         )
         won = await self._dispatcher.complete(
-            work, request.messages, request.sampling, flight.hear, lambda: flight.runs
+            work, request.messages, request.sampling, flight.hear, lambda: flight.runs, lambda: flight.private
         )
         completion, usage = won.completion, won.completion.usage
         self.completed += 1

@@ -10,7 +10,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Collection, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -124,12 +124,15 @@ class Dispatcher:
         sampling: Sampling,
         on_delta: OnDelta | None,
         runs: Callable[[], Set[str]] | None = None,
+        private: Callable[[], bool] = lambda: False,
     ) -> Won:
-        """Waits for a whole completion. Cancelled: aborts the attempts; their slots are free when they have ended."""
+        """Waits for a whole completion. Cancelled: aborts the attempts; their slots are free when they have ended.
+        ``private``: whether the text turned out to be so since the work was described."""
         await self._turns.take()  # ten thousand that are asked at one moment do not hold the loop for all of them
         loop = asyncio.get_running_loop()
         if self._group is None:
             raise Draining("The pool is not running.")
+        work = replace(work, private=work.private or private())
         runs = runs or (lambda: {work.run})
         ticket = Ticket(work, messages, sampling, on_delta, runs, loop.time(), loop.create_future())
         self._tickets[work.id] = ticket

@@ -23,6 +23,8 @@ from rlmd.errors import (
     RlmdError,
 )
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
+from rlmd.pool.disk_cache import DiskCache
+from rlmd.pool.turns import Turns
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
 from rlmd.providers.openai import OpenAI
@@ -482,6 +484,31 @@ async def test_a_flag_raised_in_the_middle_moves_work_to_trusted_hosts_and_cache
             cloud.answer = echo
             again = [await pool.complete(ask(f"canary {n}", run_id="public")) for n in range(6)]
             assert {one.record.source for one in again} == {"model"}, "nothing was kept under a key of public text"
+
+
+@pytest.mark.parametrize("gap", [(DiskCache, "get"), (Turns, "take")], ids=["cache", "turn"])
+async def test_a_flag_raised_before_anything_was_sent_holds_for_what_is_sent(
+    gap: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the cache is looked through, and while others have their turn, a request is known to no queue yet."""
+    reached, marked = asyncio.Event(), asyncio.Event()
+    inner = getattr(*gap)
+
+    async def held(*given: Any) -> Any:
+        reached.set()
+        await marked.wait()
+        return await inner(*given)
+
+    async with FakeOllama(["sub"], slots=2) as cloud, FakeOllama(["sub"]) as mine:
+        hosts = {"cloud": host(cloud, trust="cloud"), "mine": host(mine)}
+        async with pool_of(hosts, tmp_path / "cache", budget=BudgetSettings(overflow_after=0)) as pool:
+            monkeypatch.setattr(*gap, held)
+            asked = [asyncio.create_task(pool.complete(ask(f"canary {n}", run_id="secret"))) for n in range(6)]
+            await reached.wait()
+            pool.make_private({"secret"})
+            marked.set()
+            assert {one.record.host for one in await asyncio.gather(*asked)} == {"mine"}
+            assert not cloud.seen
 
 
 async def test_keys_come_from_a_command_and_its_words_are_never_shown() -> None:
