@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from rlmd.client import Client
 from rlmd.errors import Conflict, Draining, InvalidParams, NotConnected, RlmdError, SourceUnreadable
@@ -38,7 +38,7 @@ class Question(BaseModel):
     id: str | int | None = None
     contexts: tuple[str, ...] | None = None
     strategy: Literal["auto", "direct", "rlm", "map", "quote"] | None = None
-    answer_schema: dict[str, object] | bool | None = Field(None, alias="schema")
+    answer_schema: dict[str, object] | StrictBool | None = Field(None, alias="schema")
     limits: LimitParams | None = None
 
 

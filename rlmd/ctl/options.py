@@ -154,18 +154,26 @@ def parse_limits(given: list[str] | None) -> LimitParams:
     from rlmd.wire.methods import LimitParams
 
     known = {name.replace("_", "-"): name for name in LimitParams.model_fields}
-    values: dict[str, str] = {}
+    values: dict[str, float | str] = {}
     for pair in given or ():
         name, separator, value = pair.partition("=")
         if not separator or name.replace("_", "-") not in known:
             raise usage_error(f"--limit {pair}: give WHAT=N, where WHAT is one of {', '.join(known)}.")
-        values[known[name.replace("_", "-")]] = value
+        values[known[name.replace("_", "-")]] = _number(value)
     try:
         return LimitParams.model_validate(values)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]
         field = str(wrong["loc"][0]).replace("_", "-")
         raise usage_error(f"--limit {field}: {wrong['msg'].lower()}.") from None
+
+
+def _number(text: str) -> float | str:
+    """What is no number stays, and is told to be none."""
+    try:
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        return text
 
 
 async def resolve_run(client: Client, given: str) -> str:
