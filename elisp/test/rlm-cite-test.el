@@ -105,7 +105,8 @@ the buffer, `answer' the answer buffer."
   "Also where buffers are to be shown in the selected window the answer stays."
   (rlm-test-with-cited "zero ALPHA1 one" '("ALPHA1")
     (delete-other-windows)
-    (split-window)
+    (with-selected-window (split-window)
+      (switch-to-buffer "*scratch*"))
     (let ((display-buffer-base-action '(display-buffer-same-window)))
       (next-error)
       (should (equal (rlm-test-here) '("notes.txt" "ALPHA1")))

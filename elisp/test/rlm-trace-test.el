@@ -357,5 +357,13 @@
       (rlm-test-seen-in "*rlm doctor*" "  ok  connection")
       (rlm-test-seen-in "*rlm doctor*" "Emacs"))))
 
+(ert-deftest rlm-doctor-what-is-needed-is-wrong-what-is-not-is-a-note ()
+  "Each thing that the daemon found has its mark, and what to do."
+  (should (string-match-p
+           "\\`  ok +a +fine\nWRONG +b +gone\n +mend it\n note +c +slow\n\\'"
+           (rlm--doctor-daemon '(:checks [(:name "a" :ok t :needed t :message "fine" :hint "")
+                                          (:name "b" :ok :json-false :needed t :message "gone" :hint "mend it")
+                                          (:name "c" :ok :json-false :needed :json-false :message "slow" :hint "")])))))
+
 (provide 'rlm-trace-test)
 ;;; rlm-trace-test.el ends here
