@@ -35,8 +35,10 @@ def run(environment: dict[str, str], *command: str | Path) -> subprocess.Complet
     )
 
 
-def unpacked_wheel(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """rlmd as pip would have put it there."""
+    folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("rlmd", "elisp", "systemd", "pyproject.toml", "README.md", "LICENSE"):
         found = ROOT / name
@@ -50,16 +52,16 @@ def unpacked_wheel(folder: Path) -> None:
     )  # fmt: skip
     (wheel,) = (folder / "dist").iterdir()
     shutil.unpack_archive(wheel, folder / "site", "zip")
+    return folder / "site"
 
 
 @pytest.fixture
-def venv(folders: Folders, tmp_path: Path) -> Path:
+def venv(folders: Folders, unpacked_wheel: Path) -> Path:
     """An environment with rlmd installed for this Python; what rlmd needs is lent by the tests' own."""
     made = folders.home / ".local/share/rlmd/venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
-    unpacked_wheel(tmp_path)
     site = made / "lib" / NOW / "site-packages"
-    shutil.copytree(tmp_path / "site", site, dirs_exist_ok=True)
+    shutil.copytree(unpacked_wheel, site, dirs_exist_ok=True)
     (site / "lent.pth").write_text(f"{sys.prefix}/lib/{NOW}/site-packages\n")
     script = made / "bin" / "rlmctl"
     script.write_text(f"#!{made}/bin/python\nfrom rlmd.ctl.main import main\nmain()\n")

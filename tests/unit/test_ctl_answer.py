@@ -29,9 +29,9 @@ def result(answer: str | None = "Because.", citations: tuple[Citation, ...] = ()
     return RunResult.model_validate({"run": info, "answer": answer, "receipt": RECEIPT, "citations": citations})
 
 
-def printed(of: RunResult) -> tuple[str, str]:
-    output = Output(io.StringIO(), io.StringIO())
-    print_answer(output, of)
+def printed(of: RunResult, *notes: str, colour: bool = False) -> tuple[str, str]:
+    output = Output(io.StringIO(), io.StringIO(), colour_err=colour)
+    print_answer(output, of, notes)
     assert isinstance(output.out, io.StringIO)
     assert isinstance(output.err, io.StringIO)
     return output.out.getvalue(), output.err.getvalue()
@@ -111,3 +111,17 @@ def test_why_there_is_no_full_answer_is_said(run: dict[str, Any], said: str, sta
 
 def test_a_full_answer_leaves_with_zero() -> None:
     assert exit_of_run("ended", "answered") is Exit.DONE
+
+
+def test_a_note_that_the_answer_says_too_is_not_said_twice() -> None:
+    _, err = printed(result("No model was\nused. So there."), "No model was used.", "m40 was away.")
+    assert err.splitlines() == ["m40 was away.", "all searched, 0.5 s"]
+
+
+def test_a_failure_is_red_and_a_part_of_an_answer_is_not() -> None:
+    for outcome, painted in (
+        ("failed", "\x1b[31mfailed: because\x1b[0m"),
+        ("partial", "\x1b[33mpartial: because\x1b[0m"),
+    ):
+        _, err = printed(result(outcome=outcome, why="because"), colour=True)
+        assert err.splitlines()[0] == painted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlmd.events import (
     SubQueryReplied,
     Text,
     TurnStarted,
+    Waiting,
 )
 
 FACT: dict[str, Any] = {"run_id": "r", "seq": 1, "time": 0.0}
@@ -89,6 +91,18 @@ def test_the_line_that_is_being_written_is_shown() -> None:
     restarted = progress.apply(Delta(run_id="r", stream="root-1", offset=0, text="anew"))
     assert restarted.detail(80) == "anew"
     assert restarted.detail(3) == "an…"
+    again = restarted.apply(Delta(run_id="r", stream="root-1", offset=0, text="once more"))
+    assert again.detail(80) == "once more", "what was written before is gone"
+
+
+def test_how_long_a_run_waits_is_told_with_the_day_if_it_is_another() -> None:
+    def waits(seconds: float) -> str:
+        return fold(Waiting(**FACT, why="m40 is down.", hosts=(), until=seconds)).detail(200)
+
+    midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    assert waits(midnight.timestamp()) == "m40 is down. It waits for one until 00:00:00."
+    later = midnight + timedelta(days=2, hours=7)
+    assert waits(later.timestamp()) == f"m40 is down. It waits for one until {later:%Y-%m-%d} 07:00."
 
 
 def test_a_stream_without_end_is_kept_short() -> None:

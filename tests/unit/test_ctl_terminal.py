@@ -23,6 +23,13 @@ def test_nothing_that_is_shown_can_control_a_terminal(text: str) -> None:
         assert unicodedata.bidirectional(sign) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
+@pytest.mark.parametrize(
+    "code", [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800, 0xDFFF]
+)
+def test_each_sign_that_could_is_made_harmless(code: int) -> None:
+    assert (shown(f"a{chr(code)}b") == f"a{chr(code)}b") is (chr(code) in "\t\n")
+
+
 def test_controls_stay_visible_and_the_rest_is_untouched() -> None:
     assert shown("a\x1b[31mb") == "a␛[31mb"
     assert shown("one\r\ntwo\rthree\t€ ümläut 漢字 🙂") == "one\ntwo␍three\t€ ümläut 漢字 🙂"
