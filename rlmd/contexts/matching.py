@@ -124,15 +124,15 @@ def _occurrences(shelf: Shelf, volume: Volume, needle: bytes) -> Iterator[tuple[
 
 
 def _across_seams(shelf: Shelf, document: PinnedDocument, needle: bytes) -> Iterator[tuple[PinnedDocument, int]]:
-    """Occurrences that lie partly in one segment and partly in the next."""
+    """Occurrences that lie partly in one segment and partly in the next, or in several; each once."""
     seam = 0
     for segment in document.segments[:-1]:
-        seam += segment.length
+        before, seam = seam, seam + segment.length
         first = max(0, seam - len(needle) + 1)
         data = shelf.bytes_of(document, first, seam + len(needle) - 1)
         at = data.find(needle)
         while at >= 0:
-            if first + at < seam < first + at + len(needle):
+            if first + at >= before:
                 yield document, first + at
             at = data.find(needle, at + 1)
 

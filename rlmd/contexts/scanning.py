@@ -212,7 +212,7 @@ def _read_rules(path: str, folder: int | None = None) -> GitIgnoreSpec | None:
         return None
     finally:
         os.close(fd)
-    lines = [line.removesuffix("\r") for line in text.split("\n") if line and not line.startswith("#")]
+    lines = [line for line in text.split("\n") if line and not line.startswith("#")]
     return _compiled([line for line in lines if _compiled([line]) is not None]) if lines else None
 
 

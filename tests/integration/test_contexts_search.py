@@ -116,6 +116,19 @@ async def test_a_retyped_quote_is_found(store: ContextStore, quote: str) -> None
     assert len(text) >= len(quote) - 6
 
 
+async def test_a_raw_byte_is_not_found_within_a_letter(store: ContextStore) -> None:
+    """Its byte is there, but the place begins in the midst of a code point."""
+    await store.load(InlineSource("é x \udca9 y"), name="text")
+    spans = await (await store.pin("text")).find("\udca9", limit=10)
+    assert [(span.start, span.end) for span in spans] == [(4, 5)]
+
+
+async def test_a_regex_of_single_bytes_finds_no_half_of_a_letter(store: ContextStore) -> None:
+    await store.load(InlineSource("éx"), name="text")
+    hits, _ = await store.search("text", r"\C", "regex")
+    assert [hit.matches for hit in hits] == [((1, 2),)]
+
+
 async def test_a_quote_that_is_not_there_is_not_found(store: ContextStore) -> None:
     await store.load(InlineSource(SOURCE), name="n")
     pinned = await store.pin("n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, PinnedContext, SpoolSource
+from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, PinnedContext, SpoolSource, loading
 from rlmd.contexts.opening import identity_of
 from rlmd.errors import (
     Conflict,
@@ -255,6 +255,35 @@ async def test_what_such_a_client_loaded_is_hidden_from_it_once_a_person_marks_i
     assert (report.context.name, report.change) == ("egress/egress/plan", "created")
     assert (await store.peek("plan", egress=True)).text == "another"
     assert (await store.peek("egress/plan")).text == "what it brought"
+
+
+async def test_a_folder_that_was_moved_is_cited_where_it_is_now(tmp_path: Path, store: ContextStore) -> None:
+    """Its files are the same by all that identifies them."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    (before / "a.txt").write_text("text")
+    await store.load(PathSource((str(before),)), name="moved")
+    before.rename(after)
+    await store.load(PathSource((str(after),)), name="moved")
+    assert [one.origin for one in (await store.pin("moved")).documents] == [str(after / "a.txt")]
+
+
+async def test_a_text_that_grows_and_grows_is_stored_whole_now_and_then(
+    tmp_path: Path, store: ContextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would lie in ever more places."""
+    monkeypatch.setattr(loading, "_MOST_SEGMENTS", 3)
+    monkeypatch.setattr(loading, "_GROWN_BYTES", 1)
+    log, text = tmp_path / "a.log", ""
+    counts = []
+    for number in range(8):
+        text += f"line {number}\n"
+        log.write_text(text)
+        await store.load(PathSource((str(log),)), name="log")
+        pinned = await store.pin("log")
+        counts.append(len(pinned.documents[0].segments))
+        assert pinned.read("a.log", 0, 1000) == text
+    assert counts == [1, 2, 3, 1, 2, 3, 1, 2]
 
 
 async def test_drop_erases_what_only_it_used(store: ContextStore, tmp_path: Path) -> None:

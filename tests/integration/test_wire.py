@@ -322,6 +322,40 @@ async def test_withdrawing_what_is_not_there_does_nothing(wire: Wire, peer: Peer
     assert (await peer.read())["id"] == 1
 
 
+async def test_a_batch_cannot_be_withdrawn_by_no_id(wire: Wire, peer: Peer) -> None:
+    gate = wire.handlers["run/ask"] = Gate()
+    peer.send([{"jsonrpc": "2.0", "id": 1, "method": "run/ask", "params": ASK}])
+    await gate.entered.acquire()
+    peer.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": None}})
+    peer.ask(2, "context/list")
+    assert (await peer.read())["id"] == 2
+    gate.open.set()
+    assert [answer["id"] for answer in await peer.read()] == [1]
+
+
+async def test_a_client_that_reads_no_answers_is_not_read(wire: Wire) -> None:
+    """What it asked for waits in the kernel's buffers and in a bounded queue, not in our memory."""
+    handled: list[Connection] = []
+
+    async def large(client: Connection, _: Any) -> Encoded:
+        handled.append(client)
+        return Encoded((b'"%b"' % (b"x" * 65_000),))
+
+    wire.handlers["context/list"] = large
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(str(wire.path))
+        deaf.setblocking(False)
+        await loop.sock_sendall(deaf, b'{"jsonrpc":"2.0","id":1,"method":"context/list"}\n' * 400)
+        async with asyncio.timeout(PATIENCE):
+            while not handled or not handled[0].outbox.full:
+                await asyncio.sleep(0.001)
+            assert len(handled) < 400
+            answers = 0
+            while answers < 400:
+                answers += (await loop.sock_recv(deaf, 1 << 20)).count(b"\n")
+
+
 async def test_too_many_at_once_are_refused_and_those_at_work_go_on(
     wire: Wire, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

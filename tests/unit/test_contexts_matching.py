@@ -140,6 +140,11 @@ def test_of_a_grown_text_no_more_than_a_stretch_is_copied(monkeypatch: pytest.Mo
     assert [hit[1:] for hit in find_normalised(held, grown(7, 20), "Another", 5)] == [(26, 33)]
 
 
+def test_a_quote_over_several_borders_is_found_once() -> None:
+    for cuts in ((27, 29, 31), (28,), (26, 33), (1, 2, 3)):
+        assert find_exact(Held(), grown(*cuts), "another", None, 5) == [("0.txt", 26, 33)]
+
+
 def test_a_quote_far_from_its_hint_is_found_over_a_border_of_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "_NEAR_BYTES", 2)
     for piece in (1, 5, 11, 1000):

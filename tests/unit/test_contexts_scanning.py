@@ -57,6 +57,28 @@ def test_same_files_as_git(tmp_path: Path) -> None:
     assert set(inside) == {".gitignore", "deep/keep.log", "deep/y.py"}, "the rules above hold below"
 
 
+def test_an_ignored_folder_that_is_named_itself_is_meant(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("build/\n*.o\n")
+    write = tmp_path / "build" / "deep"
+    write.mkdir(parents=True)
+    (write / "x.txt").write_text("text")
+    assert found(tmp_path)[0] == [".gitignore"]
+    for named in (tmp_path / "build", write):
+        assert [name.rpartition("/")[2] for name in found(named)[0]] == ["x.txt"]
+
+
+def test_rules_with_carriage_returns_and_the_files_of_worktrees(tmp_path: Path) -> None:
+    """A .gitignore of Windows; a worktree's or submodule's .git is a file."""
+    (tmp_path / ".gitignore").write_bytes(b"*.log\r\nbuild\r\n")
+    (tmp_path / ".git").write_text("gitdir: elsewhere\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / ".git").write_text("gitdir: ../elsewhere\n")
+    for name in ("a.log", "build", "sub/b.log", "sub/c.txt"):
+        (tmp_path / name).write_text("text")
+    assert found(tmp_path)[0] == [".gitignore", "sub/c.txt"]
+
+
 def test_include_and_exclude(tmp_path: Path) -> None:
     make_tree(tmp_path)
     names, tally = found(tmp_path, include=("*.py", "*.md"), exclude=("src/deep/",))

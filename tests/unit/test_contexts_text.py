@@ -67,6 +67,14 @@ def test_marks_of_a_long_mixed_text() -> None:
         assert ruler.line_of(at) == text.count("\n", 0, at) + 1
 
 
+def test_the_first_byte_that_is_no_utf8_is_remembered() -> None:
+    """By it the encoding is guessed: of the last one a text that is nearly UTF-8 would be another."""
+    raw = encode("żółw") + b"\xff" + b"x" * 50 + b"\xfe" + b"y" * 50
+    for chunk in (1, 7, 60, 1000):
+        assert measured(raw, chunk).first_stray == len(encode("żółw"))
+    assert measured(encode("żółw"), 3).first_stray is None
+
+
 @given(st.text())
 def test_encoding_is_undone_by_decoding(text: str) -> None:
     assert decode(encode(text)) == text

@@ -11,7 +11,7 @@ import pytest
 from rlmd.events import Delta
 from rlmd.wire.follower import Follower
 from rlmd.wire.framing import Message
-from rlmd.wire.outbox import Outbox
+from rlmd.wire.outbox import MERGED_CHARS, Outbox
 from tests.unit.wire_facts import note, root_replied, run_ended, turn_started
 
 RUN = "11111111-1111-1111-1111-111111111111"
@@ -101,6 +101,49 @@ async def test_deltas_that_touch_are_one_message_when_they_had_to_wait(rig: Rig)
     _, first, second = await rig.drained()
     assert (first["method"], first["params"]["text"], first["params"]["offset"]) == ("run/delta", "auf und ab", 0)
     assert second["params"] == {"run_id": RUN, "stream": "cell-1", "offset": 0, "text": "x"}
+
+
+async def test_a_stream_that_waits_is_merged_up_to_a_bound(rig: Rig) -> None:
+    """A reader that stalls gets messages that it can hold, not one of megabytes."""
+    rig.outbox = Outbox(rig.peer.send, room=1 << 20)
+    writing = asyncio.create_task(rig.outbox.run())
+    await rig.outbox.reply((b"0",))  # is being written
+    await asyncio.sleep(0)
+    piece = "x" * 1000
+    for n in range(200):
+        assert rig.outbox.offer_delta(delta(piece, 1000 * n))
+    _, *deltas = await rig.drained()
+    texts = [one["params"]["text"] for one in deltas]
+    assert "".join(texts) == piece * 200
+    assert max(map(len, texts)) <= MERGED_CHARS
+    writing.cancel()
+
+
+async def test_streams_of_two_runs_are_not_merged(rig: Rig) -> None:
+    """Each has a root-1."""
+    await rig.outbox.reply((b"0",))  # is being written
+    await asyncio.sleep(0)
+    other = "22222222-2222-2222-2222-222222222222"
+    assert rig.outbox.offer_delta(delta("mine", 0))
+    assert rig.outbox.offer_delta(Delta(run_id=other, stream="root-1", offset=4, text="its"))
+    _, first, second = await rig.drained()
+    assert [(one["params"]["run_id"], one["params"]["text"]) for one in (first, second)] == [
+        (RUN, "mine"),
+        (other, "its"),
+    ]
+
+
+async def test_room_is_told_when_half_of_it_is_free(rig: Rig) -> None:
+    """Told with each message that goes, a reader that is slow would get a gap and a fact by turns."""
+    told: list[int] = []
+    for _ in range(10):
+        assert rig.outbox.offer(b"1" * 100)
+    rig.outbox.when_room(lambda: told.append(rig.outbox.waiting_bytes))
+    for _ in range(10):
+        rig.peer.may_read.release()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert told == [500]
 
 
 async def test_a_peer_that_goes_away_holds_nobody(rig: Rig) -> None:
