@@ -55,6 +55,24 @@ def test_hosts_of_yours_go_before_the_cloud_however_large_it_is() -> None:
     assert proposed([*cloud, *mine]).root == ("m40/qwen2.5-coder:14b", "deepseek/deepseek-v4-pro-671b")
 
 
+def test_of_a_host_that_sends_some_models_elsewhere_one_of_its_own_is_proposed() -> None:
+    offers = offers_of("m40", probed(model("gpt-oss:120b-cloud", remote=True), model("qwen2.5-coder:14b")), "mine")
+    assert proposed(offers).root == ("m40/qwen2.5-coder:14b",)
+
+
+def test_the_smallest_that_reads_goes_first_for_sub_queries() -> None:
+    offers = [
+        *offers_of("rtx", probed(model("llama3.3:70b")), "mine"),
+        *offers_of("m40", probed(model("qwen2.5-coder:14b")), "mine"),
+    ]
+    assert proposed(offers).sub == ("m40/qwen2.5-coder:14b", "rtx/llama3.3:70b")
+
+
+def test_a_price_of_nothing_is_none_that_is_known() -> None:
+    offers = offers_of("z", probed(model("free", price=(0.0, 0.0)), model("paid", price=(0.1, 0.2))), "cloud")
+    assert cheapest(offers) is offers[1]
+
+
 def test_of_a_provider_it_is_the_cheapest_whose_price_is_known() -> None:
     offers = offers_of(
         "z", probed(model("glm-5.3", price=(1.4, 4.4)), model("glm-flash", price=(0.15, 0.5)), model("glm-x")), "cloud"
