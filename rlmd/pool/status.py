@@ -89,7 +89,7 @@ def status_of(
         failed=slots.failed,
         models=models,
         roles=roles,
-        last_error=host.wake_error if state == "asleep" else host.trouble,
+        last_error=host.wake_error if state in ("asleep", "waking") else host.trouble,
         foreign=host.foreign,
         resident=host.resident or ((slots.resident,) if slots.resident else ()),
         loading=slots.loading,

@@ -605,6 +605,60 @@ async def test_a_machine_that_sleeps_is_woken_by_work_and_sent_to_sleep_when_it_
             assert woken.exists()
 
 
+async def test_a_machine_that_fell_asleep_by_itself_is_woken(tmp_path: Path) -> None:
+    """It was up when it was last asked, minutes ago: the request that meets nobody finds out."""
+    woken = tmp_path / "woken"
+    async with FakeOllama(["sub"]) as fake:
+        fake.loaded["sub:latest"] = 8192  # known to be in memory: no reason to ask the host again after a reply
+        settings = host(fake, models={"sub": ModelSettings()}, wake=("/bin/touch", str(woken)))
+        async with pool_of({"gpu": settings}) as pool:
+            await pool.complete(ask("first"))
+            await fake.die()
+            asked = asyncio.create_task(pool.complete(ask("second")))
+            await _until(woken.exists)
+            await fake.revive()
+            assert (await asked).record.host == "gpu"
+
+
+async def test_a_host_that_does_not_answer_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again soon while something waits for it."""
+    pauses: list[float] = []
+
+    async def paused(_: object, seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("rlmd.pool.hosts.nudge_or", paused)
+    monkeypatch.setattr("rlmd.pool.patience.GRACE", 0.01)
+    async with FakeOllama(["sub"]) as fake:
+        await fake.die()
+        async with pool_of({"gpu": host(fake, models={"sub": ModelSettings()})}) as pool:
+            await _until(lambda: len(pauses) >= 7)
+            assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
+            asked = asyncio.create_task(pool.complete(ask("q")))
+            await _until(lambda: pauses[-1] == 3.0)
+            asked.cancel()
+            await asyncio.wait([asked])
+            await _until(lambda: pauses[-1] == 15.0)
+
+
+async def test_many_that_are_asked_at_one_moment_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn between them."""
+    monkeypatch.setattr("rlmd.pool.dispatcher._TURN_SECONDS", 0.0)
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        fake.hanging = True
+        turns = 0
+        asked = [asyncio.create_task(pool.complete(ask(f"{n}"))) for n in range(200)]
+        async with asyncio.timeout(60):
+            while (queue := pool.statistics().queue).queued + queue.in_flight < 200:
+                await asyncio.sleep(0)
+                turns += 1
+        assert turns > 150
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
+
+
 async def test_a_machine_is_woken_by_hand(tmp_path: Path) -> None:
     async with FakeOllama(["m"]) as server:
         await server.die()

@@ -351,6 +351,32 @@ def test_another_model_comes_when_nothing_is_in_flight_and_one_after_the_other()
     assert story.at(other) == ["gpu"]
 
 
+def test_of_two_models_that_may_answer_the_one_in_memory_does() -> None:
+    story = swapping()
+    story.hosts(replace(story.scheduler.hosts()["gpu"].view, resident=("b",)))
+    number = next(story.ids)
+    story.call("submit", Work(number, "one", (Target("gpu", "a"), Target("gpu", "b")), 1000))
+    assert [one.target.model for one in story.flying.values()] == ["b"]
+
+
+def test_nothing_changes_places_with_a_model_that_is_at_work() -> None:
+    """Not even when what would come first is better left to another host."""
+    story = swapping(slots=2)
+    models = {name: ModelView(8192, "mine") for name in ("a", "b")}
+    story.hosts(
+        HostView("gpu", 2, models, swaps=True, resident=("a",), pace={"a": 0.01, "b": 0.01}),
+        HostView("fast", 1, {"a": ModelView(8192, "mine")}, pace={"a": 0.0001}),
+    )
+    number = next(story.ids)
+    story.call("submit", Work(number, "one", (Target("fast", "a"),), 1000))
+    submit_to(story, "a", "one")
+    left, other = next(story.ids), next(story.ids)
+    story.call("submit", Work(left, "one", (Target("gpu", "a"), Target("fast", "a")), 5000))
+    story.call("submit", Work(other, "one", (Target("gpu", "b"),), 1000))
+    assert not story.at(left), "the fast host does it sooner"
+    assert not story.at(other), "one of the other model's is in flight"
+
+
 def test_a_root_does_not_wait_until_a_batch_has_had_its_time() -> None:
     story = swapping()
     batch = [submit_to(story, "a", "one") for _ in range(5)]
@@ -613,6 +639,22 @@ def test_no_copy_runs_on_a_cloud_host() -> None:
     assert story.at(request) == ["a"]
 
 
+def test_a_copy_that_would_save_little_is_not_made() -> None:
+    """A free host that may not take it is fast: that says nothing of the one that may."""
+    story = Story()
+    slow, other, fast = (
+        replace(view(name), pace={"m": pace}) for name, pace in (("a", 0.01), ("c", 0.006), ("b", 1e-5))
+    )
+    story.hosts(slow, replace(other, paused=True), fast)
+    request = story.submit("a", "c")
+    assert story.at(request) == ["a"]
+    story.hosts(other)
+    assert story.at(request) == ["a"], "20 s there, 12 s here: a second prompt for 8 s"
+    story.now = 50.0
+    story.call("tick")
+    assert story.at(request) == ["a", "c"], "it hangs"
+
+
 def test_a_slow_host_leaves_the_last_request_to_a_faster_one() -> None:
     story = _measured(("fast", 1, 1.0), ("slow", 1, 10.0))
     first, last = story.submit("fast", "slow"), story.submit("fast", "slow")
@@ -838,6 +880,28 @@ def test_what_goes_on_at_one_host_does_not_wait_for_another() -> None:
     story.now = 100.0
     story.call("tick")
     assert story.settled[alone].outcome == "no_host"
+
+
+def test_what_is_given_up_first_counts_for_its_run() -> None:
+    """Another request that waits less long is told anew, and of two hosts the one that is given up first."""
+    story = Story()
+    story.hosts(view("a", ready=False), view("b", ready=False))
+    story.submit("a", patience=1000.0)
+    story.now = GRACE
+    assert told(story.call("tick")) == [Stalled("run", 1000.0)]
+    story.submit("b", patience=500.0)
+    story.now = 2 * GRACE
+    assert told(story.call("tick")) == [Stalled("run", 500.0 + GRACE)]
+    assert told(story.call("tick")) == []
+
+
+def test_a_host_that_says_it_will_be_away_for_longer_than_anybody_waits_is_not_waited_for() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    asked = story.submit("a", patience=600.0)
+    story.end_of(asked, Ending("overloaded", retry_after=10_000.0))
+    assert story.settled[asked].outcome == "no_host"
+    assert story.settled[story.submit("a", patience=600.0)].outcome == "no_host"
 
 
 def test_without_patience_nothing_waits_for_a_host_but_one_that_boots() -> None:
