@@ -23,7 +23,9 @@ from rlmd.errors import (
     RlmdError,
 )
 from rlmd.pool import CompletionRequest, Deadlines, Pool, settings_for
+from rlmd.pool.calibration import Calibration
 from rlmd.pool.disk_cache import DiskCache
+from rlmd.pool.meter import Learned, read_learned, write_learned
 from rlmd.pool.turns import Turns
 from rlmd.providers.base import Message, Sampling
 from rlmd.providers.detect import detect
@@ -657,6 +659,54 @@ async def test_many_that_are_asked_at_one_moment_do_not_hold_the_loop(monkeypatc
         for one in asked:
             one.cancel()
         await asyncio.wait(asked)
+
+
+async def test_a_host_that_listens_again_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever pause its breaker had come to."""
+    monkeypatch.setattr("rlmd.pool.slots.OPEN_SECONDS", 3600.0)
+    monkeypatch.setattr("rlmd.pool.slots.MAX_OPEN_SECONDS", 3600.0)
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        await pool.complete(ask("first"))
+        await fake.die()
+        asked = asyncio.create_task(pool.complete(ask("second")))
+        await _until(lambda: (pool.hosts()[0].retry_in or 0) > 60)
+        await fake.revive()
+        assert (await asked).record.host == "gpu"
+
+
+async def test_a_host_that_is_added_takes_the_place_of_the_one_that_was_found() -> None:
+    async with (
+        FakeOllama(["sub"]) as found,
+        FakeOllama(["sub"]) as fake,
+        pool_of({}, default_url=found.url) as pool,
+    ):
+        assert [one.name for one in pool.hosts()] == ["local"]
+        await pool.add_host("gpu", host(fake))
+        assert [one.name for one in pool.hosts()] == ["gpu"]
+
+
+async def test_a_paused_host_stays_paused_when_its_settings_change() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        pool.pause_host("gpu", paused=True)
+        await pool.use(Settings(hosts={"gpu": host(fake, slots=3)}))
+        await _until(lambda: pool.hosts()[0].slots == 3)
+        assert pool.hosts()[0].state == "paused"
+
+
+async def test_what_was_learned_of_hosts_is_kept_and_goes_before_what_was_measured(tmp_path: Path) -> None:
+    """Also of a host that is not configured today."""
+    file = tmp_path / "speeds.json"
+    measured = Calibration("sub", 100.0, 10.0, 10.0, 1, 0.1)
+    away = Learned({"other": 0.5}, digests={"other": "d"})
+    write_learned(file, {"gpu": Learned({"sub": 0.25}, calibrated={"sub": measured}), "away": away})
+    async with FakeOllama(["sub"]) as fake:
+        settings = {"gpu": host(fake, models={"sub": ModelSettings()})}
+        async with pool_of(settings, learned_file=file) as pool:
+            assert pool._scheduler.hosts()["gpu"].pace == {"sub": 0.25}
+    learned = read_learned(file)
+    assert learned["away"] == away
+    assert learned["gpu"].pace == {"sub": 0.25}
+    assert learned["gpu"].calibrated == {"sub": measured}
 
 
 async def test_a_machine_is_woken_by_hand(tmp_path: Path) -> None:
