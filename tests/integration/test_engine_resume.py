@@ -431,7 +431,7 @@ async def test_a_run_at_its_limit_is_taken_up_within_it(tmp_path: Path, fake: Fa
     asked = len(fake.seen)
     assert (record.receipt.turns, asked) == (9, 9) if limit == "turns" else record.receipt.turns == asked + 1
     turns = record.receipt.turns
-    for number in numbers(len(facts), few):
+    for number in sorted({*numbers(len(facts), few), *range(len(facts) - 3, len(facts))}):  # the last word too
         copy = killed_after(folder, tmp_path / f"after-{number}", record.run_id, number)
         for child in (copy / "state" / "runs" / record.run_id / "children").glob("*"):
             if not any(fact.type == "child_started" for fact in facts[:number]):

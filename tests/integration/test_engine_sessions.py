@@ -67,17 +67,33 @@ async def test_sessions_that_are_only_kept_give_their_workers_away(house: House,
 @pytest.mark.parametrize("last", ["FINAL_VAR(nothing)", f"Let me look again.\n{cell('print(2)')}", "FINAL()"])
 async def test_a_last_word_that_says_nothing_is_no_answer(house: House, fake: FakeOllama, last: str) -> None:
     fake.script("root", [cell("print(1)"), last])
-    record = await house.ask("?", "note", strategy="rlm", limits=LimitRequest(turns=1))
-    assert record.outcome == "none"
+    record = await house.ask("?", "note", strategy="rlm", limits=LimitRequest(turns=2))
+    assert (record.outcome, len(fake.prompts("root"))) == ("none", 2)
+
+
+@pytest.mark.parametrize(
+    ("last", "answer", "streamed"),
+    [
+        ("It is lit.", "It is lit.", True), ("It is lit.\n\n", "It is lit.", False),
+        ("FINAL_VAR(x)", "lit as said", False), ("FINAL(lit)", "lit", False),
+    ],
+)  # fmt: skip
+async def test_a_last_word_may_be_plain_or_a_final(
+    house: House, fake: FakeOllama, last: str, answer: str, *, streamed: bool
+) -> None:
+    """Its stream is named where the answer is what was streamed, and nowhere else."""
+    fake.script("root", [cell("x = 'lit as said'\nprint(1)"), last])
+    record = await house.ask("?", "note", strategy="rlm", limits=LimitRequest(turns=2))
+    assert (record.outcome, await house.answer(record)) == ("partial", answer)
+    ended = (await house.facts(record))[-1]
+    assert (ended.stream is not None) is streamed
 
 
 async def test_a_last_word_that_was_cut_says_so(house: House, fake: FakeOllama) -> None:
     fake.script("root", [cell("print(1)"), Scripted("The lamp is " + "very " * 1500, finish="length")])
-    record = await house.ask("?", "note", strategy="rlm", limits=LimitRequest(turns=1))
-    if record.outcome == "partial":
-        assert "was cut" in (await house.answer(record) or "")
-    else:
-        assert record.outcome == "none"
+    record = await house.ask("?", "note", strategy="rlm", limits=LimitRequest(turns=2))
+    assert record.outcome == "partial"
+    assert "was cut" in (await house.answer(record) or "")
 
 
 async def test_a_map_with_unread_pieces_is_partial(house: House, fake: FakeOllama) -> None:
