@@ -59,6 +59,22 @@ def test_the_watchdog_is_ours_or_off(variables: dict[str, str], seconds: float |
     assert environment == {}
 
 
+async def test_it_pings_well_before_the_manager_gives_up(told: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ping that is late by as much again is in time still."""
+    slept: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("rlmd.systemd.asyncio.sleep", noted)
+    manager = ServiceManager({"NOTIFY_SOCKET": str(told.getsockname()), "WATCHDOG_USEC": "60000000"})
+    with pytest.raises(asyncio.CancelledError):
+        await manager.feed_watchdog()
+    assert told.recv(100) == b"WATCHDOG=1"
+    assert slept[0] <= 30
+
+
 async def test_the_watchdog_is_fed_from_the_loop(told: socket.socket) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "30000"})
     feeding = asyncio.create_task(manager.feed_watchdog())
