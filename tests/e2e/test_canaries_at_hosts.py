@@ -49,7 +49,7 @@ def answering(seen: Seen) -> str | Scripted:
         return f"It says: {last[:300]}"
     if "Peek" in said:  # and never comes to an end by itself
         return f"```repl\n{PEEK}\n```"
-    if "```repl" in said.rpartition("'role'")[0] or any(one["role"] == "assistant" for one in seen.messages):
+    if any(one["role"] == "assistant" for one in seen.messages):
         return f"FINAL(It opens so: the safe of {CANARY} opens with turns.)"
     cell = CHILD if "child" in said else BATCH
     return f"```repl\n{cell}\n```"
@@ -119,6 +119,8 @@ async def test_no_way_of_asking_shows_it_to_others(daemon: Daemon, closet: Close
         await asked(client, question, **more)
     assert closet.leaked() == []
     assert closet.kept()
+    if way == "child":
+        assert any("How does it open?" in seen.prompt for seen in closet.mine.seen), "a child run asked too"
 
 
 async def test_neither_do_cells_single_questions_and_measuring(daemon: Daemon, closet: Closet) -> None:
