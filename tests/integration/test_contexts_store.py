@@ -13,6 +13,7 @@ import pytest
 
 from rlmd.contexts import ContextStore, FileIdentity, InlineSource, PathSource, PinnedContext, SpoolSource, loading
 from rlmd.contexts.opening import identity_of
+from rlmd.contexts.retention import Retention
 from rlmd.errors import (
     Conflict,
     InvalidParams,
@@ -284,6 +285,23 @@ async def test_a_text_that_grows_and_grows_is_stored_whole_now_and_then(
         counts.append(len(pinned.documents[0].segments))
         assert pinned.read("a.log", 0, 1000) == text
     assert counts == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+async def test_what_a_session_holds_does_not_expire(tmp_path: Path) -> None:
+    store = await ContextStore.open(
+        tmp_path / "state", tmp_path / "cache", tmp_path / "spool", retention=Retention(implicit_days=0)
+    )
+    try:
+        names = []
+        for text in ("one\n", "two\n"):
+            report = await store.load(InlineSource(text))
+            assert report.context is not None
+            names.append(report.context.name)
+        gone = await store.collect({names[0]}, set(), dry_run=False)
+        assert [one.name for one in gone] == names[1:]
+        assert [info.name for info in store.list()] == names[:1]
+    finally:
+        await store.close()
 
 
 async def test_drop_erases_what_only_it_used(store: ContextStore, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ PROSE = {
     "zh.txt": "今天天气很好。\n\n数据库连接池的最大数量可以在配置文件中修改。\n\n我们明天去爬山。\n",
     "ko.txt": "오늘은 날씨가 좋다.\n\n데이터베이스의 비밀번호는 환경 변수에서 읽는다.\n\n고양이가 잔다.\n",
     "th.txt": "วันนี้อากาศดี\n\nรหัสผ่านของฐานข้อมูลอยู่ในไฟล์ตั้งค่า\n\nแมวนอนหลับ\n",
+    "words.txt": "犬: a dog\n\n猫: a cat\n",
     "de.txt": "Heute regnet es.\n\nDie Kündigungsfrist für den Mietvertrag beträgt drei Monate.\n\nStraße gesperrt.\n",
     "ru.txt": "Сегодня идёт дождь.\n\nПароль базы данных хранится в файле настроек.\n\nКошка спит.\n",
     "fr.txt": "Il pleut.\n\nLe préavis de résiliation du bail est de trois mois.\n\nL'œuvre est achevée.\n",
@@ -94,6 +95,7 @@ OF_CODE = {
 OF_PROSE = {
     "水道料金はいつ請求されますか": "水道料金",
     "水道": "水道料金",
+    "猫": "猫: a cat",
     "连接池数量在哪里修改": "数据库连接池",
     "데이터베이스 비밀번호": "비밀번호",
     "รหัสผ่าน": "รหัสผ่าน",

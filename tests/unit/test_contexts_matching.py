@@ -140,6 +140,14 @@ def test_of_a_grown_text_no_more_than_a_stretch_is_copied(monkeypatch: pytest.Mo
     assert [hit[1:] for hit in find_normalised(held, grown(7, 20), "Another", 5)] == [(26, 33)]
 
 
+def test_of_several_places_the_nearest_comes_first() -> None:
+    """Behind the hint or before it."""
+    for near, places in ((8, [4, 34]), (30, [34, 4]), (0, [4, 34]), (18, [4, 34]), (20, [34, 4])):
+        found = find_exact(Held(), grown(), "match", ("0.txt", near, near + 1), 5)
+        assert [start for _, start, _ in found] == places
+        assert find_exact(Held(), grown(), "match", ("0.txt", near, near + 1), 1) == found[:1]
+
+
 def test_a_quote_over_several_borders_is_found_once() -> None:
     for cuts in ((27, 29, 31), (28,), (26, 33), (1, 2, 3)):
         assert find_exact(Held(), grown(*cuts), "another", None, 5) == [("0.txt", 26, 33)]
