@@ -198,6 +198,15 @@ def test_a_direct_answer_read_everything() -> None:
     assert (made.chars_read, made.unread) == (100, ())
 
 
+def test_a_direct_answer_that_was_given_up_read_nothing() -> None:
+    """It did not fit after all: what the root has replied to since is a conversation about the text."""
+    tally = Tally()
+    for strategy in ("direct", "rlm"):
+        tally.apply(StrategyChosen(**BASE, strategy=strategy, why="w"))
+    tally.apply(RootReplied(**BASE, turn=1, stream="s", reply=Text(chars=0, text=""), completion=COMPLETION))
+    assert receipt(tally, [Context("notes", Document("a", "x" * 100))], 1.0).chars_read == 0
+
+
 def test_a_receipt_names_the_first_unread_and_counts_the_rest() -> None:
     """A hundred thousand unread files do not make a message of megabytes."""
     context = Context("notes", *(Document(f"d{number}", "x" * 10) for number in range(1000)))
