@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmd.contexts import ContextStore, PathSource, pinned, threads
+from rlmd.contexts import ContextStore, InlineSource, PathSource, pinned, threads
 from rlmd.contexts.text import Ruler
 from rlmd.contexts.threads import Threads
 
@@ -126,3 +126,10 @@ async def test_the_marks_of_a_text_are_made_once(
         assert (await store.peek("several", f"{number}.txt", 5, 3)).text == text[5:8]
     assert len(made) == 20
     assert len((await store.pin("several"))._rulers) < 20, "they are kept for ever"
+
+
+async def test_a_look_beyond_the_end_is_at_the_end_and_one_look_is_bounded(store: ContextStore) -> None:
+    await store.load(InlineSource("x" * 100_000), name="text")
+    beyond = await store.peek("text", None, 10**9, 5)
+    assert (beyond.start, beyond.end, beyond.text) == (100_000, 100_000, "")
+    assert len((await store.peek("text", None, 0, 10**9)).text) == 65_536
