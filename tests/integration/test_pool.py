@@ -709,6 +709,58 @@ async def test_what_was_learned_of_hosts_is_kept_and_goes_before_what_was_measur
     assert learned["gpu"].calibrated == {"sub": measured}
 
 
+async def test_a_machine_that_would_not_go_to_sleep_is_used_on(tmp_path: Path) -> None:
+    """It answers still: the command failed."""
+    async with FakeOllama(["sub"]) as fake:
+        models = {"sub": ModelSettings()}
+        settings = host(fake, models=models, wake=("/bin/true",), suspend=("/bin/false",), idle_seconds=0.2)
+        async with pool_of({"gpu": settings}) as pool:
+            told = "/bin/false did not send it to sleep"
+            await _until(lambda: told in (pool.hosts()[0].last_error or "") and pool.hosts()[0].state == "ok")
+            assert (await pool.complete(ask("q"))).record.host == "gpu"
+
+
+async def test_a_machine_that_is_measured_or_that_work_waits_for_is_not_sent_to_sleep(tmp_path: Path) -> None:
+    sent = tmp_path / "sent to sleep"
+    async with FakeOllama(["sub"]) as fake:
+        models = {"sub": ModelSettings()}
+        suspend = ("/bin/touch", str(sent))
+        settings = host(fake, models=models, wake=("/bin/true",), suspend=suspend, idle_seconds=0.05)
+        async with pool_of({"gpu": settings}) as pool:
+            gpu = pool._hosts.named("gpu")
+            assert gpu is not None
+            gpu.measured = True
+            sent.unlink(missing_ok=True)
+            await asyncio.sleep(0.3)
+            assert not sent.exists()
+            pool.pause_host("gpu", paused=True)
+            asked = asyncio.create_task(pool.complete(ask("q", patience=3600.0)))
+            await _until(lambda: pool.hosts()[0].queued == 1)
+            gpu.measured = False
+            await asyncio.sleep(0.3)
+            assert not sent.exists()
+            asked.cancel()
+            await asyncio.wait([asked])
+            await _until(sent.exists)
+
+
+async def test_the_command_that_wakes_is_run_again_until_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first packet may come before the machine has gone to sleep."""
+    monkeypatch.setattr("rlmd.pool.sleeping.PROBE_WAKING", 0.01)
+    script, book = tmp_path / "wake", tmp_path / "book"
+    script.write_text(f'#!/bin/sh\necho woken >>"{book}"\n')
+    script.chmod(0o700)
+    async with FakeOllama(["sub"]) as fake:
+        await fake.die()
+        async with pool_of({"gpu": host(fake, models={"sub": ModelSettings()}, wake=(str(script),))}) as pool:
+            asked = asyncio.create_task(pool.complete(ask("q")))
+            await _until(lambda: book.exists() and len(book.read_text().split()) >= 3)
+            await fake.revive()
+            assert (await asked).record.host == "gpu"
+
+
 async def test_a_machine_is_woken_by_hand(tmp_path: Path) -> None:
     async with FakeOllama(["m"]) as server:
         await server.die()

@@ -31,7 +31,7 @@ from rlmd.pool.patience import GRACE
 from rlmd.pool.prices import NANO
 from rlmd.pool.requests import MAX_ATTEMPTS
 from rlmd.pool.scheduler import Scheduler
-from rlmd.pool.slots import WAKE_AGAIN_SECONDS, HostView, ModelView, Target, units_of
+from rlmd.pool.slots import WAKE_AGAIN_SECONDS, Attempt, HostView, ModelView, Slots, Target, units_of
 
 WHOLE = Ending("whole")
 
@@ -664,6 +664,42 @@ def test_a_slow_host_leaves_the_last_request_to_a_faster_one() -> None:
     story.now += 1
     story.end_of(first)
     assert story.at(last) == ["fast"]
+
+
+def test_a_paused_machine_is_not_woken() -> None:
+    story = Story()
+    story.hosts(replace(asleep("a"), paused=True))
+    assert not woken(story.call("submit", Work(1, "run", (Target("a", "m"),), 1000)))
+    assert woken(story.call("host_changed", asleep("a"))) == ["a"]
+
+
+def test_one_reply_that_took_very_long_spoils_no_estimate() -> None:
+    host = Slots(replace(view("a"), pace={"m": 0.001}), 0.0)
+    host.learn(Attempt(1, 1, Target("a", "m"), 0.0, 1000), 1_000_000.0)
+    assert host.pace["m"] == pytest.approx(0.001 + 0.3 * 0.007)
+
+
+def test_a_host_is_idle_since_the_last_of_its_attempts_ended() -> None:
+    story = Story()
+    story.hosts(view("a", 2))
+    first, second = story.submit("a"), story.submit("a")
+    host = story.scheduler.hosts()["a"]
+    story.now = 5.0
+    story.end_of(first)
+    assert host.idle_since is None
+    story.now = 7.0
+    story.end_of(second)
+    assert host.idle_since == 7.0
+
+
+def test_a_barred_model_is_tried_again_after_a_minute_and_not_before() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    story.end_of(story.submit("a"), Ending("barred"))
+    story.now = 59.0
+    assert not story.at(story.submit("a"))
+    story.now = 60.0
+    assert story.at(story.submit("a")) == ["a"]
 
 
 def test_a_slow_host_takes_over_when_the_fast_one_hangs() -> None:
