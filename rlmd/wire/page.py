@@ -45,6 +45,8 @@ printf '{{"jsonrpc":"2.0","id":1,"method":"daemon/status"}}\\n' | nc -N -U "$XDG
 - Offsets count code points of the stored text, sizes are bytes, times seconds.
 - Parameters are an object with named fields; `null` means `{{}}`. An unknown parameter is refused; an unknown field of
   a result or notification is to be ignored, and so is an unknown type of fact.
+- A value is of the JSON type that is named: `"no"` is no boolean, `"7"` no number. A whole number is an integer, also
+  when it is written `7.0`.
 - Requests of one connection run side by side; each is answered when it is done. Batches are answered as batches.
   `$/cancelRequest` with `{{"id": …}}` withdraws one; a run is ended by `run/cancel` only.
 - A client that goes away cancels nothing, unless it started a run with `on_disconnect: "cancel"`. One that shuts its
