@@ -13,6 +13,7 @@ from rlmd.events import (
     CellEnded,
     CompletionRecord,
     ErrorRecord,
+    LimitHit,
     Pin,
     RootReplied,
     Searched,
@@ -196,6 +197,14 @@ def test_a_direct_answer_read_everything() -> None:
     tally.apply(RootReplied(**BASE, turn=1, stream="s", reply=Text(chars=0, text=""), completion=COMPLETION))
     made = receipt(tally, [context], 1.0)
     assert (made.chars_read, made.unread) == (100, ())
+
+
+def test_a_receipt_names_the_limit_that_ended_the_run() -> None:
+    """The last one: an earlier may have refused something to a cell."""
+    tally = Tally()
+    for limit in ("sub_queries", "turns"):
+        tally.apply(LimitHit(**BASE, limit=limit, allowed=1, why="w"))
+    assert receipt(tally, [], 1.0).limit == "turns"
 
 
 def test_a_direct_answer_that_was_given_up_read_nothing() -> None:

@@ -129,8 +129,10 @@ async def test_one_who_closes_hears_no_more(recorder: Recorder, tmp_path: Path) 
 
 
 async def test_an_open_stream_comes_from_its_beginning(recorder: Recorder, tmp_path: Path) -> None:
-    """Who comes late gets the whole of a stream that is open, of one that began anew the last form, no closed one."""
+    """Who comes late gets the whole of a stream that is open, of one that began anew the last form, no closed one; nor
+    that of a sub-query for which its cell did not wait."""
     recorder.delta("closed", 0, "gone")
+    recorder.delta("cell-1/sub-3", 0, "not waited for")
     recorder.add(
         CellEnded, turn=1, cell=1, stream="closed", output=Text(chars=0, text=""), digest="d", cut=0, ok=True,
         error=None, seconds=0.0,
