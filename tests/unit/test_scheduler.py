@@ -702,6 +702,52 @@ def test_a_barred_model_is_tried_again_after_a_minute_and_not_before() -> None:
     assert story.at(story.submit("a")) == ["a"]
 
 
+def test_an_overloaded_host_gets_more_again_one_by_one_and_pauses_longer_each_time() -> None:
+    host = Slots(view("a", 4), 0.0)
+    attempt = Attempt(1, 1, Target("a", "m"), 0.0, 1000)
+    for number, pause in enumerate((1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)):
+        now = 100.0 * number
+        host.overload(attempt, now, None)
+        assert host.closed_until == now + pause
+    host.overload(attempt, 5000.0, 0.0)
+    assert host.closed_until == 5000.1, "a pause of nothing would be a loop"
+    assert host.permits == 1
+    grown = []
+    for now in range(6000, 6006):
+        host.begin(attempt, prefix="", root_run=None)
+        host.end(attempt, float(now))
+        host.succeed(attempt, float(now))
+        grown.append(host.permits)
+    assert grown == [2, 2, 3, 3, 3, 4], "after as many answers as it holds"
+
+
+def test_a_failure_that_reached_the_host_may_be_the_requests_own_and_the_second_opens_the_breaker() -> None:
+    host = Slots(view("a", 4), 0.0)
+    attempt = Attempt(1, 1, Target("a", "m"), 0.0, 1000)
+    host.fail(attempt, 1.0, refused=False)
+    assert host.open_until is None
+    host.fail(attempt, 2.0, refused=False)
+    assert host.open_until == 4.0
+
+
+def test_a_host_that_is_busy_is_none_of_the_four_attempts() -> None:
+    story = Story()
+    story.hosts(view("a"))
+    asked = story.submit("a", patience=1000.0)
+    for _ in range(6):
+        story.end_of(asked, Ending("overloaded", retry_after=1.0))
+        story.now += 1.0
+        story.call("tick")
+    assert story.at(asked) == ["a"]
+
+
+def test_a_machine_that_wakes_already_is_not_woken_by_hand_again() -> None:
+    story = Story()
+    story.hosts(asleep("a"))
+    assert woken(story.call("wake_host", "a")) == ["a"]
+    assert woken(story.call("wake_host", "a")) == []
+
+
 def test_a_slow_host_takes_over_when_the_fast_one_hangs() -> None:
     story = _measured(("fast", 1, 1.0), ("slow", 1, 10.0))
     story.submit("fast", "slow")
