@@ -285,6 +285,12 @@ async def test_options_become_parameters(scripted: Scripted, environment: dict[s
     assert (params["fresh"], params["session"], params["schema"]) == (True, "s", {"type": "object"})
 
 
+async def test_yes_is_said_for_the_person(scripted: Scripted, environment: dict[str, str], text: Path) -> None:
+    for option, told in ((), "ask"), (("--yes",), "accept"):
+        await rlmctl(environment, "ask", "-f", str(text), *option, "Is it?")
+        assert scripted.sent("run/start")[-1]["confirm"] == told
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
