@@ -120,7 +120,7 @@ async def run(paths: Paths, settings: Settings, *, until_eof: bool = False) -> N
             watch=nights.changed,
         )
         stack.push_async_callback(_step, "engine", engine.close, 5.0)
-        garbage = Garbage(lambda: pool.idle)
+        garbage = Garbage(lambda: pool.idle and not server.answering)
         stack.callback(garbage.close)
         reading = asyncio.create_task(_read_runs(engine, garbage, stop), name="runs of earlier daemons")
         stack.callback(reading.cancel)

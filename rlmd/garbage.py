@@ -60,7 +60,7 @@ class Garbage:
             self._young = 0
 
     async def _moment(self) -> None:
-        """Waits until nothing is asked of any host and the loop has next to nothing to do, or for too long."""
+        """Waits until nobody waits for anything and the loop has next to nothing to do, or for too long."""
         while self._young < MOST:
             if self._young < FEW:
                 await asyncio.sleep(REST)

@@ -83,6 +83,11 @@ class Connection:
         self._stopping = False
         self._gone = asyncio.Event()
 
+    @property
+    def answering(self) -> bool:
+        """Whether a request of this client's is at work."""
+        return bool(self._tasks)
+
     def stop_reading(self) -> None:
         """Takes no more requests; those at work are answered, and what is queued is written."""
         self._stopping = True

@@ -64,6 +64,11 @@ class Server:
     def connections(self) -> int:
         return len(self._serving)
 
+    @property
+    def answering(self) -> bool:
+        """Whether a request of any client's is at work."""
+        return any(connection.answering for connection in self._serving.values())
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pid, uid = peer_of(writer.get_extra_info("socket"))
         if uid != os.getuid() or len(self._serving) >= MAX_CONNECTIONS:

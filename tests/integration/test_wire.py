@@ -286,11 +286,16 @@ class Gate:
 
 async def test_a_slow_request_holds_up_no_other(wire: Wire, peer: Peer) -> None:
     gate = wire.handlers["run/ask"] = Gate()
+    assert not wire.server.answering
     peer.ask(1, "run/ask", ASK)
     peer.ask(2, "context/list")
     assert (await peer.read())["id"] == 2
+    assert wire.server.answering
     gate.open.set()
     assert (await peer.read())["id"] == 1
+    async with asyncio.timeout(PATIENCE):
+        while wire.server.answering:
+            await asyncio.sleep(0)
 
 
 ASK = {"run_id": "11111111-1111-1111-1111-111111111111", "question": "q", "contexts": ["c"]}
