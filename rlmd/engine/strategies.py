@@ -17,7 +17,7 @@ from rlmd.engine.programming import run_program
 from rlmd.engine.quoting import run_quote
 from rlmd.engine.run import Run
 from rlmd.engine.small_queries import small_queries
-from rlmd.errors import LimitReached, PromptTooLong, PromptTruncated, RlmdError
+from rlmd.errors import LimitReached, NoHost, PromptTooLong, PromptTruncated, RlmdError
 from rlmd.events import Strategy
 
 #: Pieces up to which mapping all of them is cheaper than exploring: two rounds of the slots, but never many, and as
@@ -32,6 +32,8 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     roots = run.candidates("root")
     chars = sum(context.pin.chars for context in run.contexts)
     if not roots:
+        if run.request.root is not None:
+            raise _nobody_of(run.request.root, private=run.private)
         return "quote", "there is no language model to ask"
     root = roots[0]
     if await fits(run, root.useful_window):
@@ -44,6 +46,16 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     if 0 < pieces <= few:
         return "map", f"{chars:,} characters are only {pieces} pieces"
     return "rlm", f"{chars:,} characters are far more than {root.model} reads at once"
+
+
+def _nobody_of(wanted: tuple[str, ...], *, private: bool) -> NoHost:
+    """Quotes are no answer to somebody who has named a model."""
+    allowed = " that may see private text" if private else ""
+    return NoHost(
+        f"No model{allowed} is there, and this run was to ask {', '.join(wanted)}.",
+        hint="`rlmctl host list` shows what there is, `rlmctl setup` asks for hosts; without a model's name the answer "
+        "is made of quotes.",
+    )
 
 
 def asks_a_model(run: Run) -> bool:

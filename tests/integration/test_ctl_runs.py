@@ -62,6 +62,15 @@ async def test_without_a_model_the_answer_is_quoted_and_says_so(shell: Shell, vi
     assert ended.err.splitlines()[-1].startswith("searched all ")
 
 
+async def test_quotes_are_no_answer_where_a_model_was_named(shell: Shell, village: Path) -> None:
+    ended = await shell("ask", "-f", str(village), "--model", "gpu/qwen", "Why did the mill burn down?")
+    assert (ended.status, ended.out) == (1, "")
+    assert "No model is there, and this run was to ask gpu/qwen." in ended.err
+    assert "rlmctl setup" in ended.err
+    quoted = await shell("ask", "-f", str(village), "--model", "gpu/qwen", "--strategy", "quote", "Why did it burn?")
+    assert quoted.status == 0, quoted.err
+
+
 async def test_what_was_asked_can_be_listed_shown_attached_and_followed_again(shell: Shell, village: Path) -> None:
     asked = await shell("ask", "-f", str(village), "-q", "Why did the mill burn down?")
     listed = await shell("run", "list")
