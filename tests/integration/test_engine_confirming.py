@@ -201,7 +201,7 @@ async def test_time_stands_still_while_it_is_asked(tmp_path: Path, fake: FakeOll
         first = run.purse.seconds_left
         await house.ask("Which lamp?", "lines", strategy="quote")  # takes its time
         assert run.purse.seconds_left == first
-        assert run._deadline.when() is None
+        assert run.deadline.when() is None
         await house.engine.confirm(run_id, accepted=True)
         assert run.purse.seconds_left <= first
         assert (await house.engine.wait(run_id)).outcome == "answered"

@@ -195,7 +195,7 @@ async def test_a_collection_is_a_list_of_documents(session: ReplSession, run: Ru
         "print(len(context), context[7], context[7].name, context[-1] == '', contexts['many'] == documents)"
     )
     assert report.output == "9001 text 7 d7 True True\n"
-    assert source.opened == 3  # one descriptor a frame, not one a document
+    assert source.opened == 10  # one descriptor for a thousand documents, not one for each
 
 
 async def test_only_what_changed_is_sent_again_and_what_is_not_named_goes(

@@ -196,7 +196,7 @@ ASKING = (
     row("awaited", gives("import asyncio\nawait asyncio.gather(*(llm_query_async(str(n)) for n in range(3)))", "['re:0', 're:1', 're:2']\n")),
     row("awaited although they need not be", gives("await llm_query('a'), await llm_query_batched(['b'])", "('re:a', ['re:b'])\n")),
     row("prompts of any text", gives("llm_query_batched(['', 'a\\x00b', '\\ud800', '😀'])", "['re:', 're:a\\x00b', 're:\ufffd', 're:😀']\n")),
-    row("a model's name of any text", gives("llm_query('a', model='\\ud800\"\\\\\\n')", "'re:a'\n")),
+    row("a model's name of any text", gives("llm_query('a', model='\\ud800\"\\\\')", "'re:a'\n")),
 )  # fmt: skip
 
 TABLES = {
