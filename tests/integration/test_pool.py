@@ -553,6 +553,14 @@ async def test_a_paused_host_gets_nothing_until_it_is_resumed() -> None:
             pool.pause_host("nobody", paused=True)
 
 
+async def test_who_waits_for_a_change_of_the_hosts_is_told_at_once() -> None:
+    async with FakeOllama(["sub"]) as fake, pool_of({"gpu": host(fake)}) as pool:
+        waiting = asyncio.create_task(pool.hosts_changed(3600))
+        await asyncio.sleep(0)
+        pool.pause_host("gpu", paused=True)
+        await asyncio.wait_for(waiting, 30)
+
+
 async def test_a_host_is_measured_while_it_does_nothing_else_and_its_slots_are_used(tmp_path: Path) -> None:
     learned = tmp_path / "speeds.json"
     async with FakeOllama([FakeModel("sub")], slots=4, latency=0.01) as fake:
