@@ -822,6 +822,7 @@ async def test_what_others_ask_of_a_server_is_seen_and_leaves_it_fewer_slots(
             await asyncio.wait(asking)
             await fake.until(lambda: fake.held == 3)
             assert pool.hosts()[0].slots_used == 3
+            await _until(lambda: pool.hosts()[0].foreign == 0)  # what is held now is ours
             for task in ours:
                 task.cancel()
             await asyncio.wait(ours)
