@@ -32,8 +32,8 @@ async def choose(run: Run) -> tuple[Strategy, str]:
     roots = run.candidates("root")
     chars = sum(context.pin.chars for context in run.contexts)
     if not roots:
-        if run.request.root is not None:
-            raise _nobody_of(run.request.root, private=run.private)
+        if wanted := (*(run.request.root or ()), *(run.request.sub or ())):
+            raise _nobody_of(tuple(dict.fromkeys(wanted)), private=run.private)
         return "quote", "there is no language model to ask"
     root = roots[0]
     if await fits(run, root.useful_window):

@@ -67,6 +67,9 @@ async def test_quotes_are_no_answer_where_a_model_was_named(shell: Shell, villag
     assert (ended.status, ended.out) == (1, "")
     assert "No model is there, and this run was to ask gpu/qwen." in ended.err
     assert "rlmctl setup" in ended.err
+    sub = await shell("ask", "-f", str(village), "--sub", "gpu/small", "Why did the mill burn down?")
+    assert (sub.status, sub.out) == (1, "")
+    assert "this run was to ask gpu/small." in sub.err
     quoted = await shell("ask", "-f", str(village), "--model", "gpu/qwen", "--strategy", "quote", "Why did it burn?")
     assert quoted.status == 0, quoted.err
 
