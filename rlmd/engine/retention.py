@@ -40,28 +40,27 @@ async def collect(
     """
     named = sessions.visible(egress=False)
     loop, rule, now = asyncio.get_running_loop(), parts.settings.retention, parts.now()
-    known, at_work, ids, sizes = (
-        list(archive.records.values()),
-        going.all(),
-        {o.id for o in named},
-        await archive.sizes(),
-    )
+    known, at_work = dict(archive.records), going.all()
+    ids, sizes = {session.id for session in named}, await archive.sizes()
 
     def over() -> list[Collected]:
-        return outlived([one for one in known if one.run_id not in at_work], sizes, ids, rule, now)
+        return outlived([one for run_id, one in known.items() if run_id not in at_work], sizes, ids, rule, now)
 
     runs = await loop.run_in_executor(parts.threads, over)  # of ten thousand it takes 15 ms
     if not dry_run:
         runs = [one for one in runs if await _deleted(one.name, delete)]
     gone = {one.name for one in runs}
-    held = {name for one in named for name in one.held}
-    held.update(name for live in going.live.values() for name in live.recorder.record.held)
-    heads = [(archive.head(one.run_id), one) for one in archive.records.values()]
+    heads = {one.run_id: (archive.head(one.run_id), one) for one in archive.records.values()}
 
     def pinned() -> set[tuple[str, int]]:
-        return {(pin.context, pin.revision) for head, one in heads if head not in gone for pin in one.contexts}
+        return {(pin.context, pin.revision) for head, one in heads.values() if head not in gone for pin in one.contexts}
 
     pins = await loop.run_in_executor(parts.threads, pinned)
+    # from here on as it is now: a run may have begun meanwhile
+    begun = [one for run_id, one in archive.records.items() if run_id not in heads]
+    pins.update((pin.context, pin.revision) for one in begun for pin in one.contexts)
+    held = {name for one in named for name in one.held}
+    held.update(name for live in going.live.values() for name in live.recorder.record.held)
     pins.update((pin.context, pin.revision) for one in named for pin in one.record().contexts)
     return [*runs, *await parts.contexts.collect(held, pins, dry_run=dry_run)]
 
