@@ -220,7 +220,8 @@ def _when(reading: asyncio.Task[None], handler: Handler[Connection]) -> Handler[
     """Waits until it is known which runs there are."""
 
     async def handle(client: Connection, params: Params) -> Result | Encoded:
-        await asyncio.wait([reading])
+        if not reading.done():
+            await asyncio.wait([reading])
         if reading.cancelled():
             raise Draining("The daemon is stopping.", hint="Ask again when it has restarted.")
         return await handler(client, params)

@@ -94,17 +94,7 @@ class Completing:
         return (flight.runs for flight in self._flights.values() if not flight.landed)
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> PooledCompletion:
-        """Waits for a whole completion, from the cache, from an equal request in flight, or from a host.
-
-        Deltas are ``on_delta(offset, text)``; offset 0 begins anew (another host took over). A cached answer comes as
-        one. Cancelling it gives up the claim; the last claim gone aborts what was sent.
-
-        Raises:
-            NotFound: ``model`` or ``candidates`` name none of the role's candidates; the message lists them.
-            NoHost: none is configured, trusted or up.
-            PromptTooLong: it fits no candidate's window; ``tokens`` and ``window`` in the details.
-            CompletionError: every host that could answer refused or cut this request.
-        """
+        """See ``Pool.complete``."""
         request = await self._when_heard(request)
         choices = self._choose(request)
         keys = keys_of(choices, request)

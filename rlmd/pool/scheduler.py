@@ -396,6 +396,7 @@ class Scheduler:
                 view = self._hosts[attempt.target.host].view.models.get(attempt.target.model)
                 trusted = view is not None and view.trust == "mine"
                 assert trusted or attempt.aborting or not request.work.private, f"{number} is private"
+        assert self._asked == Counter(one.work.run for one in self._requests.values()), "requests are miscounted"
         for attempt in self._attempts.values():
             assert attempt.request in self._requests or attempt.aborting, f"attempt {attempt.id} has no purpose"
         if self._purse is not None:

@@ -199,6 +199,7 @@ def refusal_of(
     )
 
 
+#: Where a body says what was wrong.
 _TEXTUAL = ("message", "msg", "type", "code", "param", "details", "metadata")
 
 
@@ -211,9 +212,7 @@ def _read(parsed: Any) -> tuple[str, str, dict[str, int]]:
         text = error if isinstance(error, str) else json.dumps(error)[:4000]
         return text, text, {}
     message = str(error.get("message") or error.get("msg") or "")
-    said = " ".join(
-        str(error.get(name) or "") for name in ("message", "msg", "type", "code", "param", "details", "metadata")
-    )
+    said = " ".join(str(error.get(name) or "") for name in _TEXTUAL)
     numbers = {}
     for name in ("code", "n_prompt_tokens", "n_ctx"):
         value = error.get(name)
