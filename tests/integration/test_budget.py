@@ -345,7 +345,7 @@ async def test_what_energy_costs_is_told_and_no_limit_counts_it(folders: Folders
         )
 
     async with FakeOllama(["root"]) as model:
-        model.answer = lambda _: Scripted("In the cellar.", pause=0.01)
+        model.answer = lambda _: Scripted("In the cellar.", latency=0.05)
         write_config("price_per_kwh = 0.5\n")
         daemon = await start_daemon()
         async with daemon.connect() as client:
